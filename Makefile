@@ -1,0 +1,43 @@
+# One command each: a virtual environment is made quietly the first time any of them runs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format types contracts bench clean
+
+help: ## what can be made here
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "emptybox: preparing $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
+	@touch $@
+
+demo: $(STAMP) ## a push becoming a running version, twice, and a broken one rolled back (STAY=1 leaves it up)
+	@$(BIN)/emptybox demo $(if $(STAY),--stay)
+
+test: $(STAMP) ## all tests
+	@$(BIN)/python -m pytest -q -n 4 --dist loadgroup $(ARGS)
+
+format: $(STAMP) ## format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lint: $(STAMP) ## ruff: format and rules
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: $(STAMP) ## mypy --strict
+	@$(BIN)/mypy
+
+contracts: $(STAMP) ## the import rule of docs/architecture.md
+	@$(BIN)/lint-imports
+
+check: lint types contracts test ## everything the gate asks for
+
+bench: $(STAMP) ## measured comparisons; results belong in docs/benchmarks.md
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove what was made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

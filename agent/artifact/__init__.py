@@ -1,0 +1,1 @@
+"""From a URL to a verified, immutable tree in the content-addressed store."""

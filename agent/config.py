@@ -1,0 +1,288 @@
+"""The agent's own settings: flags over environment over `--config FILE` over defaults.
+
+One table, `SETTINGS`, names each setting once: flag, EMPTYBOX_ variable, type, default, help. All
+problems are collected and reported together, before anything has an effect. Only these settings, never
+the state repository, say what the agent itself may do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+
+class ConfigError(Exception):
+    """Everything that is wrong with the settings, one line each in `problems`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A place to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def default_data() -> Path:
+    """/var/lib/emptybox for root, else below the user's data home (XDG base directories)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/emptybox")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "emptybox"
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: str) -> float:
+    """500ms, 10s, 10m, 2h, 1d as seconds. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not a duration; write 500ms, 10s, 10m or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _address(text: str) -> Address:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return Address(host.strip("[]") or "127.0.0.1", int(port))
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9._/-]{1,64}", name):
+        raise ValueError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table. `many` settings may be given more than once (comma-separated in variables)."""
+
+    name: str  # the field of Settings
+    flag: str
+    metavar: str
+    parse: Callable[[str], Any]
+    help: str
+    many: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "EMPTYBOX_" + self.flag.removeprefix("--").replace("-", "_").upper()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("repo", "--repo", "URL", str, "the state repository: http(s):// or file://"),
+    Setting("ref", "--ref", "REF", str, "branch, tag or full commit to follow (default: the remote's HEAD)"),
+    Setting("path", "--path", "PATH", str, "state file in the repository (default: state.yaml, .yml, .json)"),
+    Setting("data", "--data", "DIR", Path, "data directory, one agent each"),
+    Setting("admin", "--admin", "HOST:PORT", _address, "address of the admin listener"),
+    Setting("webhook", "--webhook", "HOST:PORT", _address, "second listener that serves POST /webhook only"),
+    Setting("poll", "--poll", "DURATION", parse_duration, "interval of polling the state repository"),
+    Setting(
+        "webhook_secret_file",
+        "--webhook-secret-file",
+        "FILE",
+        Path,
+        "file with the secret of the forge's webhook; read again on each use",
+    ),
+    Setting(
+        "socket", "--socket", "PATH", Path, "Unix socket for the command line (default: DATA/agent.sock)"
+    ),
+    Setting("labels", "--label", "NAME=VALUE", _label, "a label of this host, for `only`", many=True),
+    Setting("name", "--name", "NAME", str, "name of this host"),
+    Setting(
+        "credentials_file",
+        "--credentials-file",
+        "FILE",
+        Path,
+        "credentials for the state repository: a token, or user:password; read again on each use",
+    ),
+    Setting(
+        "control_token_file",
+        "--control-token-file",
+        "FILE",
+        Path,
+        "bearer token that opens the control endpoints on the admin listener",
+    ),
+    Setting(
+        "pass_env", "--pass-env", "NAME", str, "variable of the agent's environment that apps get", many=True
+    ),
+    Setting("users", "--allow-user", "NAME", str, "user that apps may run as", many=True),
+    Setting(
+        "file_roots", "--file-root", "DIR", Path, "directory that file:// artifacts may come from", many=True
+    ),
+    Setting(
+        "shutdown_delay", "--shutdown-delay", "DURATION", parse_duration, "keep serving this long after TERM"
+    ),
+    Setting("log_format", "--log-format", "text|json", str, "format of the agent's log"),
+    Setting("log_level", "--log-level", "LEVEL", str, "debug, info, warning or error"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings in force. Durations in seconds."""
+
+    repo: str = ""
+    ref: str = "HEAD"
+    path: str = ""
+    data: Path = field(default_factory=default_data)
+    admin: Address = Address("127.0.0.1", 7070)
+    webhook: Address | None = None
+    poll: float = 60.0
+    webhook_secret_file: Path | None = None
+    socket: Path = Path("")
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    name: str = ""
+    credentials_file: Path | None = None
+    control_token_file: Path | None = None
+    pass_env: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    file_roots: tuple[Path, ...] = ()
+    shutdown_delay: float = 0.0
+    log_format: str = "text"
+    log_level: str = "info"
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str], *, need_repo: bool = True) -> Settings:
+    """Settings from flags, environment and the file named by --config or EMPTYBOX_CONFIG.
+
+    Raises ConfigError with every problem found.
+    """
+    problems: list[str] = []
+    flags, config = _read_flags(arguments, problems)
+    config = config or environment.get("EMPTYBOX_CONFIG", "")
+    values: dict[str, Any] = _read_file(config, problems) if config else {}
+    for setting in SETTINGS:
+        text = environment.get(setting.variable)
+        if text is not None and text != "":
+            texts = text.split(",") if setting.many else [text]
+            _store(values, setting, texts, setting.variable, problems)
+    for name, (setting, texts) in flags.items():
+        values.pop(name, None)
+        _store(values, setting, texts, setting.flag, problems)
+    _check(values, problems, need_repo)
+    if problems:
+        raise ConfigError(problems)
+    data: Path = Path(values.get("data") or default_data()).absolute()
+    values["data"] = data
+    values.setdefault("socket", data / "agent.sock")
+    values.setdefault("name", socket.gethostname())
+    return Settings(**values)
+
+
+def _read_flags(
+    arguments: Sequence[str], problems: list[str]
+) -> tuple[dict[str, tuple[Setting, list[str]]], str]:
+    by_flag = {s.flag: s for s in SETTINGS}
+    found: dict[str, tuple[Setting, list[str]]] = {}
+    config = ""
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, text = word.partition("=")
+        if flag != "--config" and flag not in by_flag:
+            problems.append(f"{word}: unknown argument")
+            continue
+        if not equals:
+            if not rest:
+                problems.append(f"{flag}: a value is missing")
+                continue
+            text = rest.pop(0)
+        if flag == "--config":
+            config = text
+            continue
+        setting = by_flag[flag]
+        found.setdefault(setting.name, (setting, []))[1].append(text)
+    return found, config
+
+
+def _read_file(name: str, problems: list[str]) -> dict[str, Any]:
+    """YAML with the settings' flag names without dashes as keys (webhook-secret-file: …)."""
+    import yaml
+
+    try:
+        content = yaml.load(Path(name).read_text(), Loader=yaml.BaseLoader)  # noqa: S506 - plain texts only
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        problems.append(f"{name}: {error}")
+        return {}
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        problems.append(f"{name}: not a mapping of settings")
+        return {}
+    values: dict[str, Any] = {}
+    by_key = {s.flag.removeprefix("--"): s for s in SETTINGS}
+    for key, value in content.items():
+        setting = by_key.get(str(key))
+        if setting is None:
+            problems.append(f"{name}: {key}: unknown setting")
+            continue
+        if setting.many and isinstance(value, dict):
+            value = [f"{k}={v}" for k, v in value.items()]
+        texts = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+        _store(values, setting, texts, f"{name}: {key}", problems)
+    return values
+
+
+def _store(
+    values: dict[str, Any], setting: Setting, texts: list[str], where: str, problems: list[str]
+) -> None:
+    if len(texts) > 1 and not setting.many:
+        problems.append(f"{where}: given more than once")
+        return
+    parsed = []
+    for text in texts:
+        try:
+            parsed.append(setting.parse(text))
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+            return
+    if setting.name == "labels":
+        values["labels"] = MappingProxyType({**values.get("labels", {}), **dict(parsed)})
+    else:
+        values[setting.name] = tuple(parsed) if setting.many else parsed[0]
+
+
+def _check(values: dict[str, Any], problems: list[str], need_repo: bool) -> None:
+    repo = values.get("repo", "")
+    if need_repo and not repo:
+        problems.append("--repo (or EMPTYBOX_REPO): the state repository is not given")
+    elif repo and not re.match(r"(https?|file)://", repo):
+        problems.append(f"--repo: {repo!r} is not http://, https:// or file:// (ssh is not yet supported)")
+    if values.get("poll", 1.0) < 1.0:
+        problems.append("--poll: at least 1s")
+    if values.get("log_format", "text") not in ("text", "json"):
+        problems.append("--log-format: text or json")
+    if values.get("log_level", "info") not in ("debug", "info", "warning", "error"):
+        problems.append("--log-level: debug, info, warning or error")
+
+
+def as_rows(settings: Settings) -> list[tuple[str, str]]:
+    """(name, value) of every setting in force, for `emptybox config`: file names, never contents."""
+    rows = []
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if isinstance(value, tuple):
+            text = ", ".join(str(v) for v in value)
+        elif isinstance(value, Mapping):
+            text = ", ".join(f"{k}={v}" for k, v in value.items())
+        else:
+            text = "" if value is None else str(value)
+        rows.append((item.name, text))
+    return rows

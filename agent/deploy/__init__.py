@@ -1,0 +1,1 @@
+"""The story of a deploy: plan, task graph, lanes, journal, quarantine."""

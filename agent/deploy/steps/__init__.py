@@ -1,0 +1,1 @@
+"""The steps of the task graph, one a file. Steps never import one another."""

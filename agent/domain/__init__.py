@@ -1,0 +1,1 @@
+"""The nouns: what is wanted, what happened, what went wrong. No input, no output."""

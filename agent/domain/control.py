@@ -1,0 +1,59 @@
+"""What operators can ask for, as the HTTP face and the command line see it.
+
+The composition root implements it; an operator's wish enters through the same inbox as every trigger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agent.domain.events import SyncFinished
+
+
+class UnknownApp(LookupError):
+    """No such app; the text names the known ones."""
+
+
+class NotPossible(Exception):
+    """The wish makes sense but not now; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A wish that became (part of) a sync."""
+
+    sync: str
+    merged: bool = False
+
+
+class Control(Protocol):
+    """Wishes of an operator. `by` names who asked, for history."""
+
+    def sync(self, by: str, *, prune_all: bool = False) -> Accepted:
+        """Look at the truth now."""
+
+    async def wait(self, sync: str, deadline: float) -> SyncFinished | None:
+        """The end of a sync and of its runs; None when `deadline` seconds passed first."""
+
+    async def rollback(self, app: str, by: str, to: str = "") -> Accepted:
+        """Back to the good pair, or to spec digest or version `to`. Raises UnknownApp, NotPossible."""
+
+    async def retry(self, app: str, by: str) -> Accepted:
+        """Take an app's quarantine off and try again; app "" means all. Raises UnknownApp, NotPossible."""
+
+    async def pause(self, message: str, by: str) -> None:
+        """Start no runs until `resume`."""
+
+    async def resume(self, by: str) -> Accepted:
+        """Undo `pause`, and look at the truth."""
+
+    async def plan(self, ref: str = "") -> Mapping[str, Any]:
+        """What a sync of `ref` ("" = the followed one) would do, as JSON; nothing is done."""
+
+    async def history(self, *, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:
+        """Past runs, newest first, as JSON: id, sync, app, commit, version, result, steps, failure."""
+
+    async def logs(self, app: str, lines: int = 200) -> Sequence[str]:
+        """The last output lines of an app's child. Raises UnknownApp."""

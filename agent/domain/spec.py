@@ -1,0 +1,228 @@
+"""One app as it is wanted on this host: resolved, rendered, with every default filled in.
+
+The raw schema of the state repository (its sugar, unions and merge rules) lives in
+`agent.source.schema`; what leaves it is an `AppSpec`. Durations are seconds, sizes are bytes.
+Frozen msgspec structs: comparable, and canonically encodable for the spec digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import msgspec
+
+
+class Swap(StrEnum):
+    """How a new child takes over from the old one."""
+
+    OVERLAP = "overlap"  # both run; traffic moves when the new one is healthy
+    RESTART = "restart"  # the old one stops first
+
+
+class SocketMode(StrEnum):
+    """How an app gets its listening socket."""
+
+    FD = "fd"  # LISTEN_FDS, see sd_listen_fds(3)
+    OWN = "own"  # the app binds the port by itself; only with Swap.RESTART
+
+
+class OnChange(StrEnum):
+    """What a change of a managed file does to the running child."""
+
+    RELOAD = "reload"
+    RESTART = "restart"
+    NONE = "none"
+
+
+class ProbeKind(StrEnum):
+    """What one health check does."""
+
+    HTTP = "http"
+    TCP = "tcp"
+    EXEC = "exec"
+    ALIVE = "alive"
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all parts: frozen, keyword only."""
+
+
+class Checksum(Spec):
+    """Expected digest of the artifact's bytes.
+
+    Either `hex` is given, or `url` names a checksum file (GNU or BSD lines) in which the line
+    for the artifact's base name is looked up.
+    """
+
+    algorithm: str  # "sha256" or "sha512"
+    hex: str = ""
+    url: str = ""
+
+
+class ArtifactSpec(Spec):
+    """Bytes to fetch and how to unpack them."""
+
+    url: str
+    checksum: Checksum
+    strip: int = 0  # leading path components to drop
+    plain_name: str = ""  # target path of an artifact that is one plain file; "" = bin/<app>
+    archive: str = "auto"  # "auto" (by content), "tar", "tar.gz", "none"
+
+
+class ManagedFile(Spec):
+    """One rendered file of a config generation."""
+
+    target: str  # relative path inside the generation, normalised
+    content: bytes
+    mode: int = 0o640
+    on_change: OnChange = OnChange.RESTART
+    check: tuple[str, ...] = ()
+
+
+class StopSpec(Spec):
+    """How a child is asked to stop."""
+
+    signal: str = "TERM"
+    grace: float = 10.0
+
+
+class ReloadSpec(Spec):
+    """How a child is told to read its files again: a signal, or a command."""
+
+    signal: str = "HUP"
+    command: tuple[str, ...] = ()
+
+
+class RestartSpec(Spec):
+    """Bounds of restarting a child that ended by itself."""
+
+    backoff: float = 0.5  # first delay
+    backoff_max: float = 30.0
+    budget: int = 5  # restarts allowed within `window`
+    window: float = 60.0
+    cooldown: float = 300.0  # pause once the budget is spent
+
+
+class RunSpec(Spec):
+    """The long-running program."""
+
+    command: tuple[str, ...]
+    user: str = ""  # "" = the agent's own user
+    stop: StopSpec = StopSpec()
+    restart: RestartSpec = RestartSpec()
+    reload: ReloadSpec = ReloadSpec()
+
+
+class PortSpec(Spec):
+    """One public TCP port."""
+
+    name: str
+    port: int
+    address: str = "0.0.0.0"
+
+
+class HealthSpec(Spec):
+    """The probe and the verdict's rules."""
+
+    kind: ProbeKind = ProbeKind.ALIVE
+    path: str = "/"
+    port: str = ""  # name of the port; "" = the first
+    command: tuple[str, ...] = ()
+    alive: float = 2.0  # ProbeKind.ALIVE: healthy after having lived this long
+    interval: float = 0.5
+    timeout: float = 2.0
+    successes: int = 1
+    failures: int = 3  # consecutive failures after the switch that make the verdict unhealthy
+    deadline: float = 30.0
+    probation: float = 30.0
+
+
+class TaskSpec(Spec):
+    """A command of the operator's, hung into the task graph."""
+
+    name: str
+    command: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    timeout: float = 60.0
+    retries: int = 0
+
+
+class MigrationSpec(Spec):
+    """A command that must succeed before the switch."""
+
+    name: str
+    command: tuple[str, ...]
+    timeout: float = 600.0
+
+
+class DrainSpec(Spec):
+    """How long the old child's waiting connections are given."""
+
+    deadline: float = 30.0
+    connections: bool = False
+
+
+class MaintenanceSpec(Spec):
+    """What clients get while no child serves."""
+
+    page: str = ""  # template text; "" = the built-in page
+    hold: float = 5.0
+    retry_after: float = 30.0
+
+
+class HooksSpec(Spec):
+    """Commands at points of an app's life."""
+
+    init: tuple[str, ...] = ()  # before the first start on this host
+    cleanup: tuple[str, ...] = ()  # after the app was removed or the agent stops it for good
+    crashed: tuple[str, ...] = ()  # after the child ended unexpectedly
+    timeout: float = 30.0
+
+
+class AppSpec(Spec):
+    """One app, wanted on this host."""
+
+    name: str
+    version: str
+    artifact: ArtifactSpec | None = None
+    files: tuple[ManagedFile, ...] = ()
+    dirs: dict[str, str] = {}
+    env: dict[str, str] = {}
+    tasks: tuple[TaskSpec, ...] = ()
+    migrate: tuple[MigrationSpec, ...] = ()
+    run: RunSpec | None = None
+    listen: tuple[PortSpec, ...] = ()
+    socket: SocketMode = SocketMode.OWN
+    swap: Swap = Swap.RESTART
+    health: HealthSpec = HealthSpec()
+    drain: DrainSpec = DrainSpec()
+    maintenance: MaintenanceSpec = MaintenanceSpec()
+    hooks: HooksSpec = HooksSpec()
+    keep: int = 3
+
+    @property
+    def digest(self) -> str:
+        """The identity of what is wanted: sha256 over the canonical encoding, as hex."""
+        return canonical_digest(self)
+
+    @property
+    def files_digest(self) -> str:
+        """The identity of the config generation: sha256 over targets, modes and contents."""
+        return canonical_digest([(f.target, f.mode, f.content) for f in self.files])
+
+
+def canonical_digest(value: object) -> str:
+    """sha256 hex over the canonical msgpack encoding of `value` (keys sorted, order of fields fixed)."""
+    return hashlib.sha256(msgspec.msgpack.encode(value, order="deterministic")).hexdigest()
+
+
+def encode(spec: AppSpec) -> bytes:
+    """An AppSpec as msgpack bytes: what a deployment keeps on disk to come back without network."""
+    return msgspec.msgpack.encode(spec, order="deterministic")
+
+
+def decode(data: bytes) -> AppSpec:
+    """The inverse of `encode`. Raises msgspec.DecodeError or ValidationError on foreign bytes."""
+    return msgspec.msgpack.decode(data, type=AppSpec)

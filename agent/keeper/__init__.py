@@ -1,0 +1,1 @@
+"""The small parent process that owns children and sockets: standard library only, no deployment word."""

@@ -1,0 +1,78 @@
+"""Owned tasks: the only place where a task may be made outside an open TaskGroup.
+
+`Owned` is for objects that live longer than one function and start work of their own (a lane, an
+inbox). It is an asynchronous context manager; leaving it cancels what still runs, waits for it, and
+names what does not end. Its first unexpected error is handed to `on_error` (or logged).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STUCK_REPORT = 5.0  # seconds between two reports of tasks that do not end
+
+
+class Owned:
+    """A set of tasks with one owner and one end."""
+
+    def __init__(self, name: str, on_error: Callable[[BaseException], None] | None = None) -> None:
+        self.name = name
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._on_error = on_error
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def start(self, coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Start a task. After `aclose` has begun the coroutine is closed and RuntimeError raised."""
+        if self._closing:
+            coro.close()
+            raise RuntimeError(f"{self.name} is closing")
+        task = asyncio.create_task(coro, name=f"{self.name}/{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            return
+        if self._on_error is not None:
+            self._on_error(error)
+        else:
+            log.error("task %s failed", task.get_name(), exc_info=error)
+
+    async def aclose(self) -> None:
+        """Cancel every task and wait until each has ended. Says every few seconds who has not."""
+        self._closing = True
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        while tasks:
+            done, tasks = await asyncio.wait(tasks, timeout=STUCK_REPORT)
+            if tasks and not done:
+                log.warning("%s waits for: %s", self.name, ", ".join(t.get_name() for t in tasks))
+
+
+async def stop(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait until it has ended, whatever it raises; the caller's own cancellation passes."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,1 @@
+"""Children as the agent sees them: starting, probing, restarting, stopping, commands."""

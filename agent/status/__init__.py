@@ -1,0 +1,1 @@
+"""What is going on, as conditions, a board, metrics and log lines. Listens to facts, decides nothing."""

@@ -1,0 +1,1 @@
+"""The owner of public ports: slots, steering, the gate, the maintenance responder."""

@@ -1,0 +1,1 @@
+"""The agent's HTTP face: status, events, metrics, maintenance, health and control."""

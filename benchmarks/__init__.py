@@ -1,0 +1,1 @@
+"""Measured comparisons against a yardstick in the same run."""

@@ -1,0 +1,1 @@
+"""Tests: sentences about behaviour, on real parts. Folders mirror the packages."""

@@ -1,0 +1,1 @@
+"""One forge a file: how its deliveries are told apart, verified and read."""
