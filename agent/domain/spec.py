@@ -48,7 +48,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all parts: frozen, keyword only."""
 
 
-class Checksum(Spec):
+class Checksum(Spec, frozen=True, kw_only=True):
     """Expected digest of the artifact's bytes.
 
     Either `hex` is given, or `url` names a checksum file (GNU or BSD lines) in which the line
@@ -60,7 +60,7 @@ class Checksum(Spec):
     url: str = ""
 
 
-class ArtifactSpec(Spec):
+class ArtifactSpec(Spec, frozen=True, kw_only=True):
     """Bytes to fetch and how to unpack them."""
 
     url: str
@@ -70,7 +70,7 @@ class ArtifactSpec(Spec):
     archive: str = "auto"  # "auto" (by content), "tar", "tar.gz", "none"
 
 
-class ManagedFile(Spec):
+class ManagedFile(Spec, frozen=True, kw_only=True):
     """One rendered file of a config generation."""
 
     target: str  # relative path inside the generation, normalised
@@ -80,21 +80,21 @@ class ManagedFile(Spec):
     check: tuple[str, ...] = ()
 
 
-class StopSpec(Spec):
+class StopSpec(Spec, frozen=True, kw_only=True):
     """How a child is asked to stop."""
 
     signal: str = "TERM"
     grace: float = 10.0
 
 
-class ReloadSpec(Spec):
+class ReloadSpec(Spec, frozen=True, kw_only=True):
     """How a child is told to read its files again: a signal, or a command."""
 
     signal: str = "HUP"
     command: tuple[str, ...] = ()
 
 
-class RestartSpec(Spec):
+class RestartSpec(Spec, frozen=True, kw_only=True):
     """Bounds of restarting a child that ended by itself."""
 
     backoff: float = 0.5  # first delay
@@ -104,7 +104,7 @@ class RestartSpec(Spec):
     cooldown: float = 300.0  # pause once the budget is spent
 
 
-class RunSpec(Spec):
+class RunSpec(Spec, frozen=True, kw_only=True):
     """The long-running program."""
 
     command: tuple[str, ...]
@@ -114,7 +114,7 @@ class RunSpec(Spec):
     reload: ReloadSpec = ReloadSpec()
 
 
-class PortSpec(Spec):
+class PortSpec(Spec, frozen=True, kw_only=True):
     """One public TCP port."""
 
     name: str
@@ -122,7 +122,7 @@ class PortSpec(Spec):
     address: str = "0.0.0.0"
 
 
-class HealthSpec(Spec):
+class HealthSpec(Spec, frozen=True, kw_only=True):
     """The probe and the verdict's rules."""
 
     kind: ProbeKind = ProbeKind.ALIVE
@@ -138,7 +138,7 @@ class HealthSpec(Spec):
     probation: float = 30.0
 
 
-class TaskSpec(Spec):
+class TaskSpec(Spec, frozen=True, kw_only=True):
     """A command of the operator's, hung into the task graph."""
 
     name: str
@@ -149,7 +149,7 @@ class TaskSpec(Spec):
     retries: int = 0
 
 
-class MigrationSpec(Spec):
+class MigrationSpec(Spec, frozen=True, kw_only=True):
     """A command that must succeed before the switch."""
 
     name: str
@@ -157,14 +157,14 @@ class MigrationSpec(Spec):
     timeout: float = 600.0
 
 
-class DrainSpec(Spec):
+class DrainSpec(Spec, frozen=True, kw_only=True):
     """How long the old child's waiting connections are given."""
 
     deadline: float = 30.0
     connections: bool = False
 
 
-class MaintenanceSpec(Spec):
+class MaintenanceSpec(Spec, frozen=True, kw_only=True):
     """What clients get while no child serves."""
 
     page: str = ""  # template text; "" = the built-in page
@@ -172,7 +172,7 @@ class MaintenanceSpec(Spec):
     retry_after: float = 30.0
 
 
-class HooksSpec(Spec):
+class HooksSpec(Spec, frozen=True, kw_only=True):
     """Commands at points of an app's life."""
 
     init: tuple[str, ...] = ()  # before the first start on this host
@@ -181,7 +181,7 @@ class HooksSpec(Spec):
     timeout: float = 30.0
 
 
-class AppSpec(Spec):
+class AppSpec(Spec, frozen=True, kw_only=True):
     """One app, wanted on this host."""
 
     name: str
