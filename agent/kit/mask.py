@@ -1,0 +1,74 @@
+"""Keeping secrets out of text: exact values that were registered, and what URLs carry in the open.
+
+Whoever reads a secret registers its value once (`secrets.add`); every place where text leaves the
+agent (log, status, events, history, metrics' labels never) passes it through `secrets.text` or, for
+JSON-able data, `secrets.data`. Values shorter than `SHORTEST` are not replaced: they would make
+ordinary text unreadable and are no secrets worth the name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+SHORTEST = 4
+MASK = "***"
+
+_USERINFO = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]{0,20}://)[^/\s@\"'<>]{1,2048}@")
+_PARAMETER = re.compile(
+    r"([?&](?:access_token|private_token|token|secret|password|passwd|api_?key|key|sig|signature"
+    r"|x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature|x-goog-credential)=)"
+    r"[^&\s\"'<>]+",
+    re.IGNORECASE,
+)
+
+
+def mask_urls(text: str) -> str:
+    """`text` with the user part of URLs and the query values that carry credentials replaced."""
+    if "://" in text:
+        text = _USERINFO.sub(rf"\1{MASK}@", text)
+    if "=" in text:
+        text = _PARAMETER.sub(rf"\1{MASK}", text)
+    return text
+
+
+class Masker:
+    """A registry of secret values."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, *values: str | bytes) -> None:
+        """Register values: each as it stands, line by line, and as URLs quote it. Again is no error."""
+        before = len(self._values)
+        for value in values:
+            text = value.decode(errors="replace") if isinstance(value, bytes) else value
+            for form in {text.strip(), *(line.strip() for line in text.splitlines())}:
+                if len(form) >= SHORTEST:
+                    self._values |= {form, quote(form, safe=""), quote_plus(form)}
+        if len(self._values) != before:
+            longest_first = sorted(self._values, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def text(self, text: str) -> str:
+        """`text` without registered values and without credentials in URLs."""
+        if self._pattern is not None:
+            text = self._pattern.sub(MASK, text)
+        return mask_urls(text)
+
+    def data(self, value: Any) -> Any:
+        """JSON-able `value` with every text in it masked; the names of members stay as they are."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {name: self.data(inner) for name, inner in value.items()}
+        if isinstance(value, Sequence) and not isinstance(value, bytes):
+            return [self.data(inner) for inner in value]
+        return value
+
+
+secrets = Masker()
+"""The process's registry: secrets are read in many places, and text leaves in many others."""

@@ -1,0 +1,296 @@
+"""The board: hears every fact and keeps the picture that /status, the dashboard and metrics show.
+
+Facts change records, nothing else does. Some conditions follow from facts alone and are kept here
+(SourceReachable and Paused of the agent; Progressing and Available of an app); a condition of the same
+type that was published takes their place. A release that was rolled back is never shown as a success:
+`RunFinished` may be told again for a run with a worse result, and an `AppFailed` that names the last
+run takes its success away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from agent.domain import events as facts
+from agent.domain.errors import FailureInfo
+from agent.domain.model import Condition, ConditionStatus, RunResult, StepResult
+from agent.kit.clock import rfc3339
+from agent.kit.mask import secrets
+from agent.status.conditions import AVAILABLE, PAUSED, PROGRESSING
+from agent.status.feed import Feed
+from agent.status.picture import (
+    AppPicture,
+    ChildPicture,
+    FailurePicture,
+    Json,
+    RunPicture,
+    StepPicture,
+    conditions_json,
+    keep_condition,
+)
+from agent.status.syncs import SyncPictures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentInfo:
+    """What does not change while the agent lives. `repo` carries no credentials."""
+
+    version: str
+    host: str
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    started: float
+    pid: int
+    repo: str
+    ref: str
+    path: str
+    data_format: int
+
+    def as_json(self, now: float) -> Json:
+        """The member `agent` of /status."""
+        return {
+            "version": self.version,
+            "host": self.host,
+            "labels": dict(self.labels),
+            "started": rfc3339(self.started),
+            "uptime_seconds": round(max(0.0, now - self.started), 3),
+            "pid": self.pid,
+            "data_format": self.data_format,
+        }
+
+
+class Board:
+    """Keeps the picture. `feed` tells facts to listeners after the picture has them.
+
+    Args:
+        bus: where facts come from.
+        info: the agent's own.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, bus: facts.Bus, info: AgentInfo, clock: Callable[[], float] = time.time) -> None:
+        self.info = info
+        self.apps: dict[str, AppPicture] = {}
+        self.syncs = SyncPictures()
+        self.paused: facts.PauseChanged | None = None
+        self.feed = Feed(f"{int(info.started * 1000):x}")
+        self._conditions: dict[str, Condition] = {}
+        self._published: dict[str, set[str]] = {}
+        self._clock = clock
+        self._handlers = self._table()
+        self.unsubscribe = bus.subscribe(self.hear)
+
+    def _table(self) -> dict[type[facts.Event], Callable[[Any], None]]:
+        return {
+            facts.TriggerHeard: self.syncs.trigger,
+            facts.PollScheduled: self.syncs.scheduled,
+            facts.PushMissed: self.syncs.missed,
+            facts.SyncStarted: self.syncs.started,
+            facts.SyncResolved: self.syncs.resolved,
+            facts.SyncFinished: self.syncs.finished,
+            facts.PauseChanged: self._pause,
+            facts.AppRemoved: self._removed,
+            facts.AppWanted: self._wanted,
+            facts.RunStarted: self._run_started,
+            facts.StepStarted: self._step_started,
+            facts.StepProgress: self._step_progress,
+            facts.StepFinished: self._step_finished,
+            facts.RunFinished: self._run_finished,
+            facts.PairCurrent: self._current,
+            facts.PairGood: self._good,
+            facts.AppStateChanged: self._state,
+            facts.GateChanged: self._gate,
+            facts.ChildStarted: self._child_started,
+            facts.ChildExited: self._child_exited,
+            facts.ChildRestarting: self._child_restarting,
+            facts.AppFailed: self._failed,
+            facts.ConditionChanged: self._condition,
+        }
+
+    def hear(self, event: facts.Event) -> None:
+        """Take one fact in."""
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+        name = getattr(event, "app", "")
+        if name in self.apps and not isinstance(event, facts.StepProgress):
+            self._derive(self.apps[name], event.at)
+        self.feed.tell(event)
+
+    def _app(self, name: str) -> AppPicture:
+        if name not in self.apps:
+            self.apps[name] = AppPicture(name)
+        return self.apps[name]
+
+    def _pause(self, event: facts.PauseChanged) -> None:
+        self.paused = None if event.message is None else event
+        if event.message is None:
+            self._conditions.pop(PAUSED, None)
+        else:
+            condition = Condition(PAUSED, ConditionStatus.TRUE, "ByOperator", event.message)
+            keep_condition(self._conditions, condition, event.at)
+
+    def _removed(self, event: facts.AppRemoved) -> None:
+        self.apps.pop(event.app, None)
+        self._published.pop(event.app, None)
+
+    def _wanted(self, event: facts.AppWanted) -> None:
+        app = self._app(event.app)
+        app.wanted, app.wanted_reason = event.wanted, event.reason
+
+    def _run_started(self, event: facts.RunStarted) -> None:
+        app = self._app(event.app)
+        app.run = RunPicture.planned(event.run, event.sync, event.reason, event.at, event.steps)
+
+    def _step(self, app: str, run: str, name: str, kind: str = "") -> StepPicture | None:
+        picture = self._app(app).run
+        if picture is None or picture.id != run:
+            return None
+        return picture.steps.setdefault(name, StepPicture(name, kind or name))
+
+    def _step_started(self, event: facts.StepStarted) -> None:
+        step = self._step(event.app, event.run, event.step, event.kind)
+        if step is not None:
+            step.state, step.started, step.attempt = StepResult.RUNNING, event.at, event.attempt
+            step.progress = None
+
+    def _step_progress(self, event: facts.StepProgress) -> None:
+        step = self._step(event.app, event.run, event.step)
+        if step is not None:
+            step.progress = (event.done, event.total, event.unit)
+
+    def _step_finished(self, event: facts.StepFinished) -> None:
+        step = self._step(event.app, event.run, event.step, event.kind)
+        if step is not None:
+            step.state, step.seconds, step.failure = event.result, event.seconds, event.failure
+
+    def _run_finished(self, event: facts.RunFinished) -> None:
+        self.syncs.run_finished(event)
+        app = self._app(event.app)
+        run = app.run
+        if run is None or run.id != event.run:
+            run = app.last_run
+        else:
+            app.run = None
+        if run is None or run.id != event.run:
+            run = RunPicture(event.run, event.sync, "", max(0.0, event.at - event.seconds))
+        run.result, run.seconds, run.failure = event.result, event.seconds, event.failure
+        app.last_run = run
+        if event.failure is not None:
+            self._keep_failure(app, event.failure, event.at, event.run)
+
+    def _failed(self, event: facts.AppFailed) -> None:
+        app = self._app(event.app)
+        self._keep_failure(app, event.failure, event.at, event.run)
+        last = app.last_run
+        if last is not None and last.id == event.run and last.result is RunResult.SUCCEEDED:
+            last.result, last.failure = RunResult.FAILED, event.failure
+
+    def _keep_failure(self, app: AppPicture, failure: FailureInfo, at: float, run: str) -> None:
+        before = app.last_failure
+        again = before is not None and (before.run, before.info.reason) == (run, failure.reason)
+        if again and before is not None and before.info.log and not failure.log:
+            return  # told again, with less to read
+        app.last_failure = FailurePicture(failure, at, run)
+
+    def _current(self, event: facts.PairCurrent) -> None:
+        app = self._app(event.app)
+        changed = app.current is None or event.pair is None or app.current.spec != event.pair.spec
+        app.current = event.pair
+        if changed and app.child is not None:
+            app.child.restarts = 0
+
+    def _good(self, event: facts.PairGood) -> None:
+        self._app(event.app).good = event.pair
+
+    def _state(self, event: facts.AppStateChanged) -> None:
+        self._app(event.app).state = event.state
+
+    def _gate(self, event: facts.GateChanged) -> None:
+        self._app(event.app).gate = event.state
+
+    def _child_started(self, event: facts.ChildStarted) -> None:
+        app = self._app(event.app)
+        app.child = app.child or ChildPicture()
+        app.child.id, app.child.pid, app.child.since = event.child, event.pid, event.at
+
+    def _child_exited(self, event: facts.ChildExited) -> None:
+        app = self._app(event.app)
+        app.child = app.child or ChildPicture(event.child)
+        if app.child.id == event.child:
+            app.child.pid = None
+        if app.child.pid is None or not event.expected:
+            app.child.last_exit = {
+                "at": rfc3339(event.at),
+                "code": event.code,
+                "signal": event.signal,
+                "expected": event.expected,
+            }
+
+    def _child_restarting(self, event: facts.ChildRestarting) -> None:
+        app = self._app(event.app)
+        app.child = app.child or ChildPicture()
+        app.child.restarts += 1
+
+    def _condition(self, event: facts.ConditionChanged) -> None:
+        if event.app:
+            conditions = self._app(event.app).conditions
+        else:
+            conditions = self._conditions
+        self._published.setdefault(event.app, set()).add(event.condition.type)
+        keep_condition(conditions, event.condition, event.at)
+
+    def _derive(self, app: AppPicture, at: float) -> None:
+        published = self._published.get(app.name, set())
+        run = app.run
+        active = ConditionStatus.TRUE if run is not None else ConditionStatus.FALSE
+        reason, message = ("RunActive", run.reason) if run is not None else ("Idle", "")
+        if PROGRESSING not in published:
+            keep_condition(app.conditions, Condition(PROGRESSING, active, reason, message), at)
+        if AVAILABLE not in published:
+            serving = ConditionStatus.TRUE if app.serving else ConditionStatus.FALSE
+            reason = "Serving" if app.serving else "NotServing"
+            message = "" if app.serving else self._not_serving(app)
+            keep_condition(app.conditions, Condition(AVAILABLE, serving, reason, message), at)
+
+    @staticmethod
+    def _not_serving(app: AppPicture) -> str:
+        return str(app.state) if app.gate is None else f"{app.state}, its port is {app.gate}"
+
+    def unready(self, *, page_ok: bool = False) -> list[str]:
+        """Why this host is not ready: one line an app that does not serve; empty when it is ready.
+
+        `page_ok` counts a page or a hold that stands in on purpose as serving.
+        """
+        if not self.apps and not self.syncs.last_success:
+            return ["no sync has succeeded yet"]
+        return [
+            f"{app.name}: {self._not_serving(app)}"
+            for app in self.apps.values()
+            if not app.serving and not (page_ok and app.answered_for)
+        ]
+
+    def snapshot(self) -> Json:
+        """The whole picture as JSON, with secrets masked."""
+        now = self._clock()
+        paused = self.paused
+        conditions = {**self.syncs.conditions, **self._conditions}
+        picture = {
+            "agent": self.info.as_json(now),
+            "source": {
+                "repo": self.info.repo,
+                "ref": self.info.ref,
+                "path": self.info.path,
+                **self.syncs.as_json(now),
+            },
+            "paused": None
+            if paused is None
+            else {"message": paused.message, "by": paused.by, "since": rfc3339(paused.at)},
+            "conditions": conditions_json(conditions),
+            "apps": {name: app.as_json(now) for name, app in self.apps.items()},
+        }
+        masked: Json = secrets.data(picture)
+        return masked

@@ -1,0 +1,248 @@
+"""Prometheus metrics: counters that hear facts, and gauges read from the board when scraped.
+
+Labels stay few: an app's series go when the app goes, step kinds are those of the catalogue, reasons
+those of the vocabulary. All names begin with `emptybox_`; the process's own `process_*` are beside them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from agent.domain import events as facts
+from agent.domain.errors import FailureInfo
+from agent.domain.model import AppState, StepResult
+from agent.status.board import Board
+from agent.status.conditions import ENVIRONMENT_FAILING, QUARANTINED, known_reason
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of the text `Metrics.text` gives."""
+
+STEP_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+STEP_KINDS_MAX = 40
+VERDICTS = frozenset({"accepted", "merged", "duplicate", "ignored", "rejected"})
+
+
+class Metrics:
+    """All metrics of one agent, in a registry of its own.
+
+    Args:
+        bus: where facts come from.
+        board: the picture that gauges are read from.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, bus: facts.Bus, board: Board, clock: Callable[[], float] = time.time) -> None:
+        # A second series beside each counter, which nobody reads:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        registry = self.registry = CollectorRegistry()
+        self._runs = Counter(
+            "emptybox_runs", "Runs that ended, by result.", ["app", "result"], registry=registry
+        )
+        self._syncs = Counter("emptybox_syncs", "Syncs that ended, by result.", ["result"], registry=registry)
+        self._steps = Histogram(
+            "emptybox_step_duration_seconds",
+            "How long steps took that succeeded or failed.",
+            ["app", "kind"],
+            buckets=STEP_BUCKETS,
+            registry=registry,
+        )
+        self._failures = Counter(
+            "emptybox_failures",
+            "Failures of syncs (no app), of runs and of apps between runs, by reason.",
+            ["app", "reason"],
+            registry=registry,
+        )
+        self._restarts = Counter(
+            "emptybox_child_restarts",
+            "Restarts of children that ended by themselves.",
+            ["app"],
+            registry=registry,
+        )
+        self._triggers = Counter(
+            "emptybox_triggers",
+            "Triggers heard, by source and verdict.",
+            ["source", "verdict"],
+            registry=registry,
+        )
+        self._answered = Counter(
+            "emptybox_maintenance_requests",
+            "Requests answered by the maintenance page, or held until a child could answer.",
+            ["app", "how"],
+            registry=registry,
+        )
+        self._of_app: dict[str, set[tuple[Any, tuple[str, ...]]]] = {}
+        self._kinds: set[str] = set()
+        self._counted: dict[str, tuple[str, str]] = {}
+        registry.register(PictureCollector(board, clock))
+        self._lag = LoopLag()
+        registry.register(self._lag)
+        ProcessCollector(registry=registry)
+        self._handlers = self._table()
+        self.unsubscribe = bus.subscribe(self.hear)
+
+    def _table(self) -> dict[type[facts.Event], Callable[[Any], None]]:
+        return {
+            facts.RunFinished: self._run_finished,
+            facts.SyncFinished: self._sync_finished,
+            facts.StepFinished: self._step_finished,
+            facts.AppFailed: self._app_failed,
+            facts.ChildRestarting: lambda e: self._count(self._restarts, e.app),
+            facts.TriggerHeard: self._trigger_heard,
+            facts.RequestsAnswered: lambda e: self._count(self._answered, e.app, e.how, by=e.count),
+            facts.AppRemoved: self._removed,
+        }
+
+    def hear(self, event: facts.Event) -> None:
+        """Take one fact in."""
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+
+    def loop_lag(self, seconds: float) -> None:
+        """Record how late the event loop woke up."""
+        self._lag.observe(seconds)
+
+    def text(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)
+
+    def _series(self, metric: Any, app: str, *labels: str) -> Any:
+        self._of_app.setdefault(app, set()).add((metric, (app, *labels)))
+        return metric.labels(app, *labels)
+
+    def _count(self, metric: Counter, app: str, *labels: str, by: float = 1.0) -> None:
+        self._series(metric, app, *labels).inc(by)
+
+    def _removed(self, event: facts.AppRemoved) -> None:
+        self._counted.pop(event.app, None)
+        for metric, labels in self._of_app.pop(event.app, ()):
+            metric.remove(*labels)
+
+    def _failure(self, app: str, run: str, failure: FailureInfo | None) -> None:
+        if failure is None or (run and self._counted.get(app) == (run, failure.reason)):
+            return  # one failure of a run is told by the run's end and as the app's failure
+        self._counted[app] = (run, failure.reason)
+        self._count(self._failures, app, known_reason(failure.reason))
+
+    def _trigger_heard(self, event: facts.TriggerHeard) -> None:
+        verdict = event.verdict if event.verdict in VERDICTS else "other"
+        self._triggers.labels(str(event.kind), verdict).inc()
+
+    def _run_finished(self, event: facts.RunFinished) -> None:
+        self._count(self._runs, event.app, str(event.result))
+        self._failure(event.app, event.run, event.failure)
+
+    def _sync_finished(self, event: facts.SyncFinished) -> None:
+        self._syncs.labels(str(event.result)).inc()
+        self._failure("", "", event.failure)
+
+    def _app_failed(self, event: facts.AppFailed) -> None:
+        self._failure(event.app, event.run, event.failure)
+
+    def _step_finished(self, event: facts.StepFinished) -> None:
+        if event.result not in (StepResult.SUCCEEDED, StepResult.FAILED):
+            return
+        kind = event.kind if event.kind in self._kinds or len(self._kinds) < STEP_KINDS_MAX else "other"
+        self._kinds.add(kind)
+        self._series(self._steps, event.app, kind).observe(event.seconds)
+
+
+class LoopLag(Collector):
+    """How late the event loop wakes up: the last measure, and the worst since the agent started."""
+
+    def __init__(self) -> None:
+        self._last = self._worst = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Record one measure."""
+        self._last, self._worst = seconds, max(self._worst, seconds)
+
+    def collect(self) -> Iterable[Metric]:
+        """Both gauges."""
+        yield GaugeMetricFamily(
+            "emptybox_event_loop_lag_seconds", "How late the event loop woke up.", self._last
+        )
+        yield GaugeMetricFamily(
+            "emptybox_event_loop_lag_max_seconds", "The same, at its worst since the start.", self._worst
+        )
+
+
+class PictureCollector(Collector):
+    """Gauges that are true at the moment of the scrape, because they are read from the board."""
+
+    def __init__(self, board: Board, clock: Callable[[], float]) -> None:
+        self._board = board
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        """Everything about the agent, then everything about apps."""
+        yield from self._of_agent()
+        yield from self._of_apps()
+
+    def _of_agent(self) -> Iterable[Metric]:
+        board, syncs = self._board, self._board.syncs
+        info = InfoMetricFamily("emptybox_build", "The agent itself.")
+        info.add_metric([], {"version": board.info.version})
+        yield info
+        yield GaugeMetricFamily("emptybox_paused", "Whether updates are paused.", bool(board.paused))
+        yield GaugeMetricFamily(
+            "emptybox_last_successful_sync_timestamp_seconds",
+            "When the last successful sync ended, in seconds since the epoch; 0 when none did.",
+            syncs.last_success,
+        )
+        yield GaugeMetricFamily(
+            "emptybox_seconds_since_last_successful_sync",
+            "Seconds since the last successful sync ended, or since the start when none did.",
+            max(0.0, self._clock() - (syncs.last_success or board.info.started)),
+        )
+        yield CounterMetricFamily(
+            "emptybox_missed_pushes",
+            "Commits found by polling that no webhook announced.",
+            syncs.missed_pushes,
+        )
+        yield GaugeMetricFamily(
+            "emptybox_event_listeners", "Clients that listen to /events.", board.feed.listeners
+        )
+
+    def _of_apps(self) -> Iterable[Metric]:
+        apps = self._board.apps
+        up = GaugeMetricFamily("emptybox_app_up", "Whether the app answers its clients.", labels=["app"])
+        info = GaugeMetricFamily(
+            "emptybox_app_info", "What serves; always 1.", labels=["app", "version", "commit", "digest"]
+        )
+        state = GaugeMetricFamily(
+            "emptybox_app_state", "1 for the state the app is in, 0 for the others.", labels=["app", "state"]
+        )
+        running = GaugeMetricFamily(
+            "emptybox_app_run_in_progress", "Whether a run is under way.", labels=["app"]
+        )
+        quarantined = GaugeMetricFamily(
+            "emptybox_app_quarantined",
+            "Whether the wanted specification failed and is not tried again.",
+            labels=["app"],
+        )
+        environment = GaugeMetricFamily(
+            "emptybox_app_environment_failing",
+            "Whether the last good version fails in the same way.",
+            labels=["app"],
+        )
+        for name, app in apps.items():
+            true = Tally(c.type for c in app.conditions.values() if c.status == "True")
+            up.add_metric([name], app.serving)
+            running.add_metric([name], app.run is not None)
+            quarantined.add_metric([name], true[QUARANTINED])
+            environment.add_metric([name], true[ENVIRONMENT_FAILING])
+            for word in AppState:
+                state.add_metric([name, str(word)], app.state == word)
+            if app.current is not None:
+                pair = app.current
+                info.add_metric([name, pair.version, pair.commit, pair.digest], 1)
+        yield from (up, info, state, running, quarantined, environment)

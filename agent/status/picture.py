@@ -1,0 +1,255 @@
+"""What the board knows of each app: plain records, and their form in /status.
+
+Times are seconds since the epoch inside, RFC 3339 in UTC outside; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.domain.errors import FailureInfo
+from agent.domain.model import AppState, Condition, Pair, PlannedStep, RunResult, StepResult
+from agent.kit.clock import rfc3339
+
+Json = dict[str, Any]
+"""A JSON object."""
+
+SILENT = frozenset({AppState.EMPTY, AppState.FAILED, AppState.STOPPED, AppState.MAINTENANCE})
+
+
+@dataclass(slots=True)
+class StepPicture:
+    """One step of a run."""
+
+    name: str
+    kind: str
+    reason: str = ""
+    needs: tuple[str, ...] = ()
+    state: StepResult = StepResult.PENDING
+    started: float = 0.0
+    seconds: float = 0.0
+    attempt: int = 0
+    progress: tuple[int, int, str] | None = None  # done, total (0 = unknown), unit
+    failure: FailureInfo | None = None
+
+    def as_json(self, now: float) -> Json:
+        """The form in /status; a running step's seconds are those until `now`."""
+        running = self.state is StepResult.RUNNING
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "reason": self.reason,
+            "needs": list(self.needs),
+            "state": str(self.state),
+            "started": rfc3339(self.started) or None,
+            "seconds": round(max(0.0, now - self.started) if running else self.seconds, 4),
+            "attempt": self.attempt,
+            "progress": progress_json(self.progress),
+            "failure": None if self.failure is None else failure_json(self.failure),
+        }
+
+
+@dataclass(slots=True)
+class RunPicture:
+    """One run, under way or ended."""
+
+    id: str
+    sync: str
+    reason: str
+    started: float
+    steps: dict[str, StepPicture] = field(default_factory=dict)
+    result: RunResult = RunResult.RUNNING
+    seconds: float = 0.0
+    failure: FailureInfo | None = None
+
+    @classmethod
+    def planned(
+        cls, run: str, sync: str, reason: str, at: float, steps: tuple[PlannedStep, ...]
+    ) -> RunPicture:
+        """A run that begins, its steps pending."""
+        pictures = {s.name: StepPicture(s.name, s.kind, s.reason, s.needs) for s in steps}
+        return cls(run, sync, reason, at, pictures)
+
+    @property
+    def phase(self) -> str:
+        """The kind of the newest running step, in one word; "" between steps."""
+        running = [s for s in self.steps.values() if s.state is StepResult.RUNNING]
+        return max(running, key=lambda s: s.started).kind if running else ""
+
+    def as_json(self, now: float) -> Json:
+        """The form in /status."""
+        ended = self.result is not RunResult.RUNNING
+        return {
+            "id": self.id,
+            "sync": self.sync,
+            "reason": self.reason,
+            "started": rfc3339(self.started) or None,
+            "seconds": round(self.seconds if ended else max(0.0, now - self.started), 4),
+            "result": str(self.result),
+            "phase": self.phase,
+            "failure": None if self.failure is None else failure_json(self.failure),
+            "steps": [step.as_json(now) for step in self.steps.values()],
+        }
+
+
+@dataclass(slots=True)
+class FailurePicture:
+    """The newest failure people want to read, and where it happened."""
+
+    info: FailureInfo
+    at: float
+    run: str = ""
+
+    def as_json(self) -> Json:
+        """The form in /status, with the log lines that explain it."""
+        return {
+            **failure_json(self.info),
+            "at": rfc3339(self.at),
+            "run": self.run or None,
+            "log": list(self.info.log),
+        }
+
+
+@dataclass(slots=True)
+class ChildPicture:
+    """The newest child of an app; `pid` is None when it has ended."""
+
+    id: str = ""
+    pid: int | None = None
+    since: float = 0.0
+    restarts: int = 0  # of what serves now
+    last_exit: Json | None = None
+
+    def as_json(self) -> Json:
+        """The form in /status."""
+        return {
+            "pid": self.pid,
+            "since": rfc3339(self.since) or None,
+            "restarts": self.restarts,
+            "last_exit": self.last_exit,
+        }
+
+
+@dataclass(slots=True)
+class AppPicture:
+    """All that is known of one app."""
+
+    name: str
+    state: str = AppState.EMPTY
+    current: Pair | None = None
+    good: Pair | None = None
+    wanted: Pair | None = None
+    wanted_reason: str = ""
+    run: RunPicture | None = None
+    last_run: RunPicture | None = None
+    conditions: dict[str, Condition] = field(default_factory=dict)
+    last_failure: FailurePicture | None = None
+    child: ChildPicture | None = None
+    gate: str | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether the app answers its clients by itself, or, without a process, has its files in place.
+
+        While it updates, the gate knows; without a gate, the child.
+        """
+        if self.state in SILENT:
+            return False
+        if self.gate is not None:
+            return self.gate == "open"
+        if self.state == AppState.UPDATING:
+            return self.current is not None and (self.child is None or self.child.pid is not None)
+        return True
+
+    @property
+    def answered_for(self) -> bool:
+        """Whether the page or a hold stands in on purpose."""
+        return self.state == AppState.MAINTENANCE or self.gate in ("maintenance", "holding")
+
+    def as_json(self, now: float) -> Json:
+        """The form in /status."""
+        return {
+            "state": str(self.state),
+            "serving": self.serving,
+            "gate": self.gate,
+            "current": pair_json(self.current),
+            "good": pair_json(self.good),
+            "wanted": wanted_json(self.wanted, self.wanted_reason),
+            "run": None if self.run is None else self.run.as_json(now),
+            "last_run": None if self.last_run is None else self.last_run.as_json(now),
+            "conditions": conditions_json(self.conditions),
+            "last_failure": None if self.last_failure is None else self.last_failure.as_json(),
+            "child": None if self.child is None else self.child.as_json(),
+        }
+
+
+def pair_json(pair: Pair | None) -> Json | None:
+    """What serves or served."""
+    if pair is None:
+        return None
+    return {
+        "version": pair.version,
+        "commit": pair.commit,
+        "digest": pair.digest,
+        "spec": pair.spec,
+        "release": pair.release,
+        "generation": pair.generation,
+        "since": rfc3339(pair.since) or None,
+    }
+
+
+def wanted_json(pair: Pair | None, reason: str) -> Json | None:
+    """What is wanted: it serves since never, so it has a reason in place of a time."""
+    if pair is None:
+        return None
+    return {
+        "version": pair.version,
+        "commit": pair.commit,
+        "digest": pair.digest,
+        "spec": pair.spec,
+        "reason": reason,
+    }
+
+
+def failure_json(failure: FailureInfo) -> Json:
+    """A failure without its log lines."""
+    return {
+        "reason": failure.reason,
+        "message": failure.message,
+        "where": failure.where,
+        "remedy": failure.remedy,
+        "kind": str(failure.kind),
+    }
+
+
+def progress_json(progress: tuple[int, int, str] | None) -> Json | None:
+    """How far a step is; total 0 means unknown."""
+    return None if progress is None else dict(zip(("done", "total", "unit"), progress, strict=True))
+
+
+def condition_json(condition: Condition) -> Json:
+    """A condition."""
+    return {
+        "type": condition.type,
+        "status": str(condition.status),
+        "reason": condition.reason,
+        "message": condition.message,
+        "since": rfc3339(condition.since) or None,
+    }
+
+
+def conditions_json(conditions: Mapping[str, Condition]) -> list[Json]:
+    """Conditions in the order in which they first appeared."""
+    return [condition_json(c) for c in conditions.values()]
+
+
+def keep_condition(conditions: dict[str, Condition], new: Condition, at: float) -> None:
+    """Put `new` in its place. `since` stays while the status stays; status False without a reason removes."""
+    if new.status == "False" and not new.reason:
+        conditions.pop(new.type, None)
+        return
+    old = conditions.get(new.type)
+    since = old.since if old is not None and old.status == new.status else new.since or at
+    conditions[new.type] = Condition(new.type, new.status, new.reason, new.message, since)

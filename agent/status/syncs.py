@@ -1,0 +1,153 @@
+"""What the board knows of syncs, triggers and the state repository.
+
+A sync that was called a success is not left so when one of its runs ends badly, be it before the
+sync's end is told or long after it (a release that fails its probation): the result is amended, and
+the time of the last success goes back to the one before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent.domain.events import (
+    PollScheduled,
+    PushMissed,
+    RunFinished,
+    SyncFinished,
+    SyncResolved,
+    SyncStarted,
+    TriggerHeard,
+)
+from agent.domain.model import Condition, ConditionStatus, RunResult, SyncResult
+from agent.kit.clock import rfc3339
+from agent.status.conditions import SOURCE_REACHABLE, Area, area_of
+from agent.status.picture import Json, failure_json, keep_condition
+
+REMEMBERED = 64  # syncs whose result can still be amended
+
+_BAD = {RunResult.FAILED: SyncResult.FAILED, RunResult.ROLLED_BACK: SyncResult.ROLLED_BACK}
+_GOOD = (SyncResult.SUCCEEDED, SyncResult.UNCHANGED)
+
+
+@dataclass(slots=True)
+class SyncPictures:
+    """The syncs, newest last, and what was heard of triggers."""
+
+    commit: str = ""
+    running: OrderedDict[str, SyncStarted] = field(default_factory=OrderedDict)
+    last: SyncFinished | None = None
+    next_poll: PollScheduled | None = None
+    missed_pushes: int = 0
+    last_trigger: TriggerHeard | None = None
+    conditions: dict[str, Condition] = field(default_factory=dict)
+    _successes: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    _bad: OrderedDict[str, SyncResult] = field(default_factory=OrderedDict)
+
+    @property
+    def last_success(self) -> float:
+        """When the newest sync that is still called a success ended; 0.0 when there is none."""
+        return next(reversed(self._successes.values()), 0.0)
+
+    def trigger(self, event: TriggerHeard) -> None:
+        """A trigger came."""
+        self.last_trigger = event
+
+    def scheduled(self, event: PollScheduled) -> None:
+        """The next poll is known."""
+        self.next_poll = event
+
+    def missed(self, _event: PushMissed) -> None:
+        """A push came without a webhook."""
+        self.missed_pushes += 1
+
+    def started(self, event: SyncStarted) -> None:
+        """A sync begins."""
+        _remember(self.running, event.sync, event)
+
+    def resolved(self, event: SyncResolved) -> None:
+        """The commit is known: the repository answered."""
+        self.commit = event.commit
+        self._reachable(ConditionStatus.TRUE, "Answered", "", event.at)
+
+    def finished(self, event: SyncFinished) -> None:
+        """A sync ended."""
+        self.running.pop(event.sync, None)
+        self.commit = event.commit or self.commit
+        if event.sync in self._bad and event.result in _GOOD:
+            event = replace(event, result=self._bad[event.sync])
+        if event.result in _GOOD:
+            _remember(self._successes, event.sync, event.at)
+        self.last = event
+        failure = event.failure
+        if failure is not None and area_of(failure.reason) is Area.SOURCE:
+            self._reachable(ConditionStatus.FALSE, failure.reason, failure.message, event.at)
+        elif failure is None and event.result in _GOOD:
+            self._reachable(ConditionStatus.TRUE, "Answered", "", event.at)
+
+    def run_finished(self, event: RunFinished) -> None:
+        """A run ended: badly, then its sync was no success, whatever was said before."""
+        bad = _BAD.get(event.result)
+        if bad is None:
+            return
+        _remember(self._bad, event.sync, bad)
+        self._successes.pop(event.sync, None)
+        if self.last is not None and self.last.sync == event.sync and self.last.result in _GOOD:
+            self.last = replace(self.last, result=bad)
+
+    def _reachable(self, status: ConditionStatus, reason: str, message: str, at: float) -> None:
+        keep_condition(self.conditions, Condition(SOURCE_REACHABLE, status, reason, message), at)
+
+    def as_json(self, now: float) -> Json:
+        """The members of `source` in /status that come from facts."""
+        return {
+            "commit": self.commit or None,
+            "running": [
+                {
+                    "id": s.sync,
+                    "kinds": [str(k) for k in s.kinds],
+                    "started": rfc3339(s.at),
+                    "seconds": round(max(0.0, now - s.at), 4),
+                }
+                for s in self.running.values()
+            ],
+            "last_sync": _finished_json(self.last),
+            "last_success": rfc3339(self.last_success) or None,
+            "next_poll": None if self.next_poll is None else rfc3339(self.next_poll.due),
+            "next_poll_reason": None if self.next_poll is None else self.next_poll.reason,
+            "missed_pushes": self.missed_pushes,
+            "last_trigger": _trigger_json(self.last_trigger),
+        }
+
+
+def _finished_json(event: SyncFinished | None) -> Json | None:
+    if event is None:
+        return None
+    return {
+        "id": event.sync,
+        "result": str(event.result),
+        "commit": event.commit or None,
+        "at": rfc3339(event.at),
+        "seconds": round(event.seconds, 4),
+        "failure": None if event.failure is None else failure_json(event.failure),
+    }
+
+
+def _trigger_json(event: TriggerHeard | None) -> Json | None:
+    if event is None:
+        return None
+    return {
+        "kind": str(event.kind),
+        "verdict": event.verdict,
+        "reason": event.reason,
+        "detail": event.detail,
+        "sync": event.sync or None,
+        "at": rfc3339(event.at),
+    }
+
+
+def _remember(record: OrderedDict[str, Any], key: str, value: Any) -> None:
+    record[key] = value
+    while len(record) > REMEMBERED:
+        record.popitem(last=False)
