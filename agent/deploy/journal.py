@@ -1,0 +1,299 @@
+"""The journal: syncs, runs, steps, milestones, the quarantine and small facts, in SQLite.
+
+It is history, and word to the next life of the agent; what serves is told by the links on disk, never
+from here. Methods that write return at once and are not awaited, except with `durable=True`: then the
+write, and all before it, are on the disk when the await ends (before migrate, switch and retire, and at
+the end of a run). A durable write that fails raises OperatorNeeded; trouble with the others is told to
+`on_error`, and they are tried again with the next write.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from agent.deploy import journal_rows, quarantine
+from agent.deploy.journal_rows import UnfinishedRun, stored_failure, stored_plan
+from agent.deploy.journal_schema import COMPACTION, connect, failure
+from agent.deploy.quarantine import Quarantine
+from agent.domain.errors import FailureInfo, FailureKind
+from agent.domain.model import Plan, RunResult, StepResult, SyncResult
+from agent.kit.database import Database, Statement
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+COMPACT_EVERY = 100  # runs
+
+INTERRUPTED = FailureInfo(
+    FailureKind.TRANSIENT,
+    "Interrupted",
+    "the agent ended in the middle of it",
+    remedy="it looks again by itself",
+)
+
+
+class Journal:
+    """See the module. Made by `open`; an asynchronous context manager that closes it."""
+
+    def __init__(self, path: Path, on_error: Callable[[FailureInfo | None], None] | None) -> None:
+        """Use `open`."""
+        self.path = path
+        self.recovered_from: Path | None = None
+        self.quarantine: Quarantine
+        self._database: Database
+        self._facts: dict[str, str] = {}
+        self._on_error = on_error
+        self._runs_since_compaction = 0
+
+    @classmethod
+    async def open(cls, path: Path, *, on_error: Callable[[FailureInfo | None], None] | None = None) -> Self:
+        """Open or create the journal. Raises OperatorNeeded.
+
+        `recovered_from` then names the place a damaged journal was moved to, or is None: the caller
+        says so (condition JournalLost). `on_error` hears that plain writes fail, and None when they
+        work again.
+        """
+        self = cls(path, on_error)
+
+        def prepare() -> sqlite3.Connection:
+            connection, self.recovered_from = connect(path)
+            return connection
+
+        self._database = await Database.open(prepare, name="journal", on_error=self._trouble)
+        try:
+            entries, facts = await self._database.read(lambda c: (quarantine.read(c), journal_rows.facts(c)))
+        except BaseException:
+            await self._database.aclose()
+            raise
+        self.quarantine = Quarantine(entries, self._write)
+        self._facts = facts
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Write what is queued and close the file."""
+        await self._database.aclose()
+
+    # -- syncs ------------------------------------------------------------------------------------
+
+    def open_sync(
+        self, sync: str, *, kinds: Sequence[str], detail: str = "", durable: bool = False
+    ) -> Awaitable[None]:
+        """A sync begins; `kinds` are those of its triggers."""
+        return self._do(
+            "INSERT OR REPLACE INTO syncs (id, kinds, detail, started, result) VALUES (?, ?, ?, ?, ?)",
+            (sync, ",".join(kinds), detail[:500], time.time(), SyncResult.RUNNING.value),
+            durable,
+        )
+
+    def resolve_sync(self, sync: str, commit: str, *, durable: bool = False) -> Awaitable[None]:
+        """The commit of a sync is known."""
+        return self._do("UPDATE syncs SET commit_id = ? WHERE id = ?", (commit, sync), durable)
+
+    def close_sync(
+        self, sync: str, result: SyncResult, *, failure: FailureInfo | None = None, durable: bool = False
+    ) -> Awaitable[None]:
+        """A sync ended; called again it corrects the result, not the time."""
+        return self._do(
+            "UPDATE syncs SET ended = coalesce(ended, ?), result = ?, failure = ? WHERE id = ?",
+            (time.time(), result.value, stored_failure(failure), sync),
+            durable,
+        )
+
+    # -- runs and steps ---------------------------------------------------------------------------
+
+    def open_run(
+        self,
+        run: str,
+        sync: str,
+        app: str,
+        plan: Plan,
+        *,
+        spec: str,
+        version: str,
+        commit: str,
+        durable: bool = False,
+    ) -> Awaitable[None]:
+        """A run begins. `spec` is the digest of the wanted specification."""
+        statements: list[Statement] = [
+            (
+                "INSERT OR REPLACE INTO runs"
+                " (id, sync, app, reason, plan, spec, version, commit_id, started, result)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    run,
+                    sync,
+                    app,
+                    plan.reason,
+                    stored_plan(plan),
+                    spec,
+                    version,
+                    commit,
+                    time.time(),
+                    RunResult.RUNNING.value,
+                ),
+            )
+        ]
+        self._runs_since_compaction += 1
+        if self._runs_since_compaction >= COMPACT_EVERY:
+            self._runs_since_compaction = 0
+            statements += COMPACTION
+        return self._write(tuple(statements), durable)
+
+    def step_started(
+        self, run: str, step: str, kind: str, attempt: int = 1, *, durable: bool = False
+    ) -> Awaitable[None]:
+        """An attempt of a step begins."""
+        return self._do(
+            "INSERT INTO steps (run, name, kind, attempt, started, result) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET attempt = excluded.attempt, result = excluded.result",
+            (run, step, kind, attempt, time.time(), StepResult.RUNNING.value),
+            durable,
+        )
+
+    def step_finished(
+        self,
+        run: str,
+        step: str,
+        result: StepResult,
+        seconds: float,
+        failure: FailureInfo | None = None,
+        *,
+        durable: bool = False,
+    ) -> Awaitable[None]:
+        """A step ended. UNDONE is kept beside how it ended before, `failure` then being the undo's."""
+        if result is StepResult.UNDONE:
+            return self._do(
+                "UPDATE steps SET undone = 1, undo_failure = ? WHERE run = ? AND name = ?",
+                (stored_failure(failure), run, step),
+                durable,
+            )
+        return self._do(
+            "INSERT INTO steps (run, name, kind, attempt, result, seconds, failure)"
+            " VALUES (?, ?, '', 0, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET result = excluded.result, seconds = excluded.seconds, failure = excluded.failure",
+            (run, step, result.value, seconds, stored_failure(failure)),
+            durable,
+        )
+
+    def mark(self, run: str, name: str, detail: str = "", *, durable: bool = False) -> Awaitable[None]:
+        """A milestone of a run, for recovery and history: "migrating", "switching", "retiring"."""
+        return self._do(
+            "INSERT INTO marks (run, name, detail, at) VALUES (?, ?, ?, ?)",
+            (run, name, detail[:500], time.time()),
+            durable,
+        )
+
+    def close_run(
+        self, run: str, result: RunResult, failure: FailureInfo | None = None, *, durable: bool = False
+    ) -> Awaitable[None]:
+        """A run ended; called again (after PROBATION) it corrects the result, not the time."""
+        return self._do(
+            "UPDATE runs SET ended = coalesce(ended, ?), result = ?, failure = ? WHERE id = ?",
+            (time.time(), result.value, stored_failure(failure), run),
+            durable,
+        )
+
+    # -- after a crash ----------------------------------------------------------------------------
+
+    async def unfinished_runs(self) -> list[UnfinishedRun]:
+        """Runs that were under way, or on probation, when the agent last ended."""
+        return await self._read(journal_rows.unfinished)
+
+    def mark_interrupted(self, run: str = "", *, durable: bool = False) -> Awaitable[None]:
+        """Close a run as interrupted; "" means every run and sync that is still RUNNING."""
+        now, why, running = time.time(), stored_failure(INTERRUPTED), RunResult.RUNNING.value
+        statements: list[Statement] = [
+            (
+                "UPDATE steps SET result = ?3 WHERE result = ?2"
+                " AND run IN (SELECT id FROM runs WHERE id = ?1 OR (?1 = '' AND result = ?2))",
+                (run, running, StepResult.CANCELLED.value),
+            ),
+            (
+                "UPDATE runs SET ended = coalesce(ended, ?3), result = ?4, failure = ?5"
+                " WHERE id = ?1 OR (?1 = '' AND result = ?2)",
+                (run, running, now, RunResult.INTERRUPTED.value, why),
+            ),
+        ]
+        if not run:
+            statements.append(
+                (
+                    "UPDATE syncs SET ended = ?, result = ?, failure = ? WHERE result = ?",
+                    (now, SyncResult.INTERRUPTED.value, why, running),
+                )
+            )
+        return self._write(tuple(statements), durable)
+
+    # -- looking back -----------------------------------------------------------------------------
+
+    async def history(self, *, app: str = "", limit: int = 20, before: str = "") -> list[dict[str, Any]]:
+        """Runs as JSON, newest first, with steps, marks and failure; `before` is a run's id to page on."""
+        return await self._read(lambda c: journal_rows.history(c, app, max(0, min(limit, 1000)), before))
+
+    async def last_durations(self, app: str) -> dict[str, float]:
+        """Median seconds of each kind of step in the app's last runs, for estimates."""
+        return await self._read(lambda c: journal_rows.durations(c, app))
+
+    # -- facts ------------------------------------------------------------------------------------
+
+    def fact(self, key: str) -> str | None:
+        """A small thing worth remembering over a restart (the pause's message, the last commit)."""
+        return self._facts.get(key)
+
+    def put_fact(self, key: str, value: str | None, *, durable: bool = False) -> Awaitable[None]:
+        """Remember, or with None forget."""
+        if value is None:
+            self._facts.pop(key, None)
+            return self._do("DELETE FROM facts WHERE key = ?", (key,), durable)
+        self._facts[key] = value
+        return self._do("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (key, value), durable)
+
+    # -- the database -----------------------------------------------------------------------------
+
+    def _do(
+        self, sql: str, arguments: tuple[str | float | bytes | None, ...], durable: bool
+    ) -> Awaitable[None]:
+        return self._write(((sql, arguments),), durable)
+
+    def _write(self, statements: tuple[Statement, ...], durable: bool) -> Awaitable[None]:
+        written = self._database.write(*statements, durable=durable)
+        return _Durable(written, self.path) if durable else written
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._database.read(read)
+        except sqlite3.Error as error:
+            raise failure(error, self.path) from error
+
+    def _trouble(self, error: Exception | None) -> None:
+        info = None if error is None else failure(error, self.path).info
+        if info is None:
+            log.info("the journal can be written again")
+        else:
+            log.error("%s", info)
+        if self._on_error is not None:
+            self._on_error(info)
+
+
+class _Durable:
+    """A durable write under way; awaiting it raises OperatorNeeded instead of sqlite3.Error."""
+
+    def __init__(self, written: Awaitable[None], path: Path) -> None:
+        self._written = written
+        self._path = path
+
+    def __await__(self) -> Generator[Any, None, None]:
+        try:
+            yield from self._written.__await__()
+        except sqlite3.Error as error:
+            raise failure(error, self._path) from error

@@ -1,0 +1,179 @@
+"""What the journal holds, read back: runs as JSON for people, unfinished runs for recovery, durations.
+
+Every function here blocks on its connection: they run in the journal's thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from agent.domain.errors import FailureInfo
+from agent.domain.model import Plan, RunResult, StepResult
+from agent.kit.clock import rfc3339
+
+LOG_LINES = 200  # of a failure, the last ones
+LOG_LINE = 1000  # characters of each
+MESSAGE = 4000  # characters
+RECENT = 20  # runs that an estimate looks back at
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedRun:
+    """A run that has no end in the journal: the agent died in it, or its release is on probation.
+
+    `marks` are its milestones in order, `steps` how far each step came (planned ones that had not begun
+    are not in it).
+    """
+
+    id: str
+    sync: str
+    app: str
+    spec: str
+    version: str
+    commit: str
+    result: RunResult  # RUNNING or PROBATION
+    started: float
+    marks: tuple[str, ...]
+    steps: Mapping[str, StepResult]
+
+
+def bounded(failure: FailureInfo) -> FailureInfo:
+    """A failure cut to what is worth keeping."""
+    lines = tuple(line[:LOG_LINE] for line in failure.log[-LOG_LINES:])
+    return replace(failure, message=failure.message[:MESSAGE], log=lines)
+
+
+def stored_failure(failure: FailureInfo | None) -> bytes | None:
+    """As the journal keeps it."""
+    return None if failure is None else msgspec.json.encode(bounded(failure))
+
+
+def stored_plan(plan: Plan) -> bytes:
+    """Names, kinds, reasons and needs of the steps. Their options stay out: they may come from the spec."""
+    return msgspec.json.encode([[s.name, s.kind, s.reason, list(s.needs)] for s in plan.steps])
+
+
+def history(connection: sqlite3.Connection, app: str, limit: int, before: str) -> list[dict[str, Any]]:
+    """Runs, newest first: of `app` (or all), at most `limit`, older than the run `before` (or any)."""
+    rows = connection.execute(
+        "SELECT runs.id, sync, app, reason, plan, spec, version, runs.commit_id, runs.started, runs.ended,"
+        " runs.result, runs.failure, kinds, detail"
+        " FROM runs LEFT JOIN syncs ON syncs.id = runs.sync"
+        " WHERE (?1 = '' OR app = ?1)"
+        " AND (?2 = '' OR runs.seq < (SELECT seq FROM runs WHERE id = ?2))"
+        " ORDER BY runs.seq DESC LIMIT ?3",
+        (app, before, limit),
+    ).fetchall()
+    return [_run(connection, row) for row in rows]
+
+
+def _run(connection: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
+    run, sync, app, reason, plan, spec, version, commit, started, ended, result, failure, kinds, detail = row
+    return {
+        "id": run,
+        "sync": sync,
+        "app": app,
+        "commit": commit,
+        "version": version,
+        "spec": spec,
+        "reason": reason,
+        "triggers": kinds.split(",") if kinds else [],
+        "detail": detail or "",
+        "result": result,
+        "started": rfc3339(started),
+        "ended": rfc3339(ended or 0.0),
+        "seconds": round(ended - started, 6) if ended is not None else None,
+        "steps": _steps(connection, run, msgspec.json.decode(plan)),
+        "marks": [
+            {"name": name, "detail": detail, "at": rfc3339(at)}
+            for name, detail, at in connection.execute(
+                "SELECT name, detail, at FROM marks WHERE run = ? ORDER BY seq", (run,)
+            )
+        ],
+        "failure": _json(failure),
+    }
+
+
+def _steps(connection: sqlite3.Connection, run: str, plan: list[list[Any]]) -> list[dict[str, Any]]:
+    """The steps in the plan's order, each with what became of it."""
+    cursor = connection.execute(
+        "SELECT name, attempt, started, seconds, result, failure, undone, undo_failure"
+        " FROM steps WHERE run = ?",
+        (run,),
+    )
+    known = {row[0]: row[1:] for row in cursor}
+    steps = []
+    for name, kind, reason, needs in plan:
+        fallback = (0, None, None, StepResult.PENDING.value, None, 0, None)
+        attempt, started, seconds, result, failure, undone, undo_failure = known.get(name, fallback)
+        steps.append(
+            {
+                "name": name,
+                "kind": kind,
+                "reason": reason,
+                "needs": needs,
+                "result": result,
+                "attempts": attempt,
+                "started": rfc3339(started or 0.0),
+                "seconds": seconds,
+                "undone": bool(undone),
+                "failure": _json(failure),
+                "undo_failure": _json(undo_failure),
+            }
+        )
+    return steps
+
+
+def _json(stored: bytes | None) -> Any:
+    return None if stored is None else msgspec.json.decode(stored)
+
+
+def unfinished(connection: sqlite3.Connection) -> list[UnfinishedRun]:
+    """Runs without an end, oldest first."""
+    rows = connection.execute(
+        "SELECT id, sync, app, spec, version, commit_id, result, started FROM runs"
+        " WHERE result IN (?, ?) ORDER BY seq",
+        (RunResult.RUNNING.value, RunResult.PROBATION.value),
+    ).fetchall()
+    found = []
+    for run, sync, app, spec, version, commit, result, started in rows:
+        marks = connection.execute("SELECT name FROM marks WHERE run = ? ORDER BY seq", (run,))
+        steps = connection.execute("SELECT name, result FROM steps WHERE run = ?", (run,))
+        found.append(
+            UnfinishedRun(
+                run,
+                sync,
+                app,
+                spec,
+                version,
+                commit,
+                RunResult(result),
+                started,
+                tuple(name for (name,) in marks),
+                {name: StepResult(word) for name, word in steps},
+            )
+        )
+    return found
+
+
+def durations(connection: sqlite3.Connection, app: str) -> dict[str, float]:
+    """Median seconds of each kind of step that succeeded in the app's last runs."""
+    rows = connection.execute(
+        "SELECT kind, seconds FROM steps WHERE result = ? AND seconds IS NOT NULL"
+        " AND run IN (SELECT id FROM runs WHERE app = ? ORDER BY seq DESC LIMIT ?)",
+        (StepResult.SUCCEEDED.value, app, RECENT),
+    )
+    of_kind: dict[str, list[float]] = {}
+    for kind, seconds in rows:
+        of_kind.setdefault(kind, []).append(seconds)
+    return {kind: sorted(values)[len(values) // 2] for kind, values in of_kind.items()}
+
+
+def facts(connection: sqlite3.Connection) -> dict[str, str]:
+    """All small facts."""
+    return dict(connection.execute("SELECT key, value FROM facts").fetchall())

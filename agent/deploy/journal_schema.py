@@ -1,0 +1,171 @@
+"""The journal's file: its tables, its version, and what happens when it cannot be used.
+
+| what is found | what follows |
+|---|---|
+| nothing | a new file |
+| an older version | brought up to date, step by step |
+| a newer version | OperatorNeeded("DataNewer"): nothing is touched |
+| a damaged file | moved aside, a new one; the agent goes on, its history does not |
+| no room, no rights | OperatorNeeded |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+
+from agent.domain.errors import Failure, OperatorNeeded
+from agent.kit.database import Statement, primary_code
+
+VERSION = 1
+KEEP_RUNS = 1000
+KEEP_SYNCS = 1000
+
+# Times are seconds since the epoch, durations seconds. Specifications are never stored, so no secret
+# can be. `seq` gives the order of happening; ids come from clocks, which may be set back.
+_TABLES = """
+CREATE TABLE syncs (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+  kinds TEXT NOT NULL, detail TEXT NOT NULL, commit_id TEXT NOT NULL DEFAULT '',
+  started REAL NOT NULL, ended REAL, result TEXT NOT NULL, failure BLOB
+);
+CREATE TABLE runs (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+  sync TEXT NOT NULL, app TEXT NOT NULL, reason TEXT NOT NULL, plan BLOB NOT NULL,
+  spec TEXT NOT NULL, version TEXT NOT NULL, commit_id TEXT NOT NULL,
+  started REAL NOT NULL, ended REAL, result TEXT NOT NULL, failure BLOB
+);
+CREATE INDEX runs_of_an_app ON runs (app, seq);
+CREATE TABLE steps (
+  run TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, attempt INTEGER NOT NULL,
+  started REAL, seconds REAL, result TEXT NOT NULL, failure BLOB,
+  undone INTEGER NOT NULL DEFAULT 0, undo_failure BLOB,
+  PRIMARY KEY (run, name)
+) WITHOUT ROWID;
+CREATE TABLE marks (
+  seq INTEGER PRIMARY KEY, run TEXT NOT NULL, name TEXT NOT NULL, detail TEXT NOT NULL, at REAL NOT NULL
+);
+CREATE INDEX marks_of_a_run ON marks (run, seq);
+CREATE TABLE quarantine (
+  app TEXT NOT NULL, spec TEXT NOT NULL, failure BLOB NOT NULL, since REAL NOT NULL,
+  PRIMARY KEY (app, spec)
+) WITHOUT ROWID;
+CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+COMPACTION: tuple[Statement, ...] = (
+    (
+        "DELETE FROM runs WHERE seq <= (SELECT seq FROM runs ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+        (KEEP_RUNS,),
+    ),
+    ("DELETE FROM steps WHERE run NOT IN (SELECT id FROM runs)", ()),
+    ("DELETE FROM marks WHERE run NOT IN (SELECT id FROM runs)", ()),
+    (
+        "DELETE FROM syncs WHERE seq <= (SELECT seq FROM syncs ORDER BY seq DESC LIMIT 1 OFFSET ?)"
+        " AND id NOT IN (SELECT sync FROM runs)",
+        (KEEP_SYNCS,),
+    ),
+)
+
+
+def connect(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+    """The journal, checked and up to date; and the path a damaged predecessor was moved to, or None.
+
+    Blocks. Raises OperatorNeeded.
+    """
+    try:
+        try:
+            return _open(path), None
+        except sqlite3.DatabaseError as error:
+            if primary_code(error) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise
+        aside = _move_aside(path)
+        return _open(path), aside
+    except (sqlite3.Error, OSError) as error:
+        raise failure(error, path) from error
+
+
+def failure(error: Exception, path: Path) -> Failure:
+    """An error of the journal as something a person can act on."""
+    code = primary_code(error)
+    full = code == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) in (28, 122)  # ENOSPC, EDQUOT
+    if full:
+        return OperatorNeeded(
+            "DiskFull",
+            f"the journal cannot be written: {error}",
+            where=str(path),
+            remedy="free space on the data directory's file system",
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
+        return OperatorNeeded(
+            "PermissionDenied",
+            f"the journal cannot be written: {error}",
+            where=str(path),
+            remedy="let the agent's user write in its data directory",
+        )
+    return OperatorNeeded(
+        "JournalFailed",
+        f"the journal cannot be used: {error}",
+        where=str(path),
+        remedy="look at the disk; a journal moved away is begun anew at the next start",
+    )
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA cache_size=-512")
+        connection.execute("PRAGMA journal_size_limit=4194304")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise OperatorNeeded(
+                "DataNewer",
+                f"the journal has format {version}, this emptybox knows up to {VERSION}",
+                where=str(path),
+                remedy="run the newer emptybox again, or give this one another data directory",
+            )
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            damage = sqlite3.DatabaseError(verdict)
+            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damage
+        _transact(connection, [] if version else [*_script(_TABLES), (f"PRAGMA user_version={VERSION}", ())])
+        _transact(connection, COMPACTION)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _script(text: str) -> list[Statement]:
+    return [(part, ()) for part in text.split(";") if part.strip()]
+
+
+def _transact(connection: sqlite3.Connection, statements: list[Statement] | tuple[Statement, ...]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for sql, arguments in statements:
+            connection.execute(sql, arguments)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _move_aside(path: Path) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{number}")
+    # The log first: were it left beside a new file, its pages would be taken for that file's.
+    for tail in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + tail).rename(aside.with_name(aside.name + tail))
+    path.rename(aside)
+    return aside

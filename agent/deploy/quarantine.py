@@ -1,0 +1,75 @@
+"""Specifications that failed and are not tried again by themselves.
+
+Kept in the journal and, all of it, in memory: the planner asks without waiting.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from agent.deploy.journal_rows import bounded
+from agent.domain.errors import FailureInfo
+from agent.kit.database import Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An app's spec digest, why it was set aside, and since when (seconds since the epoch)."""
+
+    app: str
+    spec: str
+    failure: FailureInfo
+    since: float
+
+
+class Quarantine:
+    """Who is in it. Reading is instant; changes are written through `write` (see `Journal`)."""
+
+    def __init__(
+        self, entries: list[Quarantined], write: Callable[[tuple[Statement, ...], bool], Awaitable[None]]
+    ) -> None:
+        self._entries = {(entry.app, entry.spec): entry for entry in entries}
+        self._write = write
+
+    def find(self, app: str, spec: str) -> Quarantined | None:
+        """The entry of this spec digest of this app."""
+        return self._entries.get((app, spec))
+
+    def list(self, app: str = "") -> list[Quarantined]:
+        """All entries of an app (or of all apps), oldest first."""
+        chosen = (e for e in self._entries.values() if app in ("", e.app))
+        return sorted(chosen, key=lambda entry: entry.since)
+
+    def add(self, app: str, spec: str, failure: FailureInfo, *, durable: bool = False) -> Awaitable[None]:
+        """Set a spec digest aside; the newest failure replaces an older one."""
+        entry = Quarantined(app, spec, bounded(failure), time.time())
+        self._entries[app, spec] = entry
+        statement: Statement = (
+            "INSERT OR REPLACE INTO quarantine (app, spec, failure, since) VALUES (?, ?, ?, ?)",
+            (app, spec, msgspec.json.encode(entry.failure), entry.since),
+        )
+        return self._write((statement,), durable)
+
+    def remove(self, app: str = "", spec: str = "", *, durable: bool = False) -> Awaitable[None]:
+        """Let a spec digest go; or all of an app, or all there are."""
+        gone = [key for key in self._entries if app in ("", key[0]) and spec in ("", key[1])]
+        for key in gone:
+            del self._entries[key]
+        statements: tuple[Statement, ...] = tuple(
+            ("DELETE FROM quarantine WHERE app = ? AND spec = ?", key) for key in gone
+        )
+        return self._write(statements, durable)
+
+
+def read(connection: sqlite3.Connection) -> list[Quarantined]:
+    """Everything in the table."""
+    rows = connection.execute("SELECT app, spec, failure, since FROM quarantine ORDER BY since")
+    return [
+        Quarantined(app, spec, msgspec.json.decode(failure, type=FailureInfo), since)
+        for app, spec, failure, since in rows
+    ]
