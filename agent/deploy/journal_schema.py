@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ from agent.kit.database import Statement, primary_code
 VERSION = 1
 KEEP_RUNS = 1000
 KEEP_SYNCS = 1000
+
+_NO_RIGHTS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN)
 
 # Times are seconds since the epoch, durations seconds. Specifications are never stored, so no secret
 # can be. `seq` gives the order of happening; ids come from clocks, which may be set back.
@@ -90,15 +93,15 @@ def connect(path: Path) -> tuple[sqlite3.Connection, Path | None]:
 def failure(error: Exception, path: Path) -> Failure:
     """An error of the journal as something a person can act on."""
     code = primary_code(error)
-    full = code == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) in (28, 122)  # ENOSPC, EDQUOT
-    if full:
+    system = getattr(error, "errno", 0)
+    if code == sqlite3.SQLITE_FULL or system in (errno.ENOSPC, errno.EDQUOT):
         return OperatorNeeded(
             "DiskFull",
             f"the journal cannot be written: {error}",
             where=str(path),
             remedy="free space on the data directory's file system",
         )
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
+    if code in _NO_RIGHTS or system in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
         return OperatorNeeded(
             "PermissionDenied",
             f"the journal cannot be written: {error}",
@@ -114,6 +117,7 @@ def failure(error: Exception, path: Path) -> Failure:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    path.touch(0o600)  # the log beside it gets the same mode
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
