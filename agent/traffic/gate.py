@@ -1,0 +1,274 @@
+"""The gate of an app that is handed its listening socket (`socket: fd`): flips between static slots.
+
+Each port has three slots in one SO_REUSEPORT group (`slots.py`), and a steering program says which of
+them gets new connections (`steering.py`): 0 the responder's, 1 side 0's, 2 side 1's.
+
+============  ==================  =====================================================
+state         new connections     accepted there by
+============  ==================  =====================================================
+maintenance   slot 0              the responder, with the page
+holding(s)    slot of side s      nobody yet, then the child of side s once it starts;
+                                  at the end of the hold this gate, with the page
+open(s)       slot of side s      the child of side s
+============  ==================  =====================================================
+
+A listener that has a queue and nobody to accept would make clients hang. So the gate itself accepts
+from slot 0 always, and from a side's slot while no child is there and it is not the one steered to:
+who comes there was under way during a flip, and gets what the present state has for everyone, the page
+or (relayed, by a connection to the public port) the child.
+
+The state is noted with the keeper before the kernel is told. An agent that dies in between leaves a
+successor that completes the flip; one that dies at any other time leaves one that changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+
+from agent.domain.events import Bus
+from agent.domain.spec import MaintenanceSpec, PortSpec
+from agent.traffic.base import BaseGate
+from agent.traffic.drain import queues_empty
+from agent.traffic.page import Progress, Render
+from agent.traffic.ports import near_address, port_failure
+from agent.traffic.relay import relay
+from agent.traffic.slots import RESPONDER, SLOTS, SlotGroup, SlotHolder, slot_of, waiting
+from agent.traffic.state import CLOSED, SIDES, GateNote, GateState, Mode, NotNow, Verb, advance, check_side
+from agent.traffic.steering import PROBE_SOURCE
+
+log = logging.getLogger(__name__)
+
+
+class SlotGate(BaseGate):
+    """See the module, `state.Gate` for the verbs, and `BaseGate` for the other arguments.
+
+    Args:
+        app: name of the app.
+        ports: its public ports.
+        holder: the keeper.
+        bus: hears facts.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        ports: Sequence[PortSpec],
+        holder: SlotHolder,
+        bus: Bus,
+        *,
+        maintenance: MaintenanceSpec,
+        progress: Callable[[], Progress],
+        render: Render | None = None,
+    ) -> None:
+        super().__init__(app, ports, holder, bus, maintenance=maintenance, progress=progress, render=render)
+        self._holder = holder
+        self._groups: list[SlotGroup] = []
+        self._lent: set[int] = set()  # sides at which a child may accept
+        self._probed: int | None = None
+        self._seen = 0  # who was held at the last look
+
+    def key(self, port: PortSpec) -> str:
+        """The keeper's key of a port's slots: of this app, and of no other port it may move to."""
+        return f"{self.app}/{port.name}@{port.address}:{port.port}"
+
+    async def open_ports(self) -> None:
+        """Have the slots: in maintenance when they are new, else as the keeper's note says.
+
+        Raises OperatorNeeded(PortTaken | PortForbidden | AddressUnavailable); none is open then.
+        """
+        async with self._changing:
+            if self._state != CLOSED:
+                return
+            note = self._noted()
+            try:
+                await self._open_groups(note)
+                if note is None:
+                    await self._enter(advance(CLOSED, Verb.OPEN_PORTS))
+                else:
+                    await self._enter(note.state, until=note.until)
+            except BaseException:
+                await asyncio.shield(self._abandon(keep=note is not None))
+                raise
+
+    async def _open_groups(self, note: GateNote | None) -> None:
+        for port in self.ports:
+            try:
+                sockets = await self._holder.open(self.key(port), port.address, port.port, SLOTS)
+            except OSError as error:
+                raise await port_failure(port, error) from error
+            sockets[RESPONDER].setblocking(False)
+            group = SlotGroup(self.key(port), port, sockets)
+            order = note.order.get(port.name, []) if note is not None else []
+            group.order = order if sorted(order) == list(range(SLOTS)) else group.order
+            self._groups.append(group)
+
+    async def _abandon(self, *, keep: bool) -> None:
+        """Ports could not be opened: leave none of them behind, but those that were there before."""
+        for group in self._groups:
+            for member in group.sockets:
+                self._acceptor.unwatch(member)
+            group.close()
+            if not keep:
+                await self._holder.close_slots(group.key)
+        self._groups = []
+
+    def slots(self, side: int) -> list[tuple[str, int, str]]:
+        """(key, index, port name) of each listening socket for `ChildRequest.slots`, in the ports' order."""
+        check_side(side)
+        return [(self.key(port), slot_of(side), port.name) for port in self.ports]
+
+    async def prepare(self, side: int) -> None:
+        """The child of `side` is about to start: leave its slot to it, blocking and with a full backlog."""
+        if self._state == CLOSED:
+            raise NotNow("a closed gate has no slot to lend")
+        self._lend(side)
+        for group in self._groups:
+            group.lend(slot_of(side))
+
+    async def serve(self, side: int) -> None:
+        """New connections go to the child of `side` from now on: the first one, or a flip."""
+        async with self._changing:
+            state = advance(self._state, Verb.SERVE, side)
+            self._lend(side)
+            self._probed = None
+            await self._enter(state)
+
+    def probe_target(self, side: int, port_name: str = "") -> tuple[str, int, str | None]:
+        """Host, port and source address for probing the child of `side` on the public port.
+
+        Args:
+            side: 0 or 1.
+            port_name: "" is the first port. Raises KeyError for a name that is not there.
+        """
+        check_side(side)
+        port = self._port(port_name)
+        serving = self._state == GateState(Mode.OPEN, side)
+        return *near_address(port), None if serving or ":" in port.address else PROBE_SOURCE
+
+    async def steer_probe(self, side: int | None) -> None:
+        """Connections from the probe's source address reach `side`, whoever is served; None ends that."""
+        async with self._changing:
+            if self._state == CLOSED:
+                raise NotNow("a closed gate cannot be probed")
+            if side is not None:
+                self._lend(side)
+            self._probed = side
+            await self._apply(self._state)
+
+    async def drained(self, side: int, deadline: float) -> bool:
+        """Wait until nobody waits for the child of `side`, nor is on the way to it; False at the deadline.
+
+        Call it after the flip away from `side` and before its child is asked to stop; whoever still
+        comes afterwards is a case for `take_over`. Raises NotNow while `side` gets new connections.
+        """
+        check_side(side)
+        if self._state.side == side:
+            raise NotNow(f"a gate that is {self._state} cannot drain side {side}")
+        listeners = [group.sockets[slot_of(side)] for group in self._groups]
+        return await queues_empty(
+            lambda: sum(map(waiting, listeners)), [port.port for port in self.ports], deadline
+        )
+
+    async def take_over(self, side: int) -> None:
+        """The child of `side` was told to stop, or has ended: from now on its slot is looked after here.
+
+        Also puts the slot back in order when the child has shut it down: so call it after the child's
+        end in any case. A side that gets new connections is left alone: `hold` or `maintain` first.
+        """
+        async with self._changing:
+            if self._state != CLOSED:
+                self._lent.discard(side)
+                await self._apply(self._state)
+
+    async def close(self) -> None:
+        """Give the ports up: connections in hand end soon, those that wait are reset."""
+        async with self._changing:
+            state = advance(self._state, Verb.CLOSE)
+            if state == self._state:
+                return
+            await self._leave()
+            for port in self.ports:
+                await self._holder.close_slots(self.key(port))
+            await self._holder.note(self._note_key, None)
+            self._become(state)
+
+    async def _leave(self) -> None:
+        await super()._leave()
+        for group in self._groups:
+            group.close()
+        self._groups = []
+
+    def _reclaim(self) -> None:
+        """A slot is never taken from a child: steering is enough."""
+
+    def _note(self, state: GateState, until: float) -> GateNote:
+        order = {group.port.name: group.order for group in self._groups}
+        return GateNote(state.mode, state.side, until, order=order)
+
+    async def _apply(self, state: GateState) -> None:
+        if any(group.broken() for group in self._groups):
+            await self._mend()
+        slot = RESPONDER if state.side is None else slot_of(state.side)
+        probed = None if self._probed is None else slot_of(self._probed)
+        for group in self._groups:
+            group.steer(slot, probed)
+        self._watch(state)
+
+    async def _mend(self) -> None:
+        """Put back slots that a child has shut down. Their new order is noted before it becomes true."""
+        log.warning("%s: a child shut its listening socket down; it is opened again", self.app)
+        broken = {group.key: group.broken() for group in self._groups}
+        after = {group.key: group.mended_order(broken[group.key]) for group in self._groups}
+        if (note := self._noted()) is not None:
+            order = {group.port.name: after[group.key] for group in self._groups}
+            changed = GateNote(note.mode, note.side, note.until, note.lent, order)
+            await self._holder.note(self._note_key, changed.encode())
+        for group in self._groups:
+            group.mend(broken[group.key], after[group.key])
+
+    def _lend(self, side: int) -> None:
+        check_side(side)
+        self._lent.add(side)
+        self._watch(self._state)
+
+    def _watch(self, state: GateState) -> None:
+        """Accept from the slots at which nobody else does."""
+        for group in self._groups:
+            self._acceptor.watch(group.sockets[RESPONDER], group.port)
+            for side in SIDES:
+                listener = group.sockets[slot_of(side)]
+                if side in self._lent or side == state.side:
+                    self._acceptor.unwatch(listener)
+                else:
+                    self._acceptor.watch(listener, group.port)
+
+    def _on_broken(self) -> None:
+        self._tasks.start(self._repair(), name="repair")
+
+    async def _repair(self) -> None:
+        async with self._changing:
+            await self._apply(self._state)
+
+    async def _receive(self, connection: socket.socket, port: PortSpec) -> None:
+        """Someone came to a slot at which no child accepts: the page, or whoever is served now."""
+        if self._state.side is None or not await relay(connection, near_address(port)):
+            await self._responder.answer(connection)
+
+    def _look(self, held: GateState) -> None:
+        """Count who is held, by the growth of the queues: the kernel tells no more."""
+        now = sum(waiting(listener) for listener, _ in self._held(held))
+        self._tally.add("held", now - self._seen)
+        self._seen = now
+
+    def _expired(self, held: GateState) -> None:
+        """A child may be about to accept in that slot, so what waits is accepted once, and no more."""
+        self._seen = 0
+        for listener, port in self._held(held):
+            self._acceptor.accept_all(listener, port)
+
+    def _held(self, state: GateState) -> list[tuple[socket.socket, PortSpec]]:
+        assert state.side is not None
+        return [(group.sockets[slot_of(state.side)], group.port) for group in self._groups]

@@ -1,0 +1,200 @@
+"""The states of a gate and the one table of its transitions.
+
+::
+
+                 open_ports                     serve(s)
+      closed ─────────────────► maintenance ─────────────────► open(s) ──┐
+        ▲                         │  ▲   ▲ ◄──────────────────── │  ▲    │ serve(other): the flip
+        │                 hold(s) │  │   │       maintain        │  └────┘
+        │ close                   │  │   │                       │
+        │ (from every state)      ▼  │   │ expire, maintain      │
+        └────────────────────── holding(s) ◄─────────────────────┘
+                                     │            hold(s)
+                                     └──────────► open(s)   serve(s)
+
+closed: the gate has no port. maintenance: the responder answers with the page. holding(s): clients
+wait for the child that side `s` will get; `expire` is the end of their patience. open(s): the child
+of side `s` is served. A side is 0 or 1; releases alternate between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from agent.domain.spec import MaintenanceSpec
+
+SIDES = (0, 1)
+
+
+class Mode(StrEnum):
+    """What the gate does with a new connection."""
+
+    CLOSED = "closed"
+    MAINTENANCE = "maintenance"
+    HOLDING = "holding"
+    OPEN = "open"
+
+
+class Verb(StrEnum):
+    """What can be asked of a gate; EXPIRE is its own."""
+
+    OPEN_PORTS = "open_ports"
+    MAINTAIN = "maintain"
+    HOLD = "hold"
+    SERVE = "serve"
+    EXPIRE = "expire"
+    CLOSE = "close"
+
+
+TRANSITIONS: Mapping[tuple[Mode, Verb], Mode] = {
+    (Mode.CLOSED, Verb.OPEN_PORTS): Mode.MAINTENANCE,
+    (Mode.CLOSED, Verb.CLOSE): Mode.CLOSED,
+    (Mode.MAINTENANCE, Verb.MAINTAIN): Mode.MAINTENANCE,
+    (Mode.MAINTENANCE, Verb.HOLD): Mode.HOLDING,
+    (Mode.MAINTENANCE, Verb.SERVE): Mode.OPEN,
+    (Mode.MAINTENANCE, Verb.CLOSE): Mode.CLOSED,
+    (Mode.HOLDING, Verb.MAINTAIN): Mode.MAINTENANCE,
+    (Mode.HOLDING, Verb.HOLD): Mode.HOLDING,
+    (Mode.HOLDING, Verb.EXPIRE): Mode.MAINTENANCE,
+    (Mode.HOLDING, Verb.SERVE): Mode.OPEN,
+    (Mode.HOLDING, Verb.CLOSE): Mode.CLOSED,
+    (Mode.OPEN, Verb.MAINTAIN): Mode.MAINTENANCE,
+    (Mode.OPEN, Verb.HOLD): Mode.HOLDING,
+    (Mode.OPEN, Verb.SERVE): Mode.OPEN,
+    (Mode.OPEN, Verb.CLOSE): Mode.CLOSED,
+}
+
+
+class NotNow(RuntimeError):
+    """A verb that makes no sense in the gate's present state: a mistake of the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """A mode, and the side it is about (None in closed and maintenance)."""
+
+    mode: Mode
+    side: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mode in (Mode.HOLDING, Mode.OPEN)) != (self.side in SIDES):
+            raise ValueError(f"a gate cannot be {self.mode.value} with side {self.side}")
+
+    def __str__(self) -> str:
+        return self.mode.value if self.side is None else f"{self.mode.value}({self.side})"
+
+
+CLOSED = GateState(Mode.CLOSED)
+
+
+def check_side(side: int) -> None:
+    """Raises ValueError when there is no such side."""
+    if side not in SIDES:
+        raise ValueError(f"there is no side {side}, only {SIDES[0]} and {SIDES[1]}")
+
+
+def advance(state: GateState, verb: Verb, side: int | None = None) -> GateState:
+    """The state after `verb`. Raises NotNow when the table has no such transition, ValueError for a bad side.
+
+    `side` counts for HOLD and SERVE only.
+    """
+    mode = TRANSITIONS.get((state.mode, verb))
+    if mode is None:
+        raise NotNow(f"a gate that is {state} cannot {verb.value}")
+    return GateState(mode, side if mode in (Mode.HOLDING, Mode.OPEN) else None)
+
+
+class GateNote(msgspec.Struct, frozen=True):
+    """What a gate leaves with the keeper, so that its successor changes nothing for traffic.
+
+    `until` is when a hold ends (time.monotonic, which all processes of one boot share), `lent`
+    whether a child may have been given the port (own sockets only), `order` each port's slots in
+    the order of the kernel's indices.
+    """
+
+    mode: Mode
+    side: int | None = None
+    until: float = 0.0
+    lent: bool = False
+    order: dict[str, list[int]] = {}
+
+    def encode(self) -> str:
+        """As text for the keeper."""
+        return msgspec.json.encode(self).decode()
+
+    @property
+    def state(self) -> GateState:
+        """The noted state. Raises ValueError when mode and side contradict one another."""
+        return GateState(self.mode, self.side)
+
+
+def read_note(notes: Mapping[str, str], key: str) -> GateNote | None:
+    """The note under `key`; None when there is none, or none that makes sense."""
+    try:
+        note = msgspec.json.decode(notes[key], type=GateNote)
+        return note if note.state.mode is not Mode.CLOSED else None
+    except (KeyError, ValueError):  # msgspec's errors are ValueErrors
+        return None
+
+
+class Gate(Protocol):
+    """The owner of an app's public ports: `SlotGate` (socket: fd) or `OwnGate` (socket: own).
+
+    Verbs of one gate are called one at a time by the app's lane. Each raises NotNow in a state that
+    does not know it. Times are seconds.
+    """
+
+    @property
+    def state(self) -> GateState:
+        """What the gate does now."""
+        ...
+
+    def configure(self, maintenance: MaintenanceSpec) -> None:
+        """Use another page, hold and retry_after from now on."""
+
+    async def open_ports(self) -> None:
+        """Have the ports: maintenance when they are new, else what the keeper's note says.
+
+        Raises OperatorNeeded(PortTaken | PortForbidden | AddressUnavailable).
+        """
+
+    def slots(self, side: int) -> list[tuple[str, int, str]]:
+        """(key, index, port name) of each listening socket for `ChildRequest.slots`."""
+        ...
+
+    async def maintain(self) -> None:
+        """New connections get the maintenance page."""
+
+    async def hold(self, side: int) -> None:
+        """New connections wait for the child that `side` will get, for `hold` seconds at most."""
+
+    async def prepare(self, side: int) -> None:
+        """Call right before the child of `side` is started."""
+
+    async def serve(self, side: int) -> None:
+        """New connections go to the child of `side`: the flip."""
+
+    def probe_target(self, side: int, port_name: str = "") -> tuple[str, int, str | None]:
+        """Where the child of `side` is probed: host, port, source address to bind (None: any)."""
+        ...
+
+    async def steer_probe(self, side: int | None) -> None:
+        """Let probes reach `side` whatever serves; None ends that. `serve` ends it too."""
+
+    async def drained(self, side: int, deadline: float) -> bool:
+        """Wait until nothing waits for the child of `side` any more; False at the deadline."""
+        ...
+
+    async def take_over(self, side: int) -> None:
+        """The child of `side` ends or has ended: whoever still comes to its slot is taken care of."""
+
+    async def close(self) -> None:
+        """Give the ports up for good."""
+
+    async def detach(self) -> None:
+        """The agent ends, the ports stay: leave everything to the keeper as it is."""
