@@ -1,0 +1,229 @@
+"""`POST /webhook`: a forge's delivery is bounded, told apart, verified, read and answered.
+
+    405 not POST · 503 no secret configured, or too much is being read at once · 400 unknown forge, not JSON,
+    not this forge's document · 413 over 3 MiB · 415 compressed · 408 sent too slowly · 401 signature
+    each as problem+json (RFC 9457) with a `reason`
+
+    200 {"verdict": "pong"}                              the forge's test
+    200 {"verdict": "ignored", "reason"}                 another event, repository or branch
+    202 {"verdict": "accepted"|"merged", "sync", "merged"}
+    200 {"verdict": "duplicate", "sync", "reason"}       this delivery was answered before; nothing is started
+
+With `?wait=1` the answer to a push that has a sync comes when the sync has ended: 200 with its `result` if
+what was pushed runs, and 409 with the `result` and its failure if not: a failed deployment never reads as
+success, and as it is no 5xx, nobody on the way repeats it or puts a page of his own in its place. 202 with
+`"result": "running"` when the deadline passes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from webhook.deliveries import Deliveries
+from webhook.event import Event, OtherEvent, Ping, PushEvent
+from webhook.forges import tell_apart
+from webhook.payloads.forge import Forge, Headers, PayloadInvalid
+from webhook.problem import Problem
+from webhook.signature import SignatureRefused
+from webhook.sink import DUPLICATE, IGNORED, REJECTED, SUCCESS, Sink, Verdict
+
+log = logging.getLogger(__name__)
+
+BODY_LIMIT = 3 * 1024 * 1024  # bytes
+BODY_DEADLINE = 10.0  # seconds for the whole body; forges themselves give up after 5 to 10
+WAIT_DEADLINE = 900.0  # seconds that ?wait=1 waits at most
+READING_LIMIT = 48 * 1024 * 1024  # bytes of bodies held at once, over all connections
+INLINE = 128 * 1024  # bytes up to which a body is verified and read on the event loop: about 0.5 ms
+
+
+class Receiver:
+    """Answers deliveries; `handle` is an aiohttp handler for every method of one path.
+
+    Args:
+        sink: where pushes go.
+        secrets: the secrets valid now, asked for on each delivery; more than one during a rotation. Empty
+            ones are passed over. When it raises OSError or ValueError, which is logged once, there are none.
+        body_deadline: seconds for the whole body.
+        wait_deadline: seconds that `?wait=1` waits at most.
+        reading_limit: bytes of bodies held at once, over all connections.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        secrets: Callable[[], Sequence[bytes]],
+        *,
+        body_deadline: float = BODY_DEADLINE,
+        wait_deadline: float = WAIT_DEADLINE,
+        reading_limit: int = READING_LIMIT,
+    ) -> None:
+        self._sink = sink
+        self._secrets = secrets
+        self._body_deadline = body_deadline
+        self._wait_deadline = wait_deadline
+        self._reading_limit = reading_limit
+        self._reading = 0
+        self._unreadable = False
+        self._deliveries = Deliveries()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        if request.method != "POST":
+            headers = {"Allow": "POST"}
+            return Problem(405, "MethodNotAllowed", "deliveries are sent by POST", headers=headers).response()
+        try:
+            event = await self._event(request)
+        except Problem as problem:
+            forge = tell_apart(request.headers)
+            self._sink.heard(REJECTED, problem.reason, forge.name if forge else "")
+            response = problem.response()
+            if not request.content.at_eof():
+                response.force_close()
+            return response
+        match event:
+            case PushEvent():
+                return await self._push(event, wait=_wants_to_wait(request))
+            case Ping():
+                return self._pong(event)
+            case OtherEvent():
+                return self._ignore(event)
+
+    async def _event(self, request: web.Request) -> Event:
+        """What the delivery says, once it is proved genuine. Raises Problem."""
+        secrets = self._secrets_now()
+        forge = tell_apart(request.headers)
+        if forge is None:
+            raise Problem(
+                400, "ForgeUnknown", "no header names a forge known here: GitHub, Gitea, Forgejo, Gogs"
+            )
+        body = bytearray()
+        try:
+            await self._read(request, body)
+            if len(body) <= INLINE:
+                return _verified(forge, request.headers, bytes(body), secrets)
+            return await asyncio.to_thread(_verified, forge, request.headers, bytes(body), secrets)
+        finally:
+            self._reading -= len(body)
+
+    def _secrets_now(self) -> list[bytes]:
+        try:
+            secrets = [secret for secret in self._secrets() if secret]
+        except (OSError, ValueError) as error:
+            if not self._unreadable:  # once: anybody can send requests
+                log.error("the webhook's secrets cannot be read: %s", error)
+            self._unreadable = True
+            raise Problem(
+                503, "SecretUnreadable", "the file with the webhook's secret cannot be read"
+            ) from None
+        self._unreadable = False
+        if not secrets:
+            raise Problem(
+                503,
+                "SecretMissing",
+                "no webhook secret is configured, so no delivery can be trusted; set one",
+            )
+        return secrets
+
+    async def _read(self, request: web.Request, body: bytearray) -> None:
+        """Append the body as it was sent; what is in `body` counts as being read. Raises Problem."""
+        _refuse_by_headers(request)
+        try:
+            async with asyncio.timeout(self._body_deadline):
+                async for chunk in request.content.iter_any():
+                    if len(body) + len(chunk) > BODY_LIMIT:
+                        raise _too_large()
+                    if self._reading + len(chunk) > self._reading_limit:
+                        raise Problem(
+                            503, "Busy", "too much is being received at once", headers={"Retry-After": "10"}
+                        )
+                    body += chunk
+                    self._reading += len(chunk)
+        except TimeoutError:
+            detail = f"the body did not arrive within {self._body_deadline:g} s"
+            raise Problem(408, "BodyTooSlow", detail) from None
+        except (ConnectionError, HttpProcessingError, web.RequestPayloadError):
+            raise Problem(400, "BodyBroken", "the body ended early or is framed wrongly") from None
+
+    async def _push(self, event: PushEvent, *, wait: bool) -> web.Response:
+        earlier = self._deliveries.earlier(event.forge, event.delivery)
+        verdict = earlier or self._sink.accept(event)
+        if earlier is None:
+            self._deliveries.remember(event.forge, event.delivery, verdict)
+        else:
+            self._sink.heard(DUPLICATE, "this delivery was answered before", _name(event))
+        answer = _answer(verdict, duplicate=earlier is not None)
+        if wait and verdict.sync:
+            return await self._ended(verdict.sync, answer)
+        return _json(202 if verdict.sync and earlier is None else 200, answer)
+
+    async def _ended(self, sync: str, answer: Mapping[str, object]) -> web.Response:
+        end = await self._sink.wait(sync, self._wait_deadline)
+        if end is None:
+            return _json(202, {**answer, "result": "running"})
+        if end.get("result") in SUCCESS:
+            return _json(200, {**answer, **end})
+        detail = f"what was pushed does not run: the sync ended as {end.get('result')}"
+        return Problem(409, "SyncNotSuccessful", detail, members={**answer, **end}).response()
+
+    def _pong(self, event: Ping) -> web.Response:
+        reason = "the signature is right; pushes will be heard"
+        self._sink.heard(IGNORED, "ping", _name(event))
+        return _json(200, {"verdict": "pong", "forge": event.forge, "reason": reason})
+
+    def _ignore(self, event: OtherEvent) -> web.Response:
+        reason = f"the event {event.name} is not a push" if event.name else "the event has no usable name"
+        self._sink.heard(IGNORED, reason, _name(event))
+        return _json(200, {"verdict": IGNORED, "reason": reason})
+
+
+def _refuse_by_headers(request: web.Request) -> None:
+    """Refuse what need not be read. Raises Problem."""
+    if (request.content_length or 0) > BODY_LIMIT:
+        raise _too_large()
+    # The server would inflate it, and signatures are made of what is sent; no forge compresses.
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise Problem(415, "BodyCompressed", "send the body without a content encoding")
+
+
+def _too_large() -> Problem:
+    return Problem(413, "BodyTooLarge", f"a delivery may have at most {BODY_LIMIT} bytes")
+
+
+def _verified(forge: Forge, headers: Headers, body: bytes, secrets: Sequence[bytes]) -> Event:
+    """Verify, then read: nothing of a body is looked into before its signature is known. Raises Problem."""
+    try:
+        return forge.read(headers, forge.verify(headers, body, secrets))
+    except SignatureRefused as error:
+        challenge = {"WWW-Authenticate": 'HMAC-SHA256 realm="webhook"'}
+        raise Problem(401, error.reason, str(error), headers=challenge) from None
+    except PayloadInvalid as error:
+        raise Problem(400, "PayloadInvalid", str(error)) from None
+
+
+def _wants_to_wait(request: web.Request) -> bool:
+    return request.query.get("wait", "").lower() in ("1", "true", "yes")
+
+
+def _answer(verdict: Verdict, *, duplicate: bool) -> dict[str, object]:
+    answer: dict[str, object] = {"verdict": DUPLICATE if duplicate else verdict.verdict}
+    if verdict.sync:
+        answer |= {"sync": verdict.sync, "merged": verdict.verdict == "merged"}
+    if duplicate:
+        answer |= {"reason": f"this delivery was answered before: {verdict.reason or verdict.verdict}"}
+    elif verdict.reason:
+        answer |= {"reason": verdict.reason}
+    return answer
+
+
+def _name(event: Event) -> str:
+    return f"{event.forge} {event.delivery}".strip()
+
+
+def _json(status: int, answer: Mapping[str, object]) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(answer), content_type="application/json")

@@ -1,0 +1,40 @@
+"""The seam to whoever uses this package: where pushes go, and who hears of what was turned away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from webhook.event import PushEvent
+
+ACCEPTED, MERGED, IGNORED, DUPLICATE, REJECTED = "accepted", "merged", "ignored", "duplicate", "rejected"
+SUCCESS = frozenset({"succeeded", "unchanged"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a push: accepted (`sync` is new), merged (`sync` was waiting) or ignored (`reason`)."""
+
+    verdict: str
+    sync: str = ""
+    reason: str = ""
+
+
+class Sink(Protocol):
+    """Takes pushes. Everything here is called on the event loop; `accept` and `heard` must not block."""
+
+    def accept(self, event: PushEvent) -> Verdict:
+        """Judge a verified push, and act on it."""
+
+    def heard(self, verdict: str, reason: str, detail: str) -> None:
+        """A delivery that never became a push was answered: ignored, duplicate or rejected, and why.
+
+        `detail` is made of the forge and the delivery's id, where they are known.
+        """
+
+    async def wait(self, sync: str, deadline: float) -> Mapping[str, object] | None:
+        """How a sync ended, or None when `deadline` seconds passed first or the sync is not known.
+
+        `result` is one of `SUCCESS` if what was pushed runs; all else is for the reader of the answer.
+        """
