@@ -1,0 +1,185 @@
+"""The state repository as the agent sees it: what a ref points to, and one commit of it.
+
+How a ref is read, in this order: `HEAD` (the default branch); a full commit id; a full name
+(`refs/...`); a branch; a tag. So of a branch and a tag with one name the branch is meant; write
+`refs/tags/x` for the tag. Annotated tags are followed to their commit. Names are compared whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from agent.domain.errors import Failure, OperatorNeeded, Transient
+from agent.source.git import address
+from agent.source.git.client import ProtocolClient
+from agent.source.git.http import HttpTransport
+from agent.source.git.local import LocalRepository
+from agent.source.git.protocol import Ref, is_object_id, is_ref_name, printable
+from agent.source.git.snapshot import Snapshot
+from agent.source.git.threads import abandonable
+from agent.source.git.transport import Repository
+
+__all__ = ["GitRemote", "Snapshot"]
+
+EARLIER_MAX = 1000
+T = TypeVar("T")
+
+
+class GitRemote:
+    """One state repository, asked for as long as the agent lives. An async context manager.
+
+    Args:
+        url: http://, https:// (user:password@ in it is used and never shown) or file://.
+        credentials: file with a token or user:password, read again on each use; wins over the URL's.
+        deadline: seconds that any one call may take, everything included.
+        scratch: directory for packs that are too large for memory; None is the system's.
+
+    Every call raises the failures of agent.domain.errors: Transient("GitTimeout", "GitUnavailable",
+    "GitProtocol", "GitRefused", "RefNotFound", "CommitNotFound"), OperatorNeeded("GitAuth",
+    "RepositoryNotFound", "RepositoryUrl", "RefInvalid", "RedirectRefused", "GitTls",
+    "GitServerUnsupported", "DiskFull"), Permanent("RepositoryTooLarge", "NotACommit").
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        credentials: Path | None = None,
+        deadline: float = 30.0,
+        scratch: Path | None = None,
+    ) -> None:
+        place = address.parse(url)
+        self.deadline = deadline
+        self._repository: Repository
+        if place.scheme == "file":
+            self._repository = LocalRepository(place)
+        else:
+            self._repository = ProtocolClient(HttpTransport(place, credentials), scratch=scratch)
+
+    @property
+    def where(self) -> str:
+        """The repository's URL without credentials."""
+        return self._repository.where
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Drop all connections."""
+        await self._repository.aclose()
+
+    async def ls_ref(self, ref: str) -> str:
+        """The commit that `ref` points to. One request; none for a full commit id, which cannot change."""
+        if is_object_id(ref.lower()):
+            return ref.lower()
+        async with self._within_deadline():
+            return (await self._look(ref)).commit
+
+    async def fetch(self, commit: str, *, depth: int = 1) -> Snapshot:
+        """A commit by its full id (or that of an annotated tag), with `depth` generations of history."""
+        async with self._within_deadline():
+            return await self._take(commit, depth)
+
+    async def resolve(self, ref: str, announced: str | None) -> Snapshot:
+        """The commit that `ref` points to now.
+
+        The `announced` commit is fetched while the ref is looked up, and is the answer only if the ref
+        points to it; else what the ref says is fetched.
+        """
+        async with self._within_deadline():
+            if is_object_id(ref.lower()):
+                return await self._take(ref.lower(), 1)
+            if announced is None or not is_object_id(announced) or not announced.strip("0"):
+                return await self._take((await self._look(ref)).commit, 1)
+            return await self._resolve_announced(ref, announced)
+
+    async def earlier(self, commit: str, count: int) -> list[str]:
+        """Up to `count` first-parent ids before `commit`, newest first; fewer where history ends."""
+        count = min(count, EARLIER_MAX)
+        async with self._within_deadline():
+            with await self._take(commit, count + 1, trees=False) as snapshot:
+                return await asyncio.to_thread(lambda: snapshot.log(count + 1)[1:])
+
+    async def _resolve_announced(self, ref: str, announced: str) -> Snapshot:
+        early: Snapshot | Failure | None = None
+
+        async def take_early() -> None:
+            nonlocal early
+            early = await _settled(self._take(announced, 1))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                taking = group.create_task(take_early(), name="git/fetch announced")
+                value = await _settled(self._look(ref))
+                if isinstance(value, Failure) or announced not in (value.oid, value.peeled):
+                    taking.cancel()
+            if isinstance(value, Failure):
+                raise value
+            if announced in (value.oid, value.peeled) and isinstance(early, Snapshot):
+                snapshot, early = early, None
+                return snapshot
+            return await self._take(value.commit, 1)
+        finally:
+            if isinstance(early, Snapshot):
+                early.close()
+
+    async def _look(self, ref: str) -> Ref:
+        """What `ref`, which is not an id, points to. Raises Transient("RefNotFound")."""
+        if not is_ref_name(ref):
+            raise OperatorNeeded(
+                "RefInvalid",
+                f"{printable(ref, 80)!r} cannot be the name of a branch or tag",
+                where=self.where,
+                remedy="correct --ref",
+            )
+        names = (
+            [ref] if ref == "HEAD" or ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
+        )
+        found = await self._repository.refs(names)
+        for name in names:
+            if name in found:
+                return found[name]
+        kind = "ref" if ref.startswith("refs/") else "branch or tag"
+        raise Transient(
+            "RefNotFound",
+            "the repository has no commit on its default branch yet"
+            if ref == "HEAD"
+            else f"the repository has no {kind} named {printable(ref, 80)!r}",
+            where=self.where,
+            remedy="push it, or correct --ref",
+        )
+
+    async def _take(self, commit: str, depth: int, *, trees: bool = True) -> Snapshot:
+        if not is_object_id(commit):
+            raise Transient(
+                "CommitNotFound", f"{printable(commit, 80)!r} is not a full commit id", where=self.where
+            )
+        objects = await self._repository.take(commit, depth=depth, trees=trees)
+        return await abandonable(lambda: Snapshot(objects, commit, self.where), Snapshot.close)
+
+    @asynccontextmanager
+    async def _within_deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.deadline):
+                yield
+        except TimeoutError as error:
+            message = f"the repository did not answer within {self.deadline:g} s"
+            raise Transient("GitTimeout", message, where=self.where) from error
+
+
+async def _settled(work: Coroutine[Any, Any, T]) -> T | Failure:
+    """A result or an expected failure as a value: in a task group neither ends the others."""
+    try:
+        return await work
+    except Failure as failure:
+        return failure
