@@ -1,0 +1,134 @@
+"""Asking the agent: HTTP over its Unix socket, with the standard library alone, so that verbs start fast."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import click
+
+from agent.cli.exit_codes import FAILED, NOT_NOW, UNREACHABLE, USAGE
+
+CONNECT = 5.0  # seconds
+ANSWER = 70.0  # seconds; the agent itself gives up after 60
+WAIT = 930.0  # seconds; the agent itself gives up after 900
+BODY_MAX = 64 << 20
+_PATH_MAX = 100  # of the 108 bytes of sun_path, unix(7)
+
+_EXIT_CODES = dict.fromkeys((400, 404, 405, 413), USAGE) | dict.fromkeys((409, 429, 503, 504), NOT_NOW)
+
+Json = dict[str, Any]
+
+
+class Unreachable(click.ClickException):
+    """No agent answers on the socket."""
+
+    exit_code = UNREACHABLE
+
+
+class Refused(click.ClickException):
+    """The agent's answer is a problem (RFC 9457). `problem` is all of it."""
+
+    def __init__(self, status: int, problem: Json) -> None:
+        super().__init__(str(problem.get("detail") or problem.get("title") or f"HTTP status {status}"))
+        self.status = status
+        self.problem = problem
+        self.exit_code = _EXIT_CODES.get(status, FAILED)  # type: ignore[misc]  # click reads the instance's
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP to a path instead of a host."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("agent", timeout=timeout)
+        self._path = path
+        self._answer = timeout
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.settimeout(CONNECT)
+            if len(os.fsencode(self._path)) < _PATH_MAX:
+                self.sock.connect(os.fspath(self._path))
+            else:
+                self._connect_by_directory()
+            self.sock.settimeout(self._answer)
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def _connect_by_directory(self) -> None:
+        """A path too long for the socket's address is named through its open directory."""
+        directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.sock.connect(f"/proc/self/fd/{directory}/{self._path.name}")
+        finally:
+            os.close(directory)
+
+
+class Agent:
+    """The agent behind a socket. Every method raises Unreachable and Refused."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, path: str, **query: str | int) -> Json:
+        """A resource as JSON."""
+        given = {name: value for name, value in query.items() if value != ""}
+        _, answer = self._ask("GET", f"{path}?{urlencode(given)}" if given else path, None, ANSWER)
+        return answer
+
+    def post(self, path: str, wish: Mapping[str, Any], *, wait: bool = False) -> tuple[int, Json]:
+        """Ask for something; status and answer. `wait` lets the agent answer when it is done."""
+        return self._ask("POST", f"{path}?wait=1" if wait else path, wish, WAIT if wait else ANSWER)
+
+    def _ask(
+        self, method: str, target: str, wish: Mapping[str, Any] | None, timeout: float
+    ) -> tuple[int, Json]:
+        headers = {"Accept": "application/json"}
+        body = None
+        if wish is not None:
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(wish)
+        connection = _Connection(self.path, timeout)
+        try:
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            content = response.read(BODY_MAX)
+            return response.status, self._read(response.status, content)
+        except OSError as error:
+            raise Unreachable(self._unreachable(error)) from error
+        except http.client.HTTPException as error:
+            raise Unreachable(f"what answers at {self.path} is no agent: {error!r}") from error
+        finally:
+            connection.close()
+
+    def _read(self, status: int, content: bytes) -> Json:
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise Unreachable(f"what answers at {self.path} is no agent: status {status}, no JSON")
+        if status >= 400:
+            raise Refused(status, answer)
+        return answer
+
+    def _unreachable(self, error: OSError) -> str:
+        if isinstance(error, TimeoutError):
+            return f"the agent at {self.path} does not answer in time; its log may say why"
+        if isinstance(error, PermissionError):
+            return f"{self.path} may not be opened by this user: {error.strerror}; ask as the agent's user"
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
+            return (
+                f"no agent answers at {self.path}\n"
+                "Start one with: emptybox run --repo URL\n"
+                "Or say where it is: --socket PATH, EMPTYBOX_SOCKET, or EMPTYBOX_DATA (its data directory)"
+            )
+        return f"the agent at {self.path} cannot be asked: {error.strerror or error}"

@@ -1,0 +1,193 @@
+"""Asking for something that becomes a sync, and following that to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from agent.cli import words
+from agent.cli.client import Agent, Refused, Unreachable
+from agent.cli.exit_codes import FAILED, INTERRUPTED, NOT_NOW, OK
+from agent.cli.screen import Screen, open_screen
+from agent.cli.words import Json, clean
+
+FOLLOW = 1800.0  # seconds a sync is followed; it goes on without us
+AWAY = 15.0  # seconds the agent may be away meanwhile (it is started again)
+FIRST_LOOK, LOOK = 0.05, 0.3  # seconds between looks: at first, and at most
+
+_DONE = ("succeeded", "unchanged")
+_GOING = ("running", "probation")
+
+
+def ask(
+    agent: Agent, path: str, wish: Mapping[str, Any], *, wait: bool, as_json: bool, to_wanted: bool = True
+) -> int:
+    """Post `wish`; with `wait` follow the sync it became. Returns the exit code.
+
+    `to_wanted` says that success means that each app is what the state wants.
+    """
+    _, accepted = agent.post(path, wish)
+    sync = str(accepted.get("sync", ""))
+    if not wait:
+        if as_json:
+            words.print_json(accepted)
+        else:
+            joined = " (together with one that waits already)" if accepted.get("merged") else ""
+            click.echo(f"accepted as {clean(sync)}{joined}")
+        return OK
+    with open_screen(quiet=as_json) as screen:
+        try:
+            end = Follower(agent, sync, screen).follow()
+        except KeyboardInterrupt:
+            screen.line("the agent goes on; see emptybox status")
+            return INTERRUPTED
+    return _told(sync, end, as_json=as_json, to_wanted=to_wanted)
+
+
+def _told(sync: str, end: Json, *, as_json: bool, to_wanted: bool) -> int:
+    result = end["result"]
+    behind = _behind(end["status"]) if to_wanted and result in _DONE else {}
+    code = OK if result in _DONE and not behind else NOT_NOW if result in _GOING else FAILED
+    if behind and end["status"].get("paused"):
+        code = NOT_NOW
+    if as_json:
+        answer = {
+            "sync": sync,
+            "result": result,
+            "failure": end["failure"],
+            "runs": end["runs"],
+            "behind": behind,
+        }
+        words.print_json(answer)
+        return code
+    for app, reason in behind.items():
+        click.echo(f"{clean(app)}: not what is wanted: {clean(reason)}")
+    if result == "running":
+        click.echo(f"not done within {FOLLOW / 60:.0f} minutes; the agent goes on, see emptybox status")
+    else:
+        click.echo(f"{clean(sync)} {words.word(result)}")
+    if end["failure"]:
+        click.echo("\n".join(f"  {line}" for line in words.failure_lines(end["failure"])))
+    return code
+
+
+def _behind(status: Json) -> dict[str, str]:
+    """Apps that are not what is wanted, with the agent's reason."""
+    found = {}
+    for name, app in (status.get("apps") or {}).items():
+        wanted, current = app.get("wanted") or {}, app.get("current") or {}
+        if wanted and wanted.get("spec") != current.get("spec"):
+            found[name] = wanted.get("reason") or "no reason is given"
+    return found
+
+
+class Follower:
+    """Looks at /status until a sync, and the probation of what it brought, is over."""
+
+    def __init__(self, agent: Agent, sync: str, screen: Screen) -> None:
+        self._agent = agent
+        self._sync = sync
+        self._screen = screen
+        self._told: set[tuple[str, ...]] = set()
+        self._begun = False
+        self._over = False
+
+    def follow(self) -> dict[str, Any]:
+        """result, failure, runs (as in /history) and the last status. Raises Unreachable, Refused."""
+        until, pause = time.monotonic() + FOLLOW, FIRST_LOOK
+        while True:
+            status = self._look()
+            for name, run in self._runs(status):
+                self._tell(name, run)
+            end = self._end(status)
+            if end is not None and (end["result"] not in _GOING or time.monotonic() > until):
+                return end
+            if time.monotonic() > until:
+                return {"result": "running", "failure": None, "runs": [], "status": status}
+            time.sleep(pause)
+            pause = min(LOOK, pause * 1.5)
+
+    def _look(self) -> dict[str, Any]:
+        until = time.monotonic() + AWAY
+        while True:
+            try:
+                return self._agent.get("/status")
+            except (Unreachable, Refused):
+                if time.monotonic() > until:
+                    raise
+            time.sleep(LOOK)
+
+    def _runs(self, status: Json) -> Iterator[tuple[str, Json]]:
+        for name, app in (status.get("apps") or {}).items():
+            for run in (app.get("run"), app.get("last_run")):
+                if run and run.get("sync") == self._sync:
+                    yield name, run
+
+    def _end(self, status: Json) -> dict[str, Any] | None:
+        """How the sync ended, or None while it has not. Ids sort by time."""
+        source = status.get("source") or {}
+        if any(sync.get("id") == self._sync for sync in source.get("running") or []):
+            self._begun = True
+            return None
+        last = source.get("last_sync") or {}
+        if not (self._begun or self._over or str(last.get("id", "")) >= self._sync):
+            return None  # it still waits for its turn
+        self._over = True
+        if last.get("id") == self._sync and last.get("result") == "unchanged":
+            runs: list[Any] = []
+        else:
+            history = self._agent.get("/history", limit=100).get("runs") or []
+            runs = [run for run in history if run.get("sync") == self._sync]
+        if last.get("id") == self._sync:
+            result, failure = last.get("result"), last.get("failure")
+        else:  # others have ended since: the runs tell
+            result, failure = _worst([str(run.get("result")) for run in runs]), None
+        failed = [run["failure"] for run in runs if run.get("failure")]
+        return {
+            "result": str(result),
+            "failure": failed[0] if failed else failure,
+            "runs": runs,
+            "status": status,
+        }
+
+    def _tell(self, name: str, run: Json) -> None:
+        """Say what is new about a run."""
+        run_id, app = str(run.get("id")), clean(name)
+        if self._once(run_id):
+            self._screen.line(f"{app}  {clean(run.get('reason') or '')}")
+        running = {}
+        for step in run.get("steps") or []:
+            title, state = clean(step.get("name", "")), str(step.get("state"))
+            if state == "running":
+                running[f"{app}  {title}"] = step.get("progress") or {}
+            elif state != "pending" and self._once(run_id, title, state):
+                took = f" {words.seconds(step.get('seconds'))}" if state not in ("skipped", "undone") else ""
+                self._screen.line(f"{app}  {title.ljust(12)} {words.word(state, 9)}{took}")
+        self._screen.running(running)
+        result = str(run.get("result"))
+        if result == "probation" and self._once(run_id, "=", result):
+            self._screen.line(f"{app}  live, {words.word(result)}: being watched")
+        elif result not in _GOING and self._once(run_id, "=", result):
+            self._screen.line(f"{app}  {words.word(result)} after {words.seconds(run.get('seconds'))}")
+
+    def _once(self, *what: str) -> bool:
+        new = what not in self._told
+        self._told.add(what)
+        return new
+
+
+def _worst(results: list[str]) -> str:
+    order = (
+        "running",
+        "failed",
+        "rolled-back",
+        "interrupted",
+        "cancelled",
+        "later",
+        "probation",
+        "succeeded",
+    )
+    return next((word for word in order if word in results), "unchanged")

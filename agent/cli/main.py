@@ -1,0 +1,91 @@
+"""`emptybox`: a group of verbs, one a file, each imported only when it is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+
+import click
+
+from agent.cli.completion import VARIABLE
+from agent.cli.exit_codes import INTERRUPTED, OK
+
+# Verb -> module with its `command`; in the order of the help.
+VERBS = {
+    "run": "agent.cli.run",
+    "once": "agent.cli.once",
+    "status": "agent.cli.status",
+    "history": "agent.cli.history",
+    "logs": "agent.cli.logs",
+    "plan": "agent.cli.plan",
+    "validate": "agent.cli.validate",
+    "sync": "agent.cli.sync",
+    "rollback": "agent.cli.rollback",
+    "retry": "agent.cli.retry",
+    "pause": "agent.cli.pause",
+    "resume": "agent.cli.resume",
+    "config": "agent.cli.config",
+    "completion": "agent.cli.completion",
+    "demo": "agent.cli.demo.command",
+}
+_MAY_BE_ABSENT = ("demo",)  # an installation may leave it out
+
+
+class Verbs(click.Group):
+    """Imports a verb when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """All verbs that are there."""
+        return [name for name in VERBS if name not in _MAY_BE_ABSENT or find_spec(VERBS[name])]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One verb, or None."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = import_module(VERBS[cmd_name]).command
+        assert isinstance(command, click.Command)
+        command.name = cmd_name
+        return command
+
+
+def _version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        click.echo(f"emptybox {version('emptybox')}")
+        context.exit()
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
+@click.pass_context
+def emptybox(context: click.Context) -> None:
+    """Fills empty boxes: pulls the wanted state from Git and runs it, swapped without losing a request.
+
+    Exit codes: 0 done, 1 tried and failed, 2 wrong command line, 3 no agent answers, 4 not possible now.
+    """
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Carry out one command line (without the program's name); returns the exit code."""
+    try:
+        code = emptybox.main(
+            args=list(argv), prog_name="emptybox", complete_var=VARIABLE, standalone_mode=False
+        )
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough; what is buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return code if isinstance(code, int) else OK

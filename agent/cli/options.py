@@ -1,0 +1,57 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from agent.cli.client import Agent
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+wait = click.option(
+    "--wait/--no-wait",
+    default=True,
+    help="Follow it to its end, probation included (the default), or only hand it over.",
+)
+
+
+def example(*lines: str) -> str:
+    """The end of a verb's --help: command lines that work, kept as they are."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def agent(function: Command) -> Command:
+    """Add --socket, and hand the verb an `Agent` as `agent`."""
+
+    @click.option(
+        "--socket",
+        "path",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="The agent's Unix socket (EMPTYBOX_SOCKET; default: agent.sock in its data directory).",
+    )
+    @functools.wraps(function)
+    def with_agent(*args: Any, path: Path | None, **kwargs: Any) -> Any:
+        return function(*args, agent=Agent(path or socket_path()), **kwargs)
+
+    return with_agent  # type: ignore[return-value]
+
+
+def socket_path() -> Path:
+    """Where the agent's settings put its socket. Raises click.UsageError."""
+    from agent.config import ConfigError, load
+
+    if given := os.environ.get("EMPTYBOX_SOCKET"):
+        return Path(given)
+    try:
+        return load([], os.environ, need_repo=False).socket
+    except ConfigError as error:
+        raise click.UsageError("\n".join(error.problems)) from None
