@@ -30,7 +30,7 @@ from webhook.event import Event, OtherEvent, Ping, PushEvent
 from webhook.forges import tell_apart
 from webhook.payloads.forge import Forge, Headers, PayloadInvalid
 from webhook.problem import Problem
-from webhook.signature import SignatureRefused
+from webhook.signature import SecretsInvalid, SignatureRefused
 from webhook.sink import DUPLICATE, IGNORED, REJECTED, SUCCESS, Sink, Verdict
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Receiver:
     Args:
         sink: where pushes go.
         secrets: the secrets valid now, asked for on each delivery; more than one during a rotation. Empty
-            ones are passed over. When it raises OSError or ValueError, which is logged once, there are none.
+            ones are passed over. When it raises OSError or SecretsInvalid, logged once, there are none.
         body_deadline: seconds for the whole body.
         wait_deadline: seconds that `?wait=1` waits at most.
         reading_limit: bytes of bodies held at once, over all connections.
@@ -114,7 +114,7 @@ class Receiver:
     def _secrets_now(self) -> list[bytes]:
         try:
             secrets = [secret for secret in self._secrets() if secret]
-        except (OSError, ValueError) as error:
+        except (OSError, SecretsInvalid) as error:
             if not self._unreadable:  # once: anybody can send requests
                 log.error("the webhook's secrets cannot be read: %s", error)
             self._unreadable = True

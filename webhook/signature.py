@@ -24,6 +24,10 @@ class SignatureRefused(Exception):
         self.reason = reason
 
 
+class SecretsInvalid(Exception):
+    """A file cannot be one of secrets. The message says why, and quotes nothing of it."""
+
+
 def check_sha256(message: bytes, signature: str | None, secrets: Sequence[bytes], *, header: str) -> None:
     """Check that `signature` is the hex HMAC-SHA256 of `message` under one of `secrets`.
 
@@ -56,13 +60,13 @@ def read_secrets(path: Path) -> tuple[bytes, ...]:
     """The secrets in a file, one a line, blanks around them and empty lines dropped.
 
     Small and read whole; call it again for each use, so that a rotated secret counts at once.
-    Raises OSError; ValueError when the file is larger than 64 KiB or holds more than 16 secrets.
+    Raises OSError; SecretsInvalid when the file is larger than 64 KiB or holds more than 16 secrets.
     """
     with path.open("rb") as file:
         content = file.read(_FILE_LIMIT + 1)
     if len(content) > _FILE_LIMIT:
-        raise ValueError(f"{path} is larger than {_FILE_LIMIT} bytes")
+        raise SecretsInvalid(f"{path} is larger than {_FILE_LIMIT} bytes")
     secrets = tuple(line.strip() for line in content.splitlines() if line.strip())
     if len(secrets) > MOST_SECRETS:
-        raise ValueError(f"{path} holds more than {MOST_SECRETS} secrets")
+        raise SecretsInvalid(f"{path} holds more than {MOST_SECRETS} secrets")
     return secrets

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kit.forges import FORGES, Delivery, deliver, fixture
 from tests.kit.receiving import Answer, RecordingSink, receiving
-from webhook.signature import read_secrets
+from webhook.signature import SecretsInvalid, read_secrets
 
 SECRET = b"s3cret"
 HEADERS = {
@@ -170,5 +170,5 @@ def test_a_secret_file_holds_one_secret_a_line(tmp_path: Path) -> None:
 def test_a_secret_file_that_cannot_be_one_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "secret"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match="secret"):
+    with pytest.raises(SecretsInvalid, match="secret"):
         read_secrets(file)
