@@ -3,19 +3,29 @@
 A stream socket pair. A frame is a 4-byte big-endian length and that many bytes of JSON (one object);
 descriptors travel by SCM_RIGHTS with the first byte of their frame (unix(7)). The agent sends requests
 `{"id": n, "do": verb, ...}`; the keeper answers `{"id": n, "ok": {...}}` or `{"id": n, "error": {...}}`
-and tells events without being asked: `{"event": "exited", ...}`.
+and tells events without being asked: `{"event": "exited", ...}`. An error is text, and where known errno
+and stage; an answer with descriptors beside it says how many: `"descriptors": n`.
 
 | verb | arguments | answer |
 |---|---|---|
-| hello | | children, slots, notes: all the keeper holds |
-| spawn | child: see `ChildRequest` | pid |
+| hello | | version, pid, children, slots, notes: all the keeper holds |
+| spawn | child: see `ChildRequest` | child: its `ChildRecord`, once its program runs |
 | signal | child, signal, group | delivered |
 | tail | child, lines | lines |
 | forget | child | |
-| open | key, address, port, count, backlog | slots (descriptors beside) |
+| open | key, address, port, count, backlog | slots: a `SlotsRecord` (descriptors beside) |
 | close | key | |
 | note | key, value (null removes) | |
-| stopping | deadline (seconds) | |
+| stopping | deadline (seconds), code | |
+
+| event | content |
+|---|---|
+| exited | child: its `ChildRecord`, with code or signal |
+
+Signal 0 asks whether anybody is left (kill(2)); a group outlives its leader and can still be signalled.
+An answer to `spawn` comes before any event about the child, and a child's last lines are kept before its
+end is told. A request that cannot be understood is answered with an error, a frame that cannot is the
+end of the agent.
 
 Notes are opaque to the keeper: the agent leaves itself word of what must live exactly as long as
 the children and sockets do (which slot is open, which child serves which pair).
@@ -23,21 +33,39 @@ the children and sockets do (which slot is open, which child serves which pair).
 
 from __future__ import annotations
 
-import array
-import json
-import socket
-import struct
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-HEADER = struct.Struct(">I")
-FRAME_MAX = 4 << 20
-DESCRIPTORS_MAX = 64
-KEEPER_FD_VARIABLE = "EMPTYBOX_KEEPER_FD"
+from agent.keeper.wire import (
+    DESCRIPTORS_MAX,
+    FRAME_MAX,
+    HEADER,
+    KEEPER_FD_VARIABLE,
+    VERSION,
+    Decoder,
+    Outbox,
+    ProtocolError,
+    encode,
+    receive,
+    send,
+)
 
-
-class ProtocolError(Exception):
-    """The other side sent something that is not a frame of this protocol."""
+__all__ = [
+    "DESCRIPTORS_MAX",
+    "FRAME_MAX",
+    "HEADER",
+    "KEEPER_FD_VARIABLE",
+    "VERSION",
+    "ChildRecord",
+    "ChildRequest",
+    "Decoder",
+    "Outbox",
+    "ProtocolError",
+    "SlotsRecord",
+    "encode",
+    "receive",
+    "send",
+]
 
 
 @dataclass(frozen=True)
@@ -47,7 +75,8 @@ class ChildRequest:
     `environment` is the whole environment: nothing is inherited. `slots` are (key, index, name):
     listening sockets handed over as descriptors 3, 4, ... with LISTEN_FDS, LISTEN_PID and
     LISTEN_FDNAMES set (sd_listen_fds(3)). `prefix` heads each passed-through output line. `note`
-    is kept with the child for the agent. uid and gid None mean the keeper's own.
+    is kept with the child for the agent. uid and gid None mean the keeper's own; `groups` matters
+    only beside a uid. A program without a slash is looked up in the PATH of `environment`.
     """
 
     child: str
@@ -92,64 +121,3 @@ class SlotsRecord:
     address: str
     port: int
     count: int
-
-
-def encode(message: dict[str, Any]) -> bytes:
-    """One frame. Raises ProtocolError when it would be too large."""
-    body = json.dumps(message, separators=(",", ":")).encode()
-    if len(body) > FRAME_MAX:
-        raise ProtocolError(f"a frame of {len(body)} bytes exceeds {FRAME_MAX}")
-    return HEADER.pack(len(body)) + body
-
-
-class Decoder:
-    """Bytes and descriptors in, whole messages out, in order."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self.descriptors: list[int] = []
-
-    def feed(self, data: bytes, descriptors: list[int]) -> list[dict[str, Any]]:
-        """Add what was received; returns the messages completed by it. Raises ProtocolError."""
-        self._buffer += data
-        self.descriptors += descriptors
-        messages = []
-        while len(self._buffer) >= HEADER.size:
-            (length,) = HEADER.unpack_from(self._buffer)
-            if length > FRAME_MAX:
-                raise ProtocolError(f"a frame of {length} bytes exceeds {FRAME_MAX}")
-            if len(self._buffer) < HEADER.size + length:
-                break
-            body = bytes(self._buffer[HEADER.size : HEADER.size + length])
-            del self._buffer[: HEADER.size + length]
-            message = json.loads(body)
-            if not isinstance(message, dict):
-                raise ProtocolError("a frame is not an object")
-            messages.append(message)
-        return messages
-
-    def take(self, count: int) -> list[int]:
-        """The oldest `count` descriptors received; the caller owns them. Raises ProtocolError."""
-        if len(self.descriptors) < count:
-            raise ProtocolError(f"{count} descriptors announced, {len(self.descriptors)} received")
-        taken, self.descriptors = self.descriptors[:count], self.descriptors[count:]
-        return taken
-
-
-def receive(sock: socket.socket, size: int = 1 << 16) -> tuple[bytes, list[int]]:
-    """Bytes and descriptors that are waiting; (b"", []) at the end. Raises BlockingIOError, OSError."""
-    room = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
-    data, ancillary, _, _ = sock.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
-    descriptors = array.array("i")
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-    return data, list(descriptors)
-
-
-def send(sock: socket.socket, data: bytes, descriptors: list[int] | None = None) -> int:
-    """Send what fits, descriptors with the first byte; returns the bytes sent. Raises OSError."""
-    if not descriptors:
-        return sock.send(data)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
-    return sock.sendmsg([data], rights)

@@ -1,0 +1,114 @@
+"""The children the keeper has, or had and has not been told to forget."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from agent.keeper.output import Output, Sink
+from agent.keeper.spawn import spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from agent.keeper.link import Link
+    from agent.keeper.slots import Slots
+
+
+class SpawnError(OSError):
+    """A child that could not be started: `stage` is the step that failed."""
+
+    def __init__(self, stage: str, code: int, text: str) -> None:
+        super().__init__(code, text)
+        self.stage = stage
+
+
+class Child:
+    """One child: starting (`report` is open), running, or ended (`code` or `signal` is set).
+
+    `asked` is who waits to hear that it runs, and the number of that request.
+    """
+
+    def __init__(self, request: dict[str, Any], slots: Slots, sink: Sink, asked: tuple[Link, object]) -> None:
+        """Fork it. Raises SpawnError; LookupError, TypeError, ValueError when the request makes no sense."""
+        descriptors = [slots.descriptor(key, index) for key, index, _ in request["slots"]]
+        self.name: str = request["child"]
+        self.note: str = request["note"]
+        self.asked = asked
+        self.code: int | None = None
+        self.signal: int | None = None
+        self.started = time.time()
+        self.group_left = True  # whether somebody of its process group may be there
+        try:
+            output, written = os.pipe()
+        except OSError as error:
+            raise SpawnError("pipe", error.errno or errno.EMFILE, str(error)) from error
+        try:
+            self.pid, self.report = spawn(
+                request["argv"],
+                request["environment"],
+                descriptors=descriptors,
+                output=written,
+                listen=[name for _, _, name in request["slots"]],
+                directory=request["directory"],
+                uid=request["uid"],
+                gid=request["gid"],
+                groups=request["groups"],
+                umask=request["umask"],
+            )
+        except OSError as error:
+            os.close(output)
+            raise SpawnError("fork", error.errno or errno.EAGAIN, str(error)) from error
+        finally:
+            os.close(written)
+        self.output = Output(output, request["prefix"], sink)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.code is None and self.signal is None
+
+    def ended(self, status: int) -> None:
+        """Take its wait status (wait(2))."""
+        if os.WIFSIGNALED(status):
+            self.signal = os.WTERMSIG(status)
+        else:
+            self.code = os.WEXITSTATUS(status)
+        self.kill(0)
+
+    def kill(self, number: int, *, group: bool = True) -> bool:
+        """Send a signal; whether anybody was there. Raises PermissionError.
+
+        A group's number cannot be anyone else's while it has members; once seen empty, it is left alone.
+        """
+        if group and self.group_left:
+            try:
+                os.killpg(self.pid, number)
+                return True
+            except ProcessLookupError:  # nobody left; or just forked, and not yet leader of its group
+                self.group_left = self.running
+        if self.running:
+            os.kill(self.pid, number)
+        return self.running
+
+    def record(self) -> dict[str, Any]:
+        """Itself as a `ChildRecord`."""
+        return {
+            "child": self.name,
+            "pid": self.pid,
+            "started": self.started,
+            "note": self.note,
+            "code": self.code,
+            "signal": self.signal,
+        }
+
+
+def adopted() -> list[int]:
+    """Pids of all direct children, orphans that came to us included; empty where /proc does not tell."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []

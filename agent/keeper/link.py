@@ -1,0 +1,100 @@
+"""The agent as the keeper sees it: a process and a socket pair."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+from agent.keeper.spawn import spawn
+from agent.keeper.wire import KEEPER_FD_VARIABLE, Decoder, Outbox, ProtocolError, receive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+UNREAD_MAX = 8 << 20  # bytes an agent may leave unread before it counts as hung
+
+
+class Link:
+    """One life of the agent: from its start to its end, both ends of the socket pair included."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Start an agent. Raises OSError when there is no process or descriptor to be had."""
+        self.sock, theirs = socket.socketpair()
+        with theirs:
+            try:
+                # TERM, not KILL, on the keeper's death: the agent may still have files to leave whole.
+                self.pid, self.report = spawn(
+                    command,
+                    {**os.environ, KEEPER_FD_VARIABLE: "3"},
+                    descriptors=[theirs.fileno()],
+                    death_signal=signal.SIGTERM,
+                )
+            except BaseException:
+                self.sock.close()
+                raise
+        self.sock.setblocking(False)
+        self.fd = self.sock.fileno()
+        self.since = time.monotonic()
+        self._decoder = Decoder()
+        self._outbox = Outbox(self.sock)
+        self.open = True
+
+    @property
+    def waiting(self) -> bool:
+        """Whether answers wait for the agent to read."""
+        return self.open and self._outbox.size > 0
+
+    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send as much as fits now, the rest later. Raises ProtocolError when it is no frame."""
+        if not self.open:
+            return
+        if descriptors:
+            message["descriptors"] = len(descriptors)
+        self._outbox.put(message, descriptors)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what fits. An agent that does not read is killed, not waited for."""
+        try:
+            self._outbox.flush()
+        except OSError:
+            self.open = False
+        if self._outbox.size > UNREAD_MAX:
+            self.kill(signal.SIGKILL)
+
+    def receive(self, handle: Callable[[dict[str, Any]], None]) -> bool:
+        """Handle the requests in the next bytes; False when there are none now, or ever again."""
+        try:
+            data, descriptors = receive(self.sock)
+            for fd in descriptors:  # the protocol sends none this way
+                os.close(fd)
+            for message in self._decoder.feed(data, []):
+                handle(message)
+        except BlockingIOError:
+            return False
+        except (OSError, ProtocolError):
+            data = b""
+            self.kill(signal.SIGKILL)
+        self.open = self.open and bool(data)
+        return self.open
+
+    def kill(self, number: int) -> None:
+        """Signal the agent. Nobody else can have its pid: the keeper gives the link up when it reaps it."""
+        os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """The agent has ended: close what belonged to it."""
+        self.open = False
+        self._outbox.clear()
+        self.sock.close()
+        self.close_report()
+
+    def close_report(self) -> None:
+        """Close the pipe that tells whether its program runs."""
+        if self.report >= 0:
+            os.close(self.report)
+            self.report = -1

@@ -1,0 +1,81 @@
+"""Listening sockets in SO_REUSEPORT groups, opened once and held while the keeper lives.
+
+A slot's index in its group is the order of listen(2), and stays what it is as long as no member is
+closed: so all are bound first, then listen in order, and a group ends only as a whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+COUNT_MAX = 64
+
+
+class Slots:
+    """The groups by key."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, tuple[dict[str, Any], list[socket.socket]]] = {}
+
+    def open(
+        self, key: str, address: str, port: int, count: int, backlog: int
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Open a group, or find it open: its record and descriptors, which stay the keeper's.
+
+        Port 0 takes a free one. Raises OSError (EADDRINUSE, EACCES ...; EEXIST when `key` is held for
+        another address or count) and ValueError.
+        """
+        if key in self._groups:
+            record, sockets = self._groups[key]
+            if (record["address"], record["count"]) != (address, count) or port not in (0, record["port"]):
+                raise OSError(errno.EEXIST, f"{key} is held for {record['address']}:{record['port']}")
+        else:
+            sockets = _listen(address, port, count, backlog)
+            port = sockets[0].getsockname()[1]
+            record = {"key": key, "address": address, "port": port, "count": count}
+            self._groups[key] = (record, sockets)
+        return record, [sock.fileno() for sock in sockets]
+
+    def descriptor(self, key: str, index: int) -> int:
+        """One slot's descriptor. Raises LookupError."""
+        return self._groups[key][1][index].fileno()
+
+    def close(self, key: str) -> None:
+        """Close a group; one that is not open is no error."""
+        for sock in self._groups.pop(key, ({}, []))[1]:
+            sock.close()
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is held."""
+        return [record for record, _ in self._groups.values()]
+
+
+def _listen(address: str, port: int, count: int, backlog: int) -> list[socket.socket]:
+    if not 1 <= count <= COUNT_MAX:
+        raise ValueError(f"a group has 1 to {COUNT_MAX} slots, not {count}")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    # Without SO_REUSEPORT, bind(2) fails where somebody listens; with it, this group would silently
+    # become part of that of another process of the same user.
+    with socket.socket(family) as alone:
+        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        alone.bind((address, port))
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            sock = socket.socket(family)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind((address, port or (sockets[0].getsockname()[1] if sockets[1:] else 0)))
+        for sock in sockets:
+            sock.listen(backlog)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets

@@ -1,0 +1,174 @@
+"""From fork(2) to execve(2): a child as it was ordered, or the step that failed.
+
+The keeper has one thread, so what the child does between the two is ordinary Python. Each step's name
+is sent back through a pipe that the new program closes by starting (close-on-exec): its end without a
+word means that the program runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import functools
+import os
+import resource
+import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+SIGNALS = frozenset(map(int, signal.valid_signals()))
+prctl = ctypes.CDLL(None).prctl
+prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+
+
+def spawn(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    descriptors: Sequence[int] = (),
+    output: int | None = None,
+    listen: Sequence[str] = (),
+    directory: str = "",
+    uid: int | None = None,
+    gid: int | None = None,
+    groups: Sequence[int] = (),
+    umask: int | None = None,
+    death_signal: int = signal.SIGKILL,
+) -> tuple[int, int]:
+    """Start a program in a session of its own; returns its pid and the pipe that tells of failure.
+
+    Args:
+        argv: program and arguments; without a slash it is looked up in the environment's PATH.
+        environment: all of it.
+        descriptors: what becomes 3, 4, ...; nothing else is inherited but 0 (/dev/null), 1 and 2.
+        output: becomes 1 and 2; None leaves the keeper's own.
+        listen: names for LISTEN_FDNAMES, one for each descriptor; none leaves LISTEN_* alone.
+        directory: working directory, entered with the rights of `uid`.
+        uid, gid, groups: who it runs as; None keeps the keeper's own.
+        umask: file mode mask.
+        death_signal: what it gets when the keeper dies.
+
+    The pipe (non-blocking, the caller closes it) ends empty once the program runs, or holds one
+    report for `read_failure`. Raises OSError when there is no process or descriptor to be had.
+    """
+    report, told = os.pipe()
+    keeper = os.getpid()
+    # A signal between fork and the reset of handlers would be handled by the copy, and lost to the child.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    altered = _altered_signals()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            stage = ["setup"]
+            try:
+                told = _arrange(altered, descriptors, output, told)
+                _drop(stage, uid, gid, groups, umask, directory)
+                prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)  # after setuid, which clears it
+                if os.getppid() != keeper:
+                    os._exit(1)
+                _exec(stage, list(argv), dict(environment), listen)
+            except BaseException as error:
+                code = getattr(error, "errno", None) or errno.EINVAL
+                with contextlib.suppress(OSError):
+                    os.write(told, f"{stage[0]}\0{code}\0{error}".encode(errors="replace"))
+            finally:
+                os._exit(127)
+    except BaseException:
+        os.close(report)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(told)
+    os.set_blocking(report, False)
+    return pid, report
+
+
+def read_failure(report: int) -> tuple[str, int, str] | None:
+    """The report of a failed start: stage, errno, text; None when the program runs.
+
+    Raises BlockingIOError while neither is known.
+    """
+    data = os.read(report, 4096)
+    if not data:
+        return None
+    stage, code, text = data.decode(errors="replace").split("\0", 2)
+    return stage, int(code), text
+
+
+@functools.cache
+def _altered_signals() -> tuple[int, ...]:
+    """Signals that are not at their default here. They are arranged before the first child, and stay so."""
+    return tuple(n for n in sorted(SIGNALS) if signal.getsignal(n) != signal.SIG_DFL)
+
+
+def _arrange(altered: Sequence[int], descriptors: Sequence[int], output: int | None, told: int) -> int:
+    """Session, signals, and descriptors: 0 to 2, the given ones from 3 on, then the report (returned)."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in altered:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    out, err = (1, 2) if output is None else (output, output)
+    wanted = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), out, err, *descriptors, told]
+    # First all out of the way of the places to fill, then into them.
+    above = max([*wanted, len(wanted)]) + 1
+    for place, fd in enumerate(wanted):
+        os.dup2(fd, above + place, inheritable=False)
+    for place in range(len(wanted)):
+        os.dup2(above + place, place, inheritable=place < len(wanted) - 1)
+    return len(wanted) - 1
+
+
+def _drop(
+    stage: list[str],
+    uid: int | None,
+    gid: int | None,
+    groups: Sequence[int],
+    umask: int | None,
+    directory: str,
+) -> None:
+    """Limits, identity, place."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if umask is not None:
+        os.umask(umask)
+    if uid is not None:
+        stage[0] = "setgroups"
+        os.setgroups(groups)
+    if gid is not None:
+        stage[0] = "setgid"
+        os.setresgid(gid, gid, gid)
+    if uid is not None:
+        stage[0] = "setuid"
+        os.setresuid(uid, uid, uid)
+    if directory:
+        stage[0] = "chdir"
+        os.chdir(directory)
+
+
+def _exec(stage: list[str], argv: list[str], environment: dict[str, str], listen: Sequence[str]) -> NoReturn:
+    """Become the program. Raises OSError, or ValueError on NUL bytes."""
+    stage[0] = "exec"
+    if listen:
+        environment["LISTEN_PID"] = str(os.getpid())
+        environment["LISTEN_FDS"] = str(len(listen))
+        environment["LISTEN_FDNAMES"] = ":".join(listen)
+    paths = [argv[0]]
+    if "/" not in argv[0]:
+        paths = [f"{d or '.'}/{argv[0]}" for d in environment.get("PATH", os.defpath).split(":")]
+    refused: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
+    for path in paths:
+        try:
+            os.execve(path, argv, environment)  # noqa: S606 - no shell is meant
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.exists(path):  # so it is the program named in its first line that is missing
+                stage[0] = "interpreter"
+                raise
+        except PermissionError as error:
+            refused = error
+    raise refused
