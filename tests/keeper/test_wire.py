@@ -66,7 +66,9 @@ def test_descriptors_stay_with_their_frames_when_the_socket_is_full() -> None:
         for n, fd in enumerate(files):
             outbox.put({"n": n, "pad": "x" * 300_000}, [fd])
             os.close(fd)  # the outbox has its own
-        decoder, got, numbers = Decoder(), [], []
+        decoder = Decoder()
+        got: list[int] = []
+        numbers: list[int] = []
         while len(got) < 3:
             outbox.flush()
             try:

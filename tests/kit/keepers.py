@@ -28,13 +28,21 @@ LENDER = """
 import array, os, signal, socket, sys
 control = socket.socket(socket.AF_UNIX)
 control.connect(sys.argv[1])
+def tell(number, _):
+    try:
+        control.sendall(b"signal %d\\n" % number)
+    except BrokenPipeError:
+        os._exit(0)
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-    signal.signal(number, lambda number, _: control.sendall(b"signal %d\\n" % number))
+    signal.signal(number, tell)
 keeper = int(os.environ["EMPTYBOX_KEEPER_FD"])
 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [keeper]).tobytes())]
 control.sendmsg([b"pid %d\\n" % os.getpid()], rights)
 os.close(keeper)
-code = control.recv(64)
+try:
+    code = control.recv(64)
+except ConnectionResetError:
+    code = b""
 os._exit(int(code or 0))
 """
 
@@ -162,7 +170,7 @@ async def keeper(
     wrapper: Sequence[str] = (),
     stdout: int | None = None,
     command: Sequence[str] | None = None,
-    **limits: float,
+    **limits: object,
 ) -> AsyncIterator[KeeperProcess]:
     """Run a keeper with the lending agent (or `command`) until the block is left.
 
