@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -69,10 +70,12 @@ def link_atomically(path: str | Path, target: str, *, sync: bool = True) -> None
         sync_directory(path.parent)
 
 
-def remove_tree(path: str | Path) -> None:
+def remove_tree(path: str | Path, breathe: Callable[[], None] = lambda: None) -> None:
     """Remove a directory tree of any depth without recursion and without following links.
 
     Directories without write permission are opened up first. A path that is not there is no error.
+    `breathe` is called after every hundred files: to sleep (mass removal slows down a file system for
+    everyone) or to give up, by raising.
     """
     path = os.fspath(path)
     try:
@@ -90,13 +93,15 @@ def remove_tree(path: str | Path) -> None:
             os.chmod(name, 0o700, dir_fd=parent)
         own = os.open(name, flags, dir_fd=parent)
         inner: list[str] = []
+        pending.append((parent if parent is not None else -1, name, own, inner))
         with os.scandir(own) as entries:
-            for entry in entries:
+            for count, entry in enumerate(entries, start=1):
                 if entry.is_dir(follow_symlinks=False):
                     inner.append(entry.name)
                 else:
                     os.unlink(entry.name, dir_fd=own)
-        pending.append((parent if parent is not None else -1, name, own, inner))
+                if count % 100 == 0:
+                    breathe()
 
     try:
         enter(None, path)

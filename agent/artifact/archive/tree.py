@@ -1,0 +1,214 @@
+"""Writes the entries of an archive into one directory and never outside it.
+
+Each component of a path is opened from its parent's descriptor without following links, each file is made
+with O_EXCL: what an entry wants cannot be reached through what an earlier one left. Modes are normalised
+(directories 0755, files 0644, or 0755 when their owner may execute them), owners are not taken over,
+modification times of files are. A second entry for one file or link is refused; for a directory it is not.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from agent.artifact.archive.headers import Header
+from agent.artifact.archive.links import Links
+from agent.artifact.archive.reader import Piece
+from agent.artifact.archive.refusal import broken, harmful, too_large
+from agent.artifact.limits import Limits
+
+T = TypeVar("T")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def components(path: bytes, entry: bytes, limits: Limits) -> list[bytes]:
+    """The parts of a path, "." among them, empty ones left out. Raises Refused, naming `entry`."""
+    if not path:
+        raise broken("an empty path", entry or b"?")
+    if path.startswith(b"/"):
+        raise harmful("an absolute path", entry)
+    if len(path) > limits.path:
+        raise too_large(f"a path longer than {limits.path} bytes", entry)
+    parts = [p for p in path.split(b"/") if p]
+    if b".." in parts:
+        raise harmful("a path that leaves the directory", entry)
+    if len(parts) > limits.depth:
+        raise too_large(f"a path deeper than {limits.depth} directories", entry)
+    if any(len(p) > limits.name for p in parts):
+        raise too_large(f"a name longer than {limits.name} bytes", entry)
+    return parts
+
+
+class Tree:
+    """The writing end, a `reader.Sink`. `close` it in any case.
+
+    Args:
+        root: an empty directory that nobody else writes to.
+        strip: leading components to drop, counted as GNU tar's --strip-components does ("." is one).
+    """
+
+    def __init__(self, root: Path, strip: int, limits: Limits) -> None:
+        self._limits = limits
+        self._strip = strip
+        self._links = Links(limits)
+        self._open: list[tuple[bytes, int]] = []  # the directories from the root to where we are
+        self._file = -1
+        self._mtime = 0
+        self._skipping = False
+        self._bytes = 0
+        self._directories = 0
+        self.entries = 0  # written so far, directories that were only implied left out
+        self._root = os.open(root, _DIRECTORY)
+        # Asking each file's mode would cost a call a file; the umask is the same for all.
+        self._umask_interferes = stat.S_IMODE(os.fstat(self._root).st_mode) & 0o777 != 0o755
+
+    def directory(self, header: Header) -> None:
+        """Make a directory, or find it made already."""
+        parts = self._place(header.name, header.name)
+        if parts:
+            self._enter(parts, header.name)
+        self.entries += 1
+
+    def begin(self, header: Header) -> None:
+        """Start a regular file. Set-id bits are refused: they would be lost or dangerous."""
+        if header.mode & 0o6000:
+            raise harmful("has a set-user-id or set-group-id bit", header.name)
+        self._bytes += header.size
+        if self._bytes > self._limits.unpacked:
+            raise too_large(f"unpacks to more than {self._limits.unpacked} bytes", header.name)
+        parts = self._place(header.name, header.name)
+        self._skipping = not parts
+        if parts:
+            self._create(parts, header.name, 0o755 if header.mode & 0o100 else 0o644)
+            self._mtime = header.mtime
+
+    def write(self, data: Piece) -> None:
+        """Write on."""
+        if not self._skipping:
+            write_all(self._file, data)
+
+    def end(self) -> None:
+        """Close the file."""
+        if not self._skipping:
+            os.utime(self._file, ns=(self._mtime, self._mtime))
+            self._close_file()
+
+    def symlink(self, header: Header) -> None:
+        """Make a symbolic link; where it leads is checked in `finish`."""
+        parts = self._place(header.name, header.name)
+        if not parts:
+            return
+        self._links.add(b"/".join(parts), header.link)
+        parent = self._enter(parts[:-1], header.name)
+        self._once(lambda: os.symlink(header.link, parts[-1], dir_fd=parent), header.name)
+
+    def hardlink(self, header: Header) -> None:
+        """Give an earlier file of this tree one more name."""
+        parts = self._place(header.name, header.name)
+        if not parts:
+            return
+        source = self._place(header.link, header.name)
+        if not source:
+            raise harmful("a hard link to what is not in the tree", header.name)
+        # A descriptor of its own: entering the new name's directory may close the source's.
+        beside = os.dup(self._enter(source[:-1], header.name, make=False))
+        try:
+            try:
+                regular = stat.S_ISREG(os.stat(source[-1], dir_fd=beside, follow_symlinks=False).st_mode)
+            except FileNotFoundError:
+                regular = False
+            if not regular:
+                raise harmful("a hard link to what is not an earlier file", header.name)
+            parent = self._enter(parts[:-1], header.name)
+            link = lambda: os.link(  # noqa: E731 - one call, handed over
+                source[-1], parts[-1], src_dir_fd=beside, dst_dir_fd=parent, follow_symlinks=False
+            )
+            self._once(link, header.name)
+        finally:
+            os.close(beside)
+
+    def plain(self, target: bytes) -> None:
+        """Start the one executable file of an artifact that is no archive; then `write`, `finish`."""
+        parts = [p for p in components(target, target, self._limits) if p != b"."]
+        if not parts:
+            raise harmful("not the name of a file", target)
+        self._create(parts, target, 0o755)
+
+    def finish(self) -> None:
+        """All entries are there: check the links. Raises Refused."""
+        self._close_file()
+        self._links.check()
+
+    def close(self) -> None:
+        """Close every descriptor. May be called again."""
+        self._close_file()
+        while self._open:
+            os.close(self._open.pop()[1])
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    def _place(self, path: bytes, entry: bytes) -> list[bytes]:
+        """The components something is written at; none when it is the root or was stripped away."""
+        return [p for p in components(path, entry, self._limits)[self._strip :] if p != b"."]
+
+    def _create(self, parts: list[bytes], name: bytes, mode: int) -> None:
+        parent = self._enter(parts[:-1], name)
+        self._file = self._once(lambda: os.open(parts[-1], _NEW_FILE, mode, dir_fd=parent), name)
+        if self._umask_interferes:
+            os.fchmod(self._file, mode)
+
+    def _once(self, make: Callable[[], T], name: bytes) -> T:
+        self.entries += 1
+        try:
+            return make()
+        except FileExistsError:
+            raise harmful("is in the archive twice", name) from None
+
+    def _enter(self, parts: list[bytes], name: bytes, *, make: bool = True) -> int:
+        """The descriptor of a directory below the root, made where it is missing."""
+        same = 0
+        for (here, _), part in zip(self._open, parts, strict=False):
+            if here != part:
+                break
+            same += 1
+        while len(self._open) > same:
+            os.close(self._open.pop()[1])
+        fd = self._open[-1][1] if self._open else self._root
+        for part in parts[same:]:
+            fd = self._step(fd, part, name, make)
+            self._open.append((part, fd))
+        return fd
+
+    def _step(self, parent: int, part: bytes, name: bytes, make: bool) -> int:
+        try:
+            return os.open(part, _DIRECTORY, dir_fd=parent)
+        except FileNotFoundError:
+            if not make:
+                raise harmful("a hard link to what is not an earlier file", name) from None
+        except NotADirectoryError:  # also said of a link, because of O_NOFOLLOW
+            raise harmful("a path through what is not a directory", name) from None
+        self._directories += 1
+        if self._directories > self._limits.entries:
+            raise too_large(f"more than {self._limits.entries} directories", name)
+        os.mkdir(part, 0o755, dir_fd=parent)
+        fd = os.open(part, _DIRECTORY, dir_fd=parent)
+        if self._umask_interferes:
+            os.fchmod(fd, 0o755)
+        return fd
+
+    def _close_file(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def write_all(fd: int, data: Piece) -> None:
+    """write(2) until all is written. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,191 @@
+"""The door to this package: from an artifact's specification to its tree in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from agent.artifact.blob import BlobWork
+from agent.artifact.checksum import find
+from agent.artifact.delivery import Delivery, Flight
+from agent.artifact.file import FileSource
+from agent.artifact.http import HttpSource
+from agent.artifact.limits import DEFAULTS, Limits
+from agent.artifact.pipeline import Meter, Progress, carry, check_space, telling
+from agent.artifact.release import release_id
+from agent.artifact.source import Source, shown
+from agent.artifact.store import Store
+from agent.domain.errors import Permanent
+from agent.domain.spec import ArtifactSpec, Checksum
+from agent.kit.tasks import Owned, stop
+
+_THREADS = 4  # each call into them is bounded, so that they serve any number of deliveries
+_REMEMBERED = 64  # artifacts without a checksum, most recent
+
+
+class Artifacts:
+    """Fetches, verifies and unpacks. An asynchronous context manager: one session, a few threads.
+
+    Entering it sweeps the store. Leaving it cancels what is under way and leaves nothing of it.
+
+    Args:
+        store: where releases are.
+        file_roots: directories that file:// artifacts may come from; none by default.
+        limits: bounds of what is fetched and unpacked.
+        tls: replaces the system's trust store for https.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        file_roots: Sequence[Path] = (),
+        limits: Limits = DEFAULTS,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.store = store
+        self._limits = limits
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifact")
+        self._http = HttpSource(limits, tls=tls)
+        self._file = FileSource(file_roots, self._executor)
+        self._blobs = FileSource([store.blob("")], self._executor)
+        self._sources: dict[str, Source] = {
+            scheme: source for source in (self._http, self._file) for scheme in source.schemes
+        }
+        self._flights: dict[str, Flight] = {}
+        self._learned: dict[str, tuple[str, str]] = {}  # URL: (validator, sha256)
+        self._tasks = Owned("artifacts")
+
+    async def __aenter__(self) -> Self:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self.store.sweep)
+        self._tasks.start(self.store.empty_trash(), name="empty-trash")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._tasks.aclose()
+        for source in dict.fromkeys(self._sources.values()):
+            await source.aclose()
+        self._executor.shutdown()
+
+    async def pin(self, spec: ArtifactSpec) -> ArtifactSpec:
+        """The same artifact with its digest known: what makes a release's identity.
+
+        A digest that is given stands. A checksum file is fetched and looked into. With neither, the
+        artifact itself is fetched, to learn its sha256; its bytes are kept, so that `deliver` does not fetch
+        them again, and its validator is remembered, so that asking once more costs one small request as
+        long as the server says that nothing changed.
+
+        Raises what a Delivery raises, and Permanent (ChecksumMissing, ChecksumAmbiguous).
+        """
+        checksum = spec.checksum
+        if checksum.hex:
+            return spec
+        if checksum.url:
+            digest = await self._look_up(checksum, spec.url)
+            return _pinned(spec, checksum.algorithm, digest)
+        return _pinned(spec, "sha256", await self._learn(spec.url))
+
+    def deliver(self, spec: ArtifactSpec, app: str, progress: Progress | None = None) -> Delivery:
+        """A delivery of the pinned `spec`, begun when it is entered.
+
+        A release that is in the store is not fetched; one that is on its way is not fetched twice.
+
+        Args:
+            spec: a specification from `pin`; ValueError when its digest is not known.
+            app: name of the app, for an artifact that is one plain file.
+            progress: called on the loop with bytes so far and bytes in all (0: not known), at most
+                twenty times a second, and at the end.
+        """
+        release = release_id(spec, app)
+        digest = f"{spec.checksum.algorithm}:{spec.checksum.hex.lower()}"
+        board = partial(self._board, spec, app, release)
+        return Delivery(release, digest, self.store, board, self._leave, progress)
+
+    async def prewarm(self, url: str) -> None:
+        """Open a connection to where `url` is, so that a delivery soon after finds one. Never fails."""
+        if urlsplit(url).scheme in self._http.schemes:
+            await self._http.prewarm(url)
+
+    def _board(self, spec: ArtifactSpec, app: str, release: str) -> Flight:
+        flight = self._flights.get(release)
+        if flight is not None:
+            return flight
+        url, source = spec.url, self._source(spec.url)
+        blob = self.store.blob(spec.checksum.hex)
+        if blob.exists():
+            url, source = blob.as_uri(), self._blobs
+        flight = self._flights[release] = Flight(spec, app, release, self.store, self._limits)
+        flight.task = self._tasks.start(flight.run(source, url, self._executor), name=release)
+        flight.task.add_done_callback(lambda _: self._forget(flight))
+        return flight
+
+    def _forget(self, flight: Flight) -> None:
+        """Let no one join it any more."""
+        if self._flights.get(flight.release) is flight:
+            del self._flights[flight.release]
+
+    async def _leave(self, flight: Flight) -> None:
+        """Nobody waits for it."""
+        self._forget(flight)
+        if flight.task is not None:
+            await stop(flight.task)
+
+    def _source(self, url: str) -> Source:
+        scheme = urlsplit(url).scheme
+        source = self._sources.get(scheme)
+        if source is None:
+            known = ", ".join(f"{name}://" for name in self._sources)
+            raise Permanent(
+                "SchemeUnsupported", f"{scheme}:// is not yet supported, only {known}", where=shown(url)
+            )
+        return source
+
+    async def _look_up(self, checksum: Checksum, artifact: str) -> str:
+        where = shown(checksum.url)
+        with telling(self.store.root, where, self._limits.total):
+            async with (
+                asyncio.timeout(self._limits.total),
+                self._source(checksum.url).open(checksum.url) as body,
+            ):
+                assert body is not None
+                meter = Meter(body.size, self._limits.checksum_file, where)
+                pieces = []
+                while piece := await body.read():
+                    meter.add(len(piece))
+                    pieces.append(piece)
+                meter.end()
+        return find(b"".join(pieces), checksum.algorithm, artifact, where)
+
+    async def _learn(self, url: str) -> str:
+        where = shown(url)
+        validator, digest = self._learned.pop(url, ("", ""))
+        with telling(self.store.root, where, self._limits.total):
+            async with (
+                asyncio.timeout(self._limits.total),
+                self._source(url).open(url, unless=validator) as body,
+            ):
+                if body is not None:
+                    check_space(self.store.root, body.size, where)
+                    meter = Meter(body.size, self._limits.body, where)
+                    validator = body.validator
+                    digest = await carry(body, meter, BlobWork(self.store), self._executor)
+        if validator:
+            self._learned[url] = validator, digest
+            while len(self._learned) > _REMEMBERED:
+                del self._learned[next(iter(self._learned))]
+        return digest
+
+
+def _pinned(spec: ArtifactSpec, algorithm: str, digest: str) -> ArtifactSpec:
+    return msgspec.structs.replace(spec, checksum=Checksum(algorithm=algorithm, hex=digest))

@@ -1,0 +1,58 @@
+"""What an artifact becomes, and the identity of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.artifact.archive.unpack import Form
+from agent.artifact.source import path_of
+from agent.domain.spec import ArtifactSpec, canonical_digest
+
+_LAYOUT = 1  # raise it when the same bytes begin to be unpacked differently
+
+_FORMS = {"auto": Form.AUTO, "tar": Form.TAR, "tar.gz": Form.TAR_GZ, "none": Form.PLAIN}
+_ARCHIVE_NAMES = (".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How bytes become a tree. `target` is where one plain file goes, `strip` is for archives."""
+
+    form: Form
+    target: str
+    strip: int
+
+
+def packing(spec: ArtifactSpec, app: str) -> Packing:
+    """How the artifact of `app` is to be unpacked.
+
+    With `archive: auto` the content decides; but what is named .tar, .tar.gz or .tgz must be one, so that
+    apps which share an archive share its release, whatever their names.
+    """
+    form = _FORMS[spec.archive]
+    if form is Form.AUTO and path_of(spec.url).endswith(_ARCHIVE_NAMES):
+        form = Form.ARCHIVE
+    return Packing(form, spec.plain_name or f"bin/{app}", spec.strip)
+
+
+def release_id(spec: ArtifactSpec, app: str) -> str:
+    """The identity of the unpacked tree, and the name of its directory in the store.
+
+    Made of the start of the artifact's digest, to be recognised by people, and a digest over all that has
+    a say in what the tree looks like.
+
+    Raises ValueError when the checksum is not pinned yet.
+    """
+    checksum = spec.checksum
+    if not checksum.hex:
+        raise ValueError(f"the checksum of {path_of(spec.url)} is not pinned")
+    how = packing(spec, app)
+    digest = checksum.hex.lower()
+    content: list[object] = [_LAYOUT, checksum.algorithm, digest]
+    if how.form is Form.PLAIN:
+        content += ["plain", how.target]
+    elif how.form is Form.AUTO:
+        content += ["auto", how.target, how.strip]
+    else:
+        content += ["archive", how.strip]
+    return f"{digest[:12]}-{canonical_digest(content)[:40]}"
