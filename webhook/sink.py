@@ -9,7 +9,7 @@ from typing import Protocol
 from webhook.event import PushEvent
 
 ACCEPTED, MERGED, IGNORED, DUPLICATE, REJECTED = "accepted", "merged", "ignored", "duplicate", "rejected"
-SUCCESS = frozenset({"succeeded", "unchanged"})
+SUCCESS = frozenset({"succeeded", "unchanged", "probation"})  # on probation it runs, and is watched
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class SyncResult(StrEnum):
 
     RUNNING = "running"
     UNCHANGED = "unchanged"
+    PROBATION = "probation"  # live and watched; becomes succeeded or rolled-back
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     ROLLED_BACK = "rolled-back"
@@ -88,10 +89,12 @@ class RunResult(StrEnum):
     """How one app's run ended."""
 
     RUNNING = "running"
+    PROBATION = "probation"  # switched and watched; becomes succeeded or rolled-back
     SUCCEEDED = "succeeded"
     FAILED = "failed"  # before the switch: nothing was touched
     ROLLED_BACK = "rolled-back"  # after the switch: the last good pair serves again
-    CANCELLED = "cancelled"  # by a newer commit
+    CANCELLED = "cancelled"  # by a newer commit, before it touched anything
+    SUPERSEDED = "superseded"  # on probation when a newer release took its place
     INTERRUPTED = "interrupted"  # the agent died in it
     LATER = "later"  # a command asked for it (exit code 75), or a transient failure outlived its retries
 

@@ -138,6 +138,10 @@ class TriggerInbox:
         self._arrived.clear()
         self._urgent.clear()
 
+    def adopt(self, sync: str) -> None:
+        """A sync that did not enter here (an operator's rollback) runs: it can be waited for like any other."""
+        self._running[sync] = PendingSync(sync, (), 0, None)
+
     def finished(self, event: SyncFinished) -> None:
         """A sync ended, taken or not: whoever waits for it is told."""
         if self.pending == event.sync:

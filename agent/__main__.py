@@ -1,0 +1,33 @@
+"""The one entry point: `run` and `once` become the keeper at once, importing nothing it must not hold."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+KEEPER_VERBS = ("run", "once")
+AGENT = "_agent"  # internal: what the keeper starts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb, rest = (words[0] if words else ""), words[1:]
+    if verb in KEEPER_VERBS and not {"-h", "--help"} & set(rest):
+        from agent.keeper.main import main as keeper
+
+        return keeper(words)
+    if verb == AGENT:
+        from agent.kit.lean_aiohttp import load
+
+        load()
+        from agent.app import main as agent
+
+        return agent(rest)
+    from agent.cli.main import main as cli
+
+    return cli(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

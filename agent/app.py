@@ -1,0 +1,336 @@
+"""The composition root: builds everything, owns the root TaskGroup, ends in order.
+
+The agent is started by the keeper (`agent.keeper`), which owns the children and the sockets. There are
+two ends: *shutdown* (TERM) stops the apps in order and then the agent; when the agent merely dies, no
+child is touched, and the next agent goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import html
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from agent.artifact.artifacts import Artifacts
+from agent.artifact.release import release_id
+from agent.artifact.store import Store
+from agent.config import ConfigError, Settings, load
+from agent.deploy.journal import Journal
+from agent.deploy.lane import Lane
+from agent.deploy.layout import FORMAT, DataDirectory
+from agent.deploy.look import Look
+from agent.deploy.operator import PAUSE, Operator
+from agent.deploy.processes import Processes
+from agent.deploy.reconciler import Lanes, Reconciler
+from agent.deploy.services import Services
+from agent.domain.errors import Failure, FailureInfo
+from agent.domain.events import Bus, ConditionChanged, PauseChanged
+from agent.domain.model import Condition, ConditionStatus, SyncResult, Trigger, TriggerKind
+from agent.domain.spec import AppSpec, SocketMode
+from agent.keeper.client import KeeperClient
+from agent.keeper.protocol import KEEPER_FD_VARIABLE
+from agent.kit.mask import secrets
+from agent.kit.tasks import Owned
+from agent.kit.templating.template import parse
+from agent.process.strays import end_strays
+from agent.source.git.remote import GitRemote
+from agent.source.inbox import TriggerInbox
+from agent.source.poller import Poller
+from agent.source.pushes import PushSink
+from agent.status.board import AgentInfo, Board
+from agent.status.log import setup
+from agent.status.metrics import Metrics
+from agent.status.narrator import narrate
+from agent.traffic.gate import SlotGate
+from agent.traffic.own import OwnGate
+from agent.traffic.page import Progress
+from agent.traffic.state import Gate
+from agent.web.server import Face
+from webhook.app import Receiver
+from webhook.signature import read_secrets
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED = 1
+EXIT_SETTINGS = 2
+STOP_MARGIN = 30.0  # seconds for the agent's own end beside the apps' graces
+PHASES = {
+    "fetch": "Downloading",
+    "verify": "Verifying",
+    "release": "Unpacking",
+    "check": "Checking",
+    "migrate": "Migrating",
+    "stop": "Restarting",
+    "start": "Starting",
+    "probe": "Starting",
+}
+ONCE_DEADLINE = 3600.0  # seconds `emptybox once` waits for the sync
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the agent under its keeper; `arguments` are the verb (run or once) and its flags."""
+    verb, flags = arguments[0], arguments[1:]
+    try:
+        settings = load(flags, os.environ)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"emptybox: {problem}", file=sys.stderr)
+        return EXIT_SETTINGS
+    setup(settings.log_format, settings.log_level)
+    try:
+        return asyncio.run(live(settings, int(os.environ[KEEPER_FD_VARIABLE]), once=verb == "once"))
+    except Failure as failure:
+        log.error("%s", failure)
+        return EXIT_SETTINGS
+
+
+async def live(settings: Settings, keeper_fd: int, *, once: bool) -> int:
+    """The agent's whole life. Raises Failure when it cannot begin."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with AsyncExitStack() as stack:
+        agent = await build(settings, keeper_fd, stack)
+        await agent.begin()
+        code = await agent.until(stopped, once=once)
+        await agent.shut_down(code)
+        return code
+
+
+@dataclass(slots=True)
+class Agent:
+    """Everything, put together. `begin`, `until` and `shut_down` are its three parts of life."""
+
+    settings: Settings
+    keeper: KeeperClient
+    data: DataDirectory
+    journal: Journal
+    bus: Bus
+    store: Store
+    inbox: TriggerInbox
+    lanes: Lanes
+    reconciler: Reconciler
+    poller: Poller
+    processes: Processes
+    face: Face
+    tasks: Owned
+    broken: asyncio.Event
+
+    async def begin(self) -> None:
+        """Recover what is on disk, without Git; then open the doors and look at the truth."""
+        if not self.keeper.children:
+            await end_strays(self.data.box, {os.getpid(), self.keeper.keeper_pid})
+        await asyncio.to_thread(self.store.sweep)
+        lanes = [self.lanes.get(name) for name in self.data.known_apps()]
+        await self.face.start()
+        for lane in lanes:
+            await lane.ready.wait()
+        await self.journal.mark_interrupted()
+        if (message := self.journal.fact(PAUSE)) is not None:
+            self.bus.publish(PauseChanged(message, "an earlier agent"))
+        self.inbox.offer(Trigger(TriggerKind.START))
+        self.tasks.start(self.reconciler.run(), name="reconciler")
+        self.tasks.start(self.poller.run(), name="poller")
+        gc.collect()
+        gc.freeze()
+        log.info("ready: following %s at %s", self.settings.ref, secrets.text(self.settings.repo))
+
+    async def until(self, stopped: asyncio.Event, *, once: bool) -> int:
+        """Wait for the end: a signal, the keeper's loss, a broken task, or with `once` the first sync."""
+        waits: dict[asyncio.Task[Any], int] = {
+            self.tasks.start(stopped.wait(), name="signal"): 0,
+            self.tasks.start(self.keeper.lost.wait(), name="keeper"): EXIT_FAILED,
+            self.tasks.start(self.broken.wait(), name="broken"): EXIT_FAILED,
+        }
+        first = self.tasks.start(self._first_sync(), name="once") if once else None
+        done, _ = await asyncio.wait(
+            {*waits, *([first] if first else [])}, return_when=asyncio.FIRST_COMPLETED
+        )
+        ended = done.pop()
+        return first.result() if first is not None and ended is first else waits.get(ended, EXIT_FAILED)
+
+    async def _first_sync(self) -> int:
+        sync = self.inbox.pending or self.inbox.running
+        end = await self.inbox.wait(sync, ONCE_DEADLINE) if sync else None
+        if end is None:
+            return EXIT_FAILED
+        good = end.result in (SyncResult.SUCCEEDED, SyncResult.UNCHANGED, SyncResult.PROBATION)
+        log.info("once: %s", end.result)
+        return 0 if good else EXIT_FAILED
+
+    async def shut_down(self, code: int) -> None:
+        """End in order: say so, keep serving a while, take no more triggers, stop the apps, close."""
+        if self.keeper.lost.is_set() or self.broken.is_set():
+            return  # the children are none of ours any more, or the next agent's
+        log.info("shutting down")
+        lanes = self.lanes.live().values()
+        graces = [
+            lane.app.current.spec.run.stop.grace
+            for lane in lanes
+            if lane.app.current and lane.app.current.spec.run
+        ]
+        deadline = self.settings.shutdown_delay + max(graces, default=0.0) + STOP_MARGIN
+        await self.keeper.stopping(deadline, code)
+        self.face.shutting_down()
+        if self.settings.shutdown_delay:
+            await asyncio.sleep(self.settings.shutdown_delay)
+        await self.tasks.aclose()
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                group.create_task(lane.shut_down(), name=f"stop {lane.name}")
+        log.info("stopped")
+
+
+async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Agent:
+    """Put everything together; `stack` closes it again, last built first. Raises Failure."""
+    keeper = await KeeperClient.connect(keeper_fd)
+    stack.push_async_callback(keeper.aclose)
+    data = DataDirectory(settings.data)
+    data.open()
+    stack.callback(data.close)
+    bus = Bus()
+    info = AgentInfo(
+        version=version("emptybox"), host=settings.name, labels=settings.labels, started=time.time(),
+        pid=os.getpid(), repo=secrets.text(settings.repo), ref=settings.ref, path=settings.path,
+        data_format=FORMAT,
+    )  # fmt: skip
+    board = Board(bus, info)
+    metrics = Metrics(bus, board)
+    stack.callback(narrate(bus))
+    journal = await stack.enter_async_context(
+        await Journal.open(data.journal, on_error=lambda failure: _journal_condition(bus, failure))
+    )
+    if journal.recovered_from is not None:
+        _journal_lost(bus, str(journal.recovered_from))
+    store = Store(data.store)
+    artifacts = await stack.enter_async_context(Artifacts(store, file_roots=settings.file_roots))
+    remote = GitRemote(settings.repo, credentials=settings.credentials_file)
+    stack.push_async_callback(remote.aclose)
+    look = Look(remote, data.state, settings)
+    inbox = TriggerInbox(bus)
+    processes = Processes(keeper, bus, data, settings)
+    broken = asyncio.Event()
+    tasks = await stack.enter_async_context(Owned("agent", lambda error: _broke(broken, error)))
+
+    def make_gate(spec: AppSpec) -> Gate | None:
+        if not spec.listen:
+            return None
+        kind = SlotGate if spec.socket is SocketMode.FD else OwnGate
+        return kind(
+            spec.name, spec.listen, keeper, bus, maintenance=spec.maintenance,
+            progress=lambda: _progress(board, spec.name), render=_render_page,
+        )  # fmt: skip
+
+    retries: dict[str, asyncio.Task[None]] = {}
+
+    def retry_later(app: str, seconds: float, reason: str) -> None:
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            inbox.offer(Trigger(TriggerKind.RETRY, detail=f"{app}: {reason}"))
+
+        if app in retries:
+            retries[app].cancel()
+        retries[app] = tasks.start(wait(), name=f"retry {app}")
+
+    async def collect() -> None:
+        keep = set().union(*(lane.app.deployments.releases() for lane in lanes.by_name.values()))
+        await store.collect(keep)
+
+    async def release_of(spec: AppSpec) -> tuple[AppSpec, str]:
+        if spec.artifact is None:
+            return spec, ""
+        pinned = await artifacts.pin(spec.artifact)
+        return msgspec.structs.replace(spec, artifact=pinned), release_id(pinned, spec.name)
+
+    services = Services(
+        data=data, journal=journal, bus=bus, store=store, artifacts=artifacts, processes=processes,
+        make_gate=make_gate, earlier=look.earlier, retry_later=retry_later,
+        paused=lambda: journal.fact(PAUSE), collect=collect,
+    )  # fmt: skip
+
+    def make_lane(name: str) -> Lane:
+        lane = Lane(name, services)
+        tasks.start(lane.run(), name=f"lane {name}")
+        return lane
+
+    lanes = Lanes(make_lane)
+    reconciler = Reconciler(inbox, look, lanes, journal, bus)
+    operator = Operator(inbox, reconciler, lanes, look, journal, processes, bus, release_of)
+    sink = PushSink(inbox, settings.repo, settings.ref, bus)
+    receiver = Receiver(sink, lambda: _webhook_secrets(settings))
+    announced = sink.announced if settings.webhook_secret_file else None
+    poller = Poller(look.head, inbox, bus, settings.poll, lambda: look.seen, announced)
+    face = Face(settings, board, metrics, operator, receiver.handle)
+    stack.push_async_callback(face.aclose)
+    return Agent(
+        settings,
+        keeper,
+        data,
+        journal,
+        bus,
+        store,
+        inbox,
+        lanes,
+        reconciler,
+        poller,
+        processes,
+        face,
+        tasks,
+        broken,
+    )
+
+
+def _webhook_secrets(settings: Settings) -> Sequence[bytes]:
+    """The secrets valid now; the file is read again on each delivery, so a rotation needs no restart."""
+    if settings.webhook_secret_file is None:
+        return ()
+    found = read_secrets(settings.webhook_secret_file)
+    secrets.add(*found)
+    return found
+
+
+def _progress(board: Board, app: str) -> Progress:
+    """What the maintenance page says about a run: the running step in plain words, nothing internal."""
+    run = (board.snapshot()["apps"].get(app) or {}).get("run")
+    if not run:
+        return Progress()
+    running = [step for step in run["steps"] if step["state"] == "running"]
+    done = sum(1 for step in run["steps"] if step["state"] == "succeeded")
+    phase = PHASES.get(running[0]["kind"], "Updating") if running else "Updating"
+    return Progress(phase, f"step {done + 1} of {len(run['steps'])}", 100.0 * done / len(run["steps"]))
+
+
+def _render_page(text: str, progress: Progress) -> str:
+    """An app's own page: its template with the progress, escaped."""
+    shown = {name: html.escape(str(value)) for name, value in asdict(progress).items()}
+    return parse(text).render({"progress": shown, **shown})
+
+
+def _broke(broken: asyncio.Event, error: BaseException) -> None:
+    """A task that must not end has failed: this agent ends, the keeper starts the next one."""
+    log.critical("the agent cannot go on", exc_info=error)
+    broken.set()
+
+
+def _journal_condition(bus: Bus, failure: FailureInfo | None) -> None:
+    status = ConditionStatus.TRUE if failure is None else ConditionStatus.FALSE
+    reason, message = ("Written", "") if failure is None else (failure.reason, str(failure))
+    bus.publish(ConditionChanged("", Condition("JournalWritable", status, reason, message, time.time())))
+
+
+def _journal_lost(bus: Bus, moved_to: str) -> None:
+    message = f"the journal was damaged and a new one begun; the old one is kept as {moved_to}"
+    condition = Condition("JournalLost", ConditionStatus.TRUE, "Damaged", message, time.time())
+    bus.publish(ConditionChanged("", condition))

@@ -1,0 +1,60 @@
+"""One child of an app and everything that belongs to it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from agent.deploy.deployments import Deployment
+from agent.domain.errors import FailureInfo, FailureKind
+from agent.traffic.state import Gate
+
+
+class ChildNote(msgspec.Struct, frozen=True):
+    """What the keeper remembers with a child for the next agent."""
+
+    app: str
+    spec: str
+    side: int
+    instance: str
+    run: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class Child:
+    """A running (or ended) process of an app.
+
+    `side` is its side of the gate. `expected` is set before the agent itself ends it. `ended` is set
+    when it is gone; `code` and `signal` say how.
+    """
+
+    id: str
+    pid: int
+    side: int
+    deployment: Deployment
+    instance: Path
+    gate: Gate | None
+    expected: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    code: int | None = None
+    signal: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return not self.ended.is_set()
+
+    def exit_failure(self, log: tuple[str, ...]) -> FailureInfo:
+        """Why it is gone, as a failure for people."""
+        how = f"signal {self.signal}" if self.signal else f"exit code {self.code}"
+        return FailureInfo(
+            FailureKind.PERMANENT,
+            "ChildExited",
+            f"version {self.deployment.pair.version} ended by itself with {how}",
+            where=" ".join(self.deployment.spec.run.command[:1]) if self.deployment.spec.run else "",
+            remedy="see its last lines",
+            log=log,
+        )

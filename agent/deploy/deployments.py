@@ -1,0 +1,154 @@
+"""Deployments on disk: a pair of release and config generation with the spec that asked for it.
+
+`current` and `good` are relative links, made beside and renamed over; they are the truth about what
+serves. A deployment holds everything needed to start it again without network. Blocking; small files.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from agent.deploy.layout import AppDirectory
+from agent.domain.model import Pair
+from agent.domain.spec import AppSpec, decode, encode
+from agent.kit.files import link_atomically, remove_tree, sync_directory
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A pair, its spec, and where it lies."""
+
+    pair: Pair
+    spec: AppSpec
+    path: Path
+
+    @property
+    def release(self) -> Path | None:
+        """The release's tree, None for an app without an artifact."""
+        return (self.path / "release").resolve() if self.pair.release else None
+
+    @property
+    def generation(self) -> Path | None:
+        """The config generation's directory, None when the app has no files."""
+        return (self.path / "config").resolve() if self.pair.generation else None
+
+    def whole(self) -> bool:
+        """Whether release and generation are there."""
+        release, generation = self.release, self.generation
+        return (release is None or release.is_dir()) and (generation is None or generation.is_dir())
+
+
+class Deployments:
+    """All deployments of one app, and the two links."""
+
+    def __init__(self, directory: AppDirectory) -> None:
+        self._directory = directory
+
+    def write(self, spec: AppSpec, pair: Pair) -> Deployment:
+        """Write a deployment whole (or find it written) and return it."""
+        path = self._directory.deployments / pair.spec
+        if (found := self._read(path)) is not None and found.whole():
+            return found
+        beside = path.with_name(f".{pair.spec}.tmp")
+        remove_tree(beside)
+        beside.mkdir()
+        for name, data in (("spec", encode(spec)), ("pair", msgspec.json.encode(pair))):
+            with open(beside / name, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if pair.release:
+            trees = os.path.relpath(self._directory.store / "trees" / pair.release, path)
+            os.symlink(trees, beside / "release")
+        if pair.generation:
+            os.symlink(f"../../generations/{pair.generation}", beside / "config")
+        sync_directory(beside)
+        remove_tree(path)
+        os.rename(beside, path)
+        sync_directory(path.parent)
+        return Deployment(pair, spec, path)
+
+    def _read(self, path: Path) -> Deployment | None:
+        try:
+            spec = decode((path / "spec").read_bytes())
+            pair = msgspec.json.decode((path / "pair").read_bytes(), type=Pair)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return Deployment(pair, spec, path)
+
+    def get(self, spec: str) -> Deployment | None:
+        """The deployment of a spec digest, if it is whole."""
+        found = self._read(self._directory.deployments / spec)
+        return found if found is not None and found.whole() else None
+
+    def linked(self, link: str) -> Deployment | None:
+        """The deployment that `current` or `good` names; None when there is none or it is not whole."""
+        path = self._directory.root / link
+        try:
+            target = os.readlink(path)
+        except OSError:
+            return None
+        found = self._read(self._directory.root / target)
+        return found if found is not None and found.whole() else None
+
+    def link(self, link: str, deployment: Deployment | None) -> None:
+        """Point `current` or `good` at a deployment by one rename; None removes the link."""
+        path = self._directory.root / link
+        if deployment is None:
+            path.unlink(missing_ok=True)
+            sync_directory(path.parent)
+        else:
+            link_atomically(path, f"deployments/{deployment.pair.spec}")
+
+    def all(self) -> list[Deployment]:
+        """Every whole deployment, newest first."""
+        found = (self._read(p) for p in self._directory.deployments.iterdir() if p.name[0] != ".")
+        whole = [d for d in found if d is not None and d.whole()]
+        return sorted(whole, key=lambda d: d.path.stat().st_mtime, reverse=True)
+
+    def prove(self, deployment: Deployment) -> None:
+        """Remember that a deployment proved itself, and point `good` at it."""
+        (deployment.path / "proven").touch()
+        self.link("good", deployment)
+
+    def proven(self) -> list[Deployment]:
+        """Deployments that once proved themselves, the one that did last first."""
+        found = [d for d in self.all() if (d.path / "proven").exists()]
+        return sorted(found, key=lambda d: (d.path / "proven").stat().st_mtime, reverse=True)
+
+    def retain(self, keep: int, always: Iterable[str]) -> None:
+        """Remove deployments beyond the newest `keep`, and generations none of the rest names.
+
+        `always` are spec digests that stay whatever their age: current, good, in use.
+        """
+        kept = set(always)
+        deployments = self.all()
+        for deployment in deployments:
+            if deployment.pair.spec in kept:
+                continue
+            if len(kept) < max(keep, 1) + 1:
+                kept.add(deployment.pair.spec)
+        for path in self._directory.deployments.iterdir():
+            if path.name not in kept:
+                remove_tree(path)
+        named = {d.pair.generation for d in deployments if d.pair.spec in kept}
+        for path in self._directory.generations.iterdir():
+            if path.name not in named and not path.name.startswith("."):
+                remove_tree(path)
+
+    def releases(self) -> set[str]:
+        """Ids of the releases that any deployment of this app names."""
+        return {d.pair.release for d in self.all() if d.pair.release}
+
+    def forget(self) -> None:
+        """Take away what only a running app needs: links and instances; never `dirs`."""
+        for link in ("current", "good"):
+            self.link(link, None)
+        shutil.rmtree(self._directory.instances, ignore_errors=True)
+        self._directory.instances.mkdir(exist_ok=True)

@@ -1,0 +1,361 @@
+"""The lane of one app: takes the newest wish, plans, runs, and answers for what follows.
+
+One task an app. Everything that changes an app passes through here, one after the other:
+
+    idle --wish--> planning --plan--> running --switched--> probation --time over--> idle
+      ^               |                  |                      |
+      |            no change           failed               bad verdict
+      +---------------+------------------+---------<------- rolling back
+
+A newer wish cancels a run before `migrate` if the specification differs, at most twice in a row; from
+`migrate` on the run ends first. Runs of one app never overlap, and a failing app holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import NoReturn
+
+import msgspec
+
+from agent.artifact.release import release_id
+from agent.deploy.catalog import CATALOG
+from agent.deploy.child import Child
+from agent.deploy.outcome import Outcome, judge
+from agent.deploy.planner import Situation, plan
+from agent.deploy.recovery import recover
+from agent.deploy.run import Run, RunContext, as_info
+from agent.deploy.run_context import ports_conflict, run_context
+from agent.deploy.services import AppContext, Services
+from agent.deploy.settlement import Settlement
+from agent.deploy.trial import Trial
+from agent.deploy.wish import Wish
+from agent.deploy.wording import state_of
+from agent.domain.errors import Failure, FailureInfo, FailureKind
+from agent.domain.events import AppRemoved, AppWanted, RunFinished, RunStarted
+from agent.domain.model import NoChange, Pair, Plan, RunResult, SyncResult
+from agent.domain.spec import AppSpec
+from agent.kit.tasks import Owned
+
+log = logging.getLogger(__name__)
+
+CANCELS = 2  # runs in a row that newer wishes may cancel
+
+
+class Lane:
+    """Carries out what is wanted of one app. `run` is its life; the other methods only leave word."""
+
+    def __init__(self, name: str, services: Services) -> None:
+        self.name = name
+        self.services = services
+        self.app = AppContext(name, services, self)
+        self.trial = Trial(self.app, self._wake_up)
+        self.removed = False
+        self.ready = asyncio.Event()  # recovered: what was on disk serves again
+        self._wish: Wish | None = None
+        self._handled: Wish | None = None
+        self._leaving: Settlement | None = None
+        self._wake = asyncio.Event()
+        self._cancels = 0
+        self._attempts = 0  # transient failures in a row
+        self._tasks = Owned(f"{name}/lane")
+        self._active: RunContext | None = None
+
+    # -- leaving word ------------------------------------------------------------------------------
+
+    def want(self, wish: Wish) -> None:
+        """A sync wants this. The newest wish wins; the one it replaces is settled as superseded."""
+        waiting = self._wish
+        if waiting is not None and waiting is not self._handled:
+            waiting.settle(SyncResult.SUPERSEDED)
+        self._wish = wish
+        self.removed = False
+        if not wish.rollback:
+            self.app.wanted = wish.spec
+        self._wake.set()
+
+    def remove(self, settlement: Settlement) -> None:
+        """The app is gone from the state."""
+        self._leaving = settlement
+        self._wake.set()
+
+    def _wake_up(self) -> None:
+        self._wake.set()
+
+    # -- serving.Watcher ---------------------------------------------------------------------------
+
+    def crashed(self, child: Child, failure: FailureInfo) -> bool:
+        """The serving child ended by itself: on probation with a good pair at hand, go back to that."""
+        taken = self.trial.crashed(child, failure)
+        self._tell_state()
+        return taken
+
+    def health(self, child: Child, failure: FailureInfo | None) -> None:
+        """The verdict over the serving child changed."""
+        self.app.unhealthy = failure
+        self.app.condition(
+            "Healthy",
+            failure is None,
+            failure.reason if failure else "Probed",
+            str(failure) if failure else "",
+        )
+        if failure is not None:
+            self.trial.unhealthy(child, failure)
+        self._tell_state()
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def run(self) -> NoReturn:
+        """Recover what is on disk, then follow wishes until cancelled."""
+        async with self._tasks, self.trial:
+            try:
+                await recover(self.app, self.trial)
+            except (Failure, OSError) as error:
+                self.app.failed(as_info(error, self.name))
+            self.ready.set()
+            self._tell_state()
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                try:
+                    await self._advance()
+                except Exception as error:  # whatever it is, it must not end the lane
+                    failure = as_info(error, self.name)
+                    self.app.failed(failure)
+                    if self._handled is not None:
+                        self._handled.settle(SyncResult.FAILED, failure)
+                self._tell_state()
+
+    async def _advance(self) -> None:
+        if self._leaving is not None:
+            leaving, self._leaving = self._leaving, None
+            await self._remove(leaving)
+            return
+        if self.trial.due and self.trial.verdict is None:
+            await self.trial.prove()
+        if self.trial.verdict is not None:
+            again = await self.trial.roll_back()
+            if again is not None and (self._wish is None or self._wish is self._handled):
+                self._wish = again
+        wish = self._wish
+        if wish is not None and wish is not self._handled:
+            self._handled = wish
+            await self._follow(wish)
+            if self._wish is not wish:
+                self._wake.set()
+
+    async def _follow(self, wish: Wish) -> None:
+        """Plan one wish and carry the plan out."""
+        try:
+            spec = await self._pinned(wish.spec)
+        except Failure as error:
+            self._failed_early(wish, error)
+            return
+        if not (wish.rollback or wish.fallback):
+            self.app.wanted = spec
+        release = release_id(spec.artifact, self.name) if spec.artifact else ""
+        outcome = plan(spec, self.situation(spec, release, wish))
+        wanted = self._wanted_pair(spec, wish, release)
+        self.services.bus.publish(AppWanted(self.name, wanted, outcome.reason))
+        if isinstance(outcome, NoChange):
+            await self._unchanged(wish, spec, outcome)
+        else:
+            await self._execute(wish, spec, release, outcome)
+
+    async def _pinned(self, spec: AppSpec) -> AppSpec:
+        if spec.artifact is None:
+            return spec
+        return msgspec.structs.replace(spec, artifact=await self.services.artifacts.pin(spec.artifact))
+
+    def situation(self, spec: AppSpec, release: str, wish: Wish | None = None) -> Situation:
+        """What the planner has to know about this app now."""
+        current = self.app.current
+        quarantined = None
+        if wish is None or not (wish.rollback or wish.fallback):
+            quarantined = self.quarantined(spec)
+        operator = wish is not None and wish.rollback
+        return Situation(
+            current=current.spec if current else None,
+            alive=self.app.serving.child is not None or self.app.serving.restarting,
+            in_store=bool(release) and self.services.store.has(release),
+            quarantined=quarantined,
+            paused=None if operator else self.services.paused(),
+            gate_conflict=current is not None and ports_conflict(current.spec, spec),
+            first=current is None,
+        )
+
+    def quarantined(self, spec: AppSpec) -> FailureInfo | None:
+        """Why a specification was set aside, or None."""
+        entry = self.services.journal.quarantine.find(self.name, spec.digest)
+        return entry.failure if entry is not None else None
+
+    def _wanted_pair(self, spec: AppSpec, wish: Wish, release: str) -> Pair:
+        checksum = spec.artifact.checksum if spec.artifact else None
+        return Pair(
+            spec=spec.digest,
+            release=release,
+            generation=spec.files_digest if spec.files else "",
+            version=spec.version,
+            commit=wish.commit,
+            digest=f"{checksum.algorithm}:{checksum.hex}" if checksum else "",
+            since=time.time(),
+        )
+
+    async def _unchanged(self, wish: Wish, spec: AppSpec, outcome: NoChange) -> None:
+        """Nothing is done; say so honestly: a quarantined specification is no success."""
+        held = self.quarantined(spec)
+        current = self.app.current
+        if current is not None and current.spec.digest == spec.digest:
+            self._attempts = 0
+            if self.trial.waits_for(spec.digest):
+                self.trial.join(wish)
+                wish.settle(SyncResult.PROBATION)
+            else:
+                wish.settle(SyncResult.UNCHANGED)
+        elif held is not None and held.reason != "OperatorRollback":
+            wish.settle(SyncResult.FAILED, held)
+        else:
+            wish.settle(SyncResult.UNCHANGED)
+        self.app.condition("Progressing", False, "NothingToDo", outcome.reason)
+
+    def _failed_early(self, wish: Wish, error: Failure) -> None:
+        """The wish could not even be planned."""
+        self.app.failed(error.info)
+        wish.settle(SyncResult.FAILED, error.info)
+        if error.info.kind is not FailureKind.PERMANENT:
+            self._retry(error.info, error.retry_after)
+
+    def _retry(self, failure: FailureInfo, after: float | None) -> None:
+        """Ask for a new sync later: 5 s doubling to 5 minutes, or when the other side said."""
+        self._attempts += 1
+        delay = max(min(300.0, 5.0 * 2.0 ** (self._attempts - 1)), after or 0.0)
+        self.services.retry_later(self.name, delay, failure.reason)
+
+    # -- one run -----------------------------------------------------------------------------------
+
+    async def _execute(self, wish: Wish, spec: AppSpec, release: str, outcome: Plan) -> None:
+        context = run_context(self.app, wish, spec, release, outcome, self._tasks)
+        run = Run(context, CATALOG)
+        self._active = context
+        self.services.journal.open_run(
+            context.id,
+            wish.sync,
+            self.name,
+            outcome,
+            spec=spec.digest,
+            version=spec.version,
+            commit=wish.commit,
+        )
+        self.services.bus.publish(RunStarted(context.id, wish.sync, self.name, outcome.reason, outcome.steps))
+        self.app.condition("Progressing", True, "Running", outcome.reason)
+        self._tell_state()
+        began = time.monotonic()
+        task = self._tasks.start(run.execute(), name=context.id)
+        error: BaseException | None = None
+        try:
+            await self._see_through(task, wish, context)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        except Exception as raised:
+            error = raised
+        finally:
+            self._active = None
+        cancelled = task.cancelled()
+        result = await judge(self.app, context, run, error, cancelled)
+        await self._conclude(wish, context, result, time.monotonic() - began)
+
+    async def _see_through(self, task: asyncio.Task[None], wish: Wish, context: RunContext) -> None:
+        """Wait for the run; a newer, different wish cancels it while that is allowed."""
+        while not task.done():
+            wake = self._tasks.start(self._wake.wait(), name="wake")
+            await asyncio.wait({task, wake}, return_when=asyncio.FIRST_COMPLETED)
+            wake.cancel()
+            if task.done():
+                break
+            self._wake.clear()
+            newer = self._wish
+            if newer is not None and newer is not wish and newer.spec.digest == wish.spec.digest:
+                wish.join(newer)
+                self._wish = wish
+            elif (newer is not wish or self._leaving) and not context.committed and self._cancels < CANCELS:
+                self._cancels += 1
+                task.cancel()
+                await asyncio.wait({task})
+        if self._wish is not wish or self._leaving or self.trial.verdict or self.trial.due:
+            self._wake.set()
+        if not task.cancelled():
+            task.result()
+
+    async def _conclude(self, wish: Wish, context: RunContext, outcome: Outcome, seconds: float) -> None:
+        """Record how the run ended, tell everyone, and do what follows from it."""
+        failure = outcome.failure
+        await self.services.journal.close_run(context.id, outcome.result, failure, durable=True)
+        if failure is not None and outcome.result is not RunResult.CANCELLED:
+            self.app.failed(failure, context.id)
+        self.services.bus.publish(
+            RunFinished(context.id, wish.sync, self.name, outcome.result, seconds, failure)
+        )
+        self.app.condition("Progressing", False, str(outcome.result), failure.message if failure else "")
+        if outcome.result is not RunResult.CANCELLED:
+            self._cancels = 0
+        if context.switched:
+            self._attempts = 0
+            self.app.gate = context.gate
+            await self.trial.begin(context, wish, outcome.result)
+            return
+        if outcome.quarantine and failure is not None and not wish.rollback:
+            await self.services.journal.quarantine.add(self.name, context.spec.digest, failure, durable=True)
+            self.app.condition("Quarantined", True, failure.reason, failure.message)
+        wish.settle(outcome.sync_result, failure)
+        if outcome.retry and failure is not None:
+            self._retry(failure, outcome.retry_after)
+        elif outcome.quarantine and self.app.good is None and self.app.serving.child is None:
+            again = await self.trial.earlier(wish)
+            if again is not None and self._wish is wish:
+                self._wish = again
+                self._wake.set()
+
+    # -- removal -----------------------------------------------------------------------------------
+
+    async def _remove(self, settlement: Settlement) -> None:
+        """Stop the app, run its cleanup hook, release its ports; keep its releases and directories."""
+        current = self.app.current
+        self._wish = self._handled = None
+        self.trial.end()
+        serving = self.app.serving
+        serving.stop_restarting()
+        for child in [c for c in (serving.child, serving.warm) if c is not None]:
+            await serving.retire(child, take_over=False)
+        if current is not None:
+            await self.services.processes.hook(current, "cleanup", {})
+        if self.app.gate is not None:
+            await self.app.gate.close()
+            self.app.gate = None
+        await asyncio.to_thread(self.app.deployments.forget)
+        self.removed = True
+        self.app.wanted = None
+        self.services.bus.publish(AppRemoved(self.name))
+        settlement.settle(self.name, SyncResult.SUCCEEDED)
+
+    async def shut_down(self) -> None:
+        """The agent ends for good: new clients get the page, the children are stopped in order."""
+        serving, current = self.app.serving, self.app.current
+        serving.stop_restarting()
+        if self.app.gate is not None:
+            await self.app.gate.maintain()
+        for child in [c for c in (serving.child, serving.warm) if c is not None]:
+            await serving.retire(child, take_over=False)
+        if current is not None:
+            await self.services.processes.hook(current, "cleanup", {})
+
+    # -- one word ----------------------------------------------------------------------------------
+
+    def _tell_state(self) -> None:
+        updating = self._active is not None
+        self.app.state(
+            state_of(self.app, removed=self.removed, updating=updating, on_trial=self.trial.running)
+        )

@@ -1,0 +1,102 @@
+"""One look at the truth: resolve the commit once, read it, merge it for this host."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from agent.config import Settings
+from agent.domain.errors import OperatorNeeded, Permanent
+from agent.domain.model import DesiredState
+from agent.domain.spec import AppSpec
+from agent.kit.files import remove_tree
+from agent.source.desired import HostView, load
+from agent.source.git.remote import GitRemote, Snapshot
+
+log = logging.getLogger(__name__)
+
+EARLIER = 30  # commits looked through for an earlier specification
+KEPT = 3  # exported commits kept on disk
+
+
+class Look:
+    """Reads desired states from the state repository. Exported trees lie in `directory`, a cache only."""
+
+    def __init__(self, remote: GitRemote, directory: Path, settings: Settings) -> None:
+        self._remote = remote
+        self._directory = directory
+        self._settings = settings
+        self._view = HostView(name=settings.name, labels=settings.labels)
+        self.seen: str | None = None  # the newest commit resolved, readable or not: what a poll compares with
+        remove_tree(directory)  # a cache: what a power cut left half-written must not be taken for a commit
+        directory.mkdir()
+
+    async def head(self) -> str:
+        """The commit that the followed ref names now: one request. Raises Failure."""
+        return await self._remote.ls_ref(self._settings.ref)
+
+    async def resolve(self, announced: str | None, ref: str = "") -> DesiredState:
+        """The desired state at the followed ref, read and merged for this host. Raises Failure."""
+        snapshot = await self._remote.resolve(ref or self._settings.ref, announced)
+        if not ref:
+            self.seen = snapshot.commit
+        return await self._read(snapshot)
+
+    async def at(self, commit: str) -> DesiredState:
+        """The desired state of one commit. Raises Failure."""
+        tree = self._directory / commit
+        if tree.is_dir():
+            return await self._load(commit, tree)
+        return await self._read(await self._remote.fetch(commit))
+
+    async def earlier(self, commit: str, app: str, count: int) -> list[tuple[str, AppSpec]]:
+        """Up to `count` distinct earlier specifications of an app, newest first; broken ones are left out.
+
+        Raises Failure when the history cannot be fetched.
+        """
+        found: list[tuple[str, AppSpec]] = []
+        seen: set[str] = set()
+        for previous in await self._remote.earlier(commit, EARLIER):
+            try:
+                spec = (await self.at(previous)).apps.get(app)
+            except Permanent:
+                continue
+            if spec is not None and spec.digest not in seen:
+                seen.add(spec.digest)
+                found.append((previous, spec))
+            if len(found) >= count:
+                break
+        return found
+
+    async def _read(self, snapshot: Snapshot) -> DesiredState:
+        tree = self._directory / snapshot.commit
+        try:
+            if not tree.is_dir():
+                beside = self._directory / f".{snapshot.commit}.tmp"
+                await asyncio.to_thread(remove_tree, beside)
+                await snapshot.export(beside)
+                os.rename(beside, tree)
+        except OSError as error:
+            raise OperatorNeeded(
+                "DataNotUsable",
+                f"the state repository's files cannot be written: {error.strerror}",
+                where=str(tree),
+                remedy="free space or permissions in the data directory",
+            ) from error
+        finally:
+            snapshot.close()
+        return await self._load(snapshot.commit, tree)
+
+    async def _load(self, commit: str, tree: Path) -> DesiredState:
+        try:
+            loaded = await asyncio.to_thread(load, tree, self._settings.path, self._view)
+        finally:
+            await asyncio.to_thread(self._tidy, commit)
+        return DesiredState(commit, str(tree), loaded.apps, loaded.warnings)
+
+    def _tidy(self, commit: str) -> None:
+        trees = [p for p in self._directory.iterdir() if not p.name.startswith(".") and p.name != commit]
+        for old in sorted(trees, key=lambda p: p.stat().st_mtime, reverse=True)[KEPT - 1 :]:
+            remove_tree(old)

@@ -1,0 +1,189 @@
+"""What operators ask for, carried out: the implementation of `agent.domain.control.Control`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from agent.deploy.deployments import Deployment
+from agent.deploy.journal import Journal
+from agent.deploy.lane import Lane
+from agent.deploy.look import Look
+from agent.deploy.planner import plan
+from agent.deploy.processes import Processes
+from agent.deploy.reconciler import Lanes, Reconciler
+from agent.deploy.settlement import Settlement
+from agent.deploy.wish import Wish
+from agent.domain.control import Accepted, NotPossible, UnknownApp
+from agent.domain.errors import Failure, FailureInfo, FailureKind
+from agent.domain.events import Bus, PauseChanged, SyncFinished, SyncResolved, SyncStarted
+from agent.domain.model import NoChange, Trigger, TriggerKind, new_id
+from agent.domain.spec import AppSpec
+from agent.source.inbox import TriggerInbox
+
+PAUSE = "pause"  # key of the journal's fact that holds the operator's message
+DIFF_LINES = 200
+
+
+class Operator:
+    """Every wish of an operator, by the command line or the HTTP face."""
+
+    def __init__(
+        self, inbox: TriggerInbox, reconciler: Reconciler, lanes: Lanes, look: Look,
+        journal: Journal, processes: Processes, bus: Bus,
+        release_of: Callable[[AppSpec], Awaitable[tuple[AppSpec, str]]],
+    ) -> None:  # fmt: skip
+        self._inbox = inbox
+        self._reconciler = reconciler
+        self._lanes = lanes
+        self._look = look
+        self._journal = journal
+        self._processes = processes
+        self._bus = bus
+        self._release_of = release_of
+
+    def sync(self, by: str, *, prune_all: bool = False) -> Accepted:
+        """Look at the truth now."""
+        if prune_all:
+            self._reconciler.allow_prune_all()
+        return self._inbox.offer(Trigger(TriggerKind.OPERATOR, detail=f"sync by {by}"))
+
+    async def wait(self, sync: str, deadline: float) -> SyncFinished | None:
+        """The end of a sync; None when `deadline` seconds passed first."""
+        return await self._inbox.wait(sync, deadline)
+
+    async def rollback(self, app: str, by: str, to: str = "") -> Accepted:
+        """Back to an earlier deployment; what serves now is set aside until a newer specification comes."""
+        lane = self._lane(app)
+        current = lane.app.current
+        target = self._target(lane, current, to)
+        if current is not None:
+            failure = FailureInfo(
+                FailureKind.OPERATOR,
+                "OperatorRollback",
+                f"{by} went back from version {current.pair.version} to {target.pair.version}",
+                remedy=f"push a changed specification, or: emptybox retry {app}",
+            )
+            for spec in {
+                current.spec.digest,
+                lane.app.wanted.digest if lane.app.wanted else current.spec.digest,
+            }:
+                await self._journal.quarantine.add(app, spec, failure, durable=True)
+        await self._journal.quarantine.remove(app, target.spec.digest, durable=True)
+        sync = new_id("sync")
+        self._journal.open_sync(sync, kinds=[str(TriggerKind.OPERATOR)], detail=f"rollback of {app} by {by}")
+        self._bus.publish(SyncStarted(sync, (TriggerKind.OPERATOR,)))
+        self._bus.publish(SyncResolved(sync, target.pair.commit))
+        self._inbox.adopt(sync)
+        settlement = Settlement(sync, target.pair.commit, [app], self._reconciler.ended)
+        lane.want(Wish(target.spec, target.pair.commit, settlement, operator=True, rollback=True))
+        return Accepted(sync)
+
+    def _target(self, lane: Lane, current: Deployment | None, to: str) -> Deployment:
+        if to:
+            found = [
+                d
+                for d in lane.app.deployments.all()
+                if d.pair.version == to or (len(to) >= 8 and d.pair.spec.startswith(to))
+            ]
+            if not found:
+                known = ", ".join(dict.fromkeys(d.pair.version for d in lane.app.deployments.all())) or "none"
+                raise NotPossible(f"no deployment {to!r} of {lane.name} is on disk; there are: {known}")
+            return found[0]
+        good = lane.app.good
+        if good is not None and (current is None or good.pair.spec != current.pair.spec):
+            return good
+        for deployment in lane.app.deployments.proven():
+            if current is None or deployment.pair.spec != current.pair.spec:
+                return deployment
+        raise NotPossible(f"{lane.name} has no earlier deployment that proved itself")
+
+    async def retry(self, app: str, by: str) -> Accepted:
+        """Take the quarantine off, and look at the truth."""
+        if app:
+            self._lane(app)
+        if not self._journal.quarantine.list(app):
+            raise NotPossible(f"nothing of {app or 'any app'} is in quarantine")
+        await self._journal.quarantine.remove(app, durable=True)
+        return self._inbox.offer(Trigger(TriggerKind.OPERATOR, detail=f"retry of {app or 'all'} by {by}"))
+
+    async def pause(self, message: str, by: str) -> None:
+        """Start no runs until `resume`; survives restarts."""
+        await self._journal.put_fact(PAUSE, message or f"paused by {by}", durable=True)
+        self._bus.publish(PauseChanged(message or f"paused by {by}", by))
+
+    async def resume(self, by: str) -> Accepted:
+        """Undo `pause`, and look at the truth."""
+        await self._journal.put_fact(PAUSE, None, durable=True)
+        self._bus.publish(PauseChanged(None, by))
+        return self._inbox.offer(Trigger(TriggerKind.OPERATOR, detail=f"resume by {by}"))
+
+    def paused(self) -> str | None:
+        """The operator's message while updates are paused."""
+        return self._journal.fact(PAUSE)
+
+    async def plan(self, ref: str = "") -> Mapping[str, Any]:
+        """What a sync of `ref` would do: steps with reasons, and a diff of the rendered files."""
+        try:
+            desired = await self._look.resolve(None, ref)
+        except Failure as failure:
+            raise NotPossible(str(failure)) from failure
+        apps: dict[str, Any] = {}
+        for name, wanted in desired.apps.items():
+            apps[name] = await self._plan_one(name, wanted)
+        leaving = [name for name in self._lanes.live() if name not in desired.apps]
+        for name in leaving:
+            apps[name] = {"action": "remove", "reason": "not in the state", "steps": []}
+        return {"commit": desired.commit, "warnings": list(desired.warnings), "apps": apps}
+
+    async def _plan_one(self, name: str, wanted: AppSpec) -> dict[str, Any]:
+        lane = self._lanes.by_name.get(name)
+        try:
+            spec, release = await self._release_of(wanted)
+        except Failure as failure:
+            return {"action": "fail", "reason": str(failure), "steps": []}
+        if lane is None:
+            return {"action": "install", "reason": "new app", "version": spec.version, "steps": []}
+        outcome = plan(spec, lane.situation(spec, release))
+        if isinstance(outcome, NoChange):
+            return {"action": "none", "reason": outcome.reason, "version": spec.version, "steps": []}
+        current = lane.app.current
+        return {
+            "action": "update",
+            "reason": outcome.reason,
+            "version": spec.version,
+            "steps": [
+                {"name": s.name, "kind": s.kind, "reason": s.reason, "needs": list(s.needs)}
+                for s in outcome.steps
+            ],
+            "files": _diff(current.spec if current else None, spec),
+        }
+
+    async def history(self, *, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:
+        """Past runs, newest first."""
+        return await self._journal.history(app=app, limit=limit)
+
+    async def logs(self, app: str, lines: int = 200) -> Sequence[str]:
+        """The last output lines of the app's serving child."""
+        child = self._lane(app).app.serving.child
+        return await self._processes.tail(child, lines) if child is not None else []
+
+    def _lane(self, app: str) -> Lane:
+        lanes = self._lanes.live()
+        if app not in lanes:
+            raise UnknownApp(f"no app {app!r}; there are: {', '.join(lanes) or 'none'}")
+        return lanes[app]
+
+
+def _diff(old: AppSpec | None, new: AppSpec) -> dict[str, list[str]]:
+    """Unified diffs of the rendered files that change, bounded."""
+    before = {f.target: f.content for f in old.files} if old is not None else {}
+    after = {f.target: f.content for f in new.files}
+    found = {}
+    for target in sorted(before.keys() | after.keys()):
+        was, will = (side.get(target, b"").decode(errors="replace").splitlines() for side in (before, after))
+        lines = list(difflib.unified_diff(was, will, "now", "planned", lineterm=""))
+        if lines:
+            found[target] = lines[:DIFF_LINES]
+    return found

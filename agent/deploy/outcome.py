@@ -1,0 +1,69 @@
+"""What a run's end means: its result, the sync's, and what follows (quarantine, retry, nothing).
+
+| end | result | follows |
+|---|---|---|
+| every step done, or failed only after the switch | probation (succeeded without one) | trial |
+| cancelled by a newer wish | cancelled | the newer wish |
+| transient or operator failure | later | retry with backoff |
+| permanent failure, old pair healthy | failed (rolled-back if the old one was stopped) | quarantine |
+| permanent failure, old pair fails the same probe | failed, EnvironmentFailing | retry with backoff |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.deploy.run import Run, RunContext, as_info
+from agent.deploy.services import AppContext
+from agent.domain.errors import Failure, FailureInfo, FailureKind
+from agent.domain.model import RunResult, SyncResult
+
+HEALTH_REASONS = ("ProbeFailed", "ChildExited")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended and what follows."""
+
+    result: RunResult
+    sync_result: SyncResult
+    failure: FailureInfo | None = None
+    quarantine: bool = False
+    retry: bool = False
+    retry_after: float | None = None
+
+
+async def judge(
+    app: AppContext, context: RunContext, run: Run, error: BaseException | None, cancelled: bool
+) -> Outcome:
+    """Decide; probes the old pair when the new one failed its probe."""
+    if context.switched:
+        if context.spec.health.probation > 0:
+            return Outcome(RunResult.PROBATION, SyncResult.PROBATION)
+        return Outcome(RunResult.SUCCEEDED, SyncResult.SUCCEEDED)
+    if cancelled:
+        return Outcome(RunResult.CANCELLED, SyncResult.SUPERSEDED)
+    assert error is not None
+    failure = run.failure or as_info(error, context.app)
+    if failure.kind is not FailureKind.PERMANENT:
+        after = error.retry_after if isinstance(error, Failure) else None
+        return Outcome(RunResult.LATER, SyncResult.FAILED, failure, retry=True, retry_after=after)
+    back = context.stopped_old is not None
+    result = RunResult.ROLLED_BACK if back else RunResult.FAILED
+    sync_result = SyncResult.ROLLED_BACK if back else SyncResult.FAILED
+    if failure.reason in HEALTH_REASONS and await _environment_fails(app, context):
+        app.condition(
+            "EnvironmentFailing", True, failure.reason, "the pair that served before fails the same probe now"
+        )
+        return Outcome(result, sync_result, failure, retry=True)
+    app.condition("EnvironmentFailing", False, "OldPairHealthy")
+    return Outcome(result, sync_result, failure, quarantine=True)
+
+
+async def _environment_fails(app: AppContext, context: RunContext) -> bool:
+    if context.stopped_old is not None:
+        return not context.back_healthy
+    old = app.serving.child
+    if old is None or app.good is None or not old.alive:
+        return False
+    return not await app.services.processes.healthy_now(old)

@@ -1,0 +1,219 @@
+"""From what is and what is wanted to a plan: pure, each step with its reason.
+
+The shapes of a plan (`-->` waits for):
+
+    overlap   fetch --> verify --> unpack --+
+              render -----------------------+--> check --> migrate --> start --> probe --> switch --> drain
+    restart   ... migrate --> stop --> start --> probe --> switch
+    reload    render --> check --> reload --> probe --> record
+    record    record             only what the agent itself uses changed: nothing is touched
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from agent.domain.errors import FailureInfo
+from agent.domain.model import NoChange, Plan, PlannedStep
+from agent.domain.spec import AppSpec, ManagedFile, OnChange, Swap
+
+PREPARE = ("fetch", "verify", "unpack", "render", "check")
+POINTS = (*PREPARE, "migrate", "stop", "start", "probe", "switch", "drain", "reload", "record")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the planner has to know; everything else is not its business.
+
+    `current` is the spec that serves or last served. `in_store` says whether the wanted release is
+    there. `quarantined` is the failure for which the wanted spec was set aside. `gate_conflict` says
+    that the wanted ports cannot be opened while the old child lives.
+    """
+
+    current: AppSpec | None = None
+    alive: bool = False
+    in_store: bool = False
+    quarantined: FailureInfo | None = None
+    paused: str | None = None
+    gate_conflict: bool = False
+    first: bool = False
+
+
+def plan(wanted: AppSpec, now: Situation) -> Plan | NoChange:
+    """Compare and plan. The first matching line decides."""
+    if now.current is not None and now.alive and now.current.digest == wanted.digest:
+        return NoChange(wanted.name, "up to date")
+    if now.quarantined is not None:
+        why = f"{now.quarantined.reason}: {now.quarantined.message}"
+        return NoChange(
+            wanted.name,
+            f"quarantined ({why}); push a changed specification, or `emptybox retry {wanted.name}`",
+        )
+    if now.paused is not None:
+        return NoChange(wanted.name, f"updates are paused: {now.paused}")
+    if now.current is None or not now.alive:
+        reason = "first start" if now.current is None else "nothing runs"
+        return _replacement(wanted, now, reason)
+    changed = changes(now.current, wanted)
+    if not runtime_changes(now.current, wanted):
+        return Plan(wanted.name, _told(changed), (PlannedStep("record", "record", _told(changed)),))
+    if only_files(now.current, wanted):
+        actions = {f.on_change for f in _changed_files(now.current, wanted)}
+        if OnChange.RESTART not in actions:
+            return _reload(wanted, OnChange.RELOAD in actions, _told(changed))
+    return _replacement(wanted, now, _told(changed))
+
+
+def changes(old: AppSpec, new: AppSpec) -> list[str]:
+    """Names of the top-level parts that differ, versions spelled out."""
+    names = []
+    for name in AppSpec.__struct_fields__:
+        before, after = getattr(old, name), getattr(new, name)
+        if before == after:
+            continue
+        if name == "version":
+            names.append(f"version {before} -> {after}")
+        elif name == "files":
+            names += [f"file {f.target}" for f in _changed_files(old, new)] or ["files"]
+        else:
+            names.append(name)
+    return names
+
+
+AGENT_ONLY = ("version", "health", "drain", "maintenance", "keep", "hooks", "swap")
+
+
+def runtime_changes(old: AppSpec, new: AppSpec) -> bool:
+    """Whether the difference reaches the child: its files, program, environment or sockets.
+
+    A version alone is a label: it reaches the child only through what is rendered from it.
+    """
+    return _runtime(old) != _runtime(new)
+
+
+def _runtime(spec: AppSpec) -> AppSpec:
+    run = spec.run
+    if run is not None:
+        plain = type(run)(command=run.command, user=run.user)
+        spec = msgspec.structs.replace(spec, run=plain)
+    default = AppSpec(name=spec.name, version="")
+    return msgspec.structs.replace(spec, **{name: getattr(default, name) for name in AGENT_ONLY})
+
+
+def only_files(old: AppSpec, new: AppSpec) -> bool:
+    """Whether, of what reaches the child, only managed files differ."""
+    return _runtime(msgspec.structs.replace(old, files=())) == _runtime(
+        msgspec.structs.replace(new, files=())
+    )
+
+
+def _changed_files(old: AppSpec, new: AppSpec) -> list[ManagedFile]:
+    before, after = {f.target: f for f in old.files}, {f.target: f for f in new.files}
+    return [
+        after.get(target) or before[target]
+        for target in sorted(before.keys() | after.keys())
+        if before.get(target) != after.get(target)
+    ]
+
+
+def _told(changed: list[str]) -> str:
+    return f"{', '.join(changed[:4])}{' and more' if len(changed) > 4 else ''} changed"
+
+
+def _reload(wanted: AppSpec, tell_child: bool, reason: str) -> Plan:
+    steps = [
+        PlannedStep("render", "render", reason),
+        PlannedStep("check", "check", "before the child sees it", ("render",)),
+    ]
+    last = "check"
+    if tell_child:
+        steps.append(PlannedStep("reload", "reload", "a changed file asks for it", (last,)))
+        steps.append(PlannedStep("probe", "probe", "still healthy after the reload", ("reload",)))
+        last = "probe"
+    else:
+        steps.append(PlannedStep("reload", "place", "changed files ask for nothing more", (last,)))
+        last = "reload"
+    steps.append(PlannedStep("record", "record", "what serves from now on", (last,)))
+    return Plan(wanted.name, reason, tuple(steps))
+
+
+def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
+    steps: list[PlannedStep] = []
+    ready: list[str] = []
+    if wanted.artifact is not None:
+        if now.in_store:
+            steps.append(PlannedStep("unpack", "release", "already in the store"))
+        else:
+            steps += [
+                PlannedStep("fetch", "fetch", "not in the store"),
+                PlannedStep("verify", "verify", "nothing unverified is used", ("fetch",)),
+                PlannedStep("unpack", "release", "a release appears whole", ("verify",)),
+            ]
+        ready.append("unpack")
+    steps.append(
+        PlannedStep("render", "render", f"{len(wanted.files)} files" if wanted.files else "no files")
+    )
+    ready.append("render")
+    steps.append(PlannedStep("check", "check", "look before the old one is touched", tuple(ready)))
+    gate = ["check"]
+    for migration in wanted.migrate:
+        name = f"migrate {migration.name}" if len(wanted.migrate) > 1 else "migrate"
+        steps.append(
+            PlannedStep(
+                name, "migrate", "the new version needs it", tuple(gate), {"migration": migration.name}
+            )
+        )
+        gate = [name]
+    restart = wanted.swap is Swap.RESTART or now.gate_conflict
+    if restart and now.alive:
+        why = "its ports overlap with the old ones" if now.gate_conflict else "swap: restart"
+        steps.append(PlannedStep("stop", "stop", why, tuple(gate)))
+        gate = ["stop"]
+    steps += [
+        PlannedStep("start", "start", reason, tuple(gate)),
+        PlannedStep("probe", "probe", "only a healthy version serves", ("start",)),
+        PlannedStep("switch", "switch", "the new one is healthy", ("probe",)),
+    ]
+    if now.alive and not restart and wanted.listen:
+        steps.append(PlannedStep("drain", "drain", "no waiting connection is lost", ("switch",)))
+    return Plan(wanted.name, reason, tuple(_with_tasks(wanted, steps)))
+
+
+def _with_tasks(wanted: AppSpec, steps: list[PlannedStep]) -> list[PlannedStep]:
+    """Hang the operator's tasks into the graph.
+
+    A task always waits for `check` (its working directory is complete then) and, unless it says
+    otherwise, holds up `switch`. A point that this plan does not have is no bar.
+    """
+    if not wanted.tasks:
+        return steps
+    tasks = {task.name for task in wanted.tasks}
+    migrations = [s.name for s in steps if s.kind == "migrate"]
+    there = {s.name for s in steps}
+
+    def resolve(point: str, last: bool) -> list[str]:
+        if point in tasks:
+            return [f"task {point}"]
+        if point == "migrate" and migrations:
+            return [migrations[-1 if last else 0]]
+        return [point] if point in there else []
+
+    waits: dict[str, list[str]] = {}
+    planned = []
+    for task in wanted.tasks:
+        name = f"task {task.name}"
+        needs = ["check", *(n for point in task.after if point not in PREPARE for n in resolve(point, True))]
+        planned.append(
+            PlannedStep(
+                name, "task", "the specification has it", tuple(dict.fromkeys(needs)), {"task": task.name}
+            )
+        )
+        before = task.before or (() if {"switch", "drain"} & set(task.after) else ("switch",))
+        for point in before:
+            for later in resolve(point, False):
+                waits.setdefault(later, []).append(name)
+    return [
+        replace(s, needs=tuple(dict.fromkeys((*s.needs, *waits.get(s.name, ()))))) for s in (*steps, *planned)
+    ]

@@ -1,0 +1,152 @@
+"""The story of a deploy, told in one function: resolve, read, plan and run, record.
+
+`Reconciler.reconcile_once` is one sync: one look at the truth. It hands each app's wish to the app's
+lane and is done; the lanes plan and run side by side, and the sync ends when all have settled. Looks
+are at least `SPACING` seconds apart unless an operator asks, so that a flood of pushes makes few syncs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from agent.deploy.journal import Journal
+from agent.deploy.lane import Lane
+from agent.deploy.look import Look
+from agent.deploy.settlement import Settlement
+from agent.deploy.wish import Wish
+from agent.domain.errors import Failure, OperatorNeeded, Transient
+from agent.domain.events import Bus, ConditionChanged, SyncFinished, SyncResolved, SyncStarted
+from agent.domain.model import Condition, ConditionStatus, DesiredState, SyncResult
+from agent.source.inbox import PendingSync, TriggerInbox
+
+log = logging.getLogger(__name__)
+
+SPACING = 1.0  # seconds between the beginnings of two looks
+LOOK_DEADLINE = 120.0  # seconds for one look
+
+
+class Lanes:
+    """All lanes by name; one is made when its app is first wanted, and runs until the end."""
+
+    def __init__(self, make: Callable[[str], Lane]) -> None:
+        self._make = make
+        self.by_name: dict[str, Lane] = {}
+
+    def get(self, app: str) -> Lane:
+        """The app's lane."""
+        if app not in self.by_name:
+            self.by_name[app] = self._make(app)
+        return self.by_name[app]
+
+    def live(self) -> dict[str, Lane]:
+        """Lanes of apps that are here: running, wanted or once deployed and not removed."""
+        return {name: lane for name, lane in self.by_name.items() if not lane.removed}
+
+
+class Reconciler:
+    """Takes triggers one after the other and makes each a sync.
+
+    Args:
+        inbox: where triggers wait.
+        look: reads the state repository.
+        lanes: where wishes go.
+        journal: where syncs are recorded.
+        bus: where facts are told.
+    """
+
+    def __init__(
+        self,
+        inbox: TriggerInbox,
+        look: Look,
+        lanes: Lanes,
+        journal: Journal,
+        bus: Bus,
+    ) -> None:
+        self._inbox = inbox
+        self._look = look
+        self._lanes = lanes
+        self._journal = journal
+        self._bus = bus
+        self._prune_all = False
+        self.commit: str | None = None  # the commit of the newest look that could be read
+
+    def allow_prune_all(self) -> None:
+        """Let the next look remove every app."""
+        self._prune_all = True
+
+    async def run(self) -> NoReturn:
+        """Take and look, for ever."""
+        began = -SPACING
+        while True:
+            pending = await self._inbox.take(not_before=began + SPACING)
+            began = time.monotonic()
+            await self.reconcile_once(pending)
+
+    async def reconcile_once(self, pending: PendingSync) -> None:
+        """One sync: resolve, read, hand each app its wish, record."""
+        self._open(pending)
+        try:
+            async with asyncio.timeout(LOOK_DEADLINE):
+                desired = await self._look.resolve(pending.announced)
+            self._resolved(pending, desired)
+            self._refuse_silent_emptying(desired)
+        except TimeoutError:
+            error = Transient("GitTimeout", f"no look at the state repository within {LOOK_DEADLINE:.0f} s")
+            self._refused(pending, error)
+            return
+        except Failure as error:
+            self._refused(pending, error)
+            return
+        self.commit = desired.commit
+        self._prune_all = False
+        leaving = {n: lane for n, lane in self._lanes.live().items() if n not in desired.apps}
+        settlement = Settlement(pending.sync, desired.commit, [*desired.apps, *leaving], self.ended)
+        for name, spec in desired.apps.items():
+            self._lanes.get(name).want(Wish(spec, desired.commit, settlement, operator=pending.by_operator))
+        for lane in leaving.values():
+            lane.remove(settlement)
+        settlement.tell_if_ended()
+
+    def _open(self, pending: PendingSync) -> None:
+        kinds = tuple(dict.fromkeys(t.kind for t in pending.triggers))
+        self._journal.open_sync(pending.sync, kinds=[str(k) for k in kinds], detail=_detail(pending))
+        self._bus.publish(SyncStarted(pending.sync, kinds))
+
+    def _resolved(self, pending: PendingSync, desired: DesiredState) -> None:
+        self._journal.resolve_sync(pending.sync, desired.commit)
+        self._bus.publish(SyncResolved(pending.sync, desired.commit))
+        self._tell_state("True", "Valid", "; ".join(desired.warnings))
+
+    def _refuse_silent_emptying(self, desired: DesiredState) -> None:
+        if desired.apps or self._prune_all or not self._lanes.live():
+            return
+        raise OperatorNeeded(
+            "PruneRefused",
+            f"the state names no app for this host, which would remove {', '.join(self._lanes.live())}",
+            where=desired.commit[:12],
+            remedy="if that is meant: emptybox sync --prune-all",
+        )
+
+    def _refused(self, pending: PendingSync, error: Failure) -> None:
+        info = error.info
+        if info.kind.value == "permanent" or isinstance(error, OperatorNeeded):
+            self._tell_state("False", info.reason, str(info))
+        self.ended(SyncFinished(pending.sync, SyncResult.FAILED, self._look.seen or "", info))
+
+    def _tell_state(self, status: str, reason: str, message: str) -> None:
+        condition = Condition("StateValid", ConditionStatus(status), reason, message, time.time())
+        self._bus.publish(ConditionChanged("", condition))
+
+    def ended(self, event: SyncFinished) -> None:
+        """A sync ended, or its last word changed: record and tell."""
+        self._journal.close_sync(event.sync, event.result, failure=event.failure)
+        self._bus.publish(event)
+        self._inbox.finished(event)
+
+
+def _detail(pending: PendingSync) -> str:
+    return "; ".join(dict.fromkeys(t.detail for t in pending.triggers if t.detail))[:500]

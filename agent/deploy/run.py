@@ -1,0 +1,202 @@
+"""One run: a plan carried out by the task graph, journalled, told on the bus, cancellable until migrate.
+
+A run's life, and the results it can have:
+
+    running --switched--> probation --proven--> succeeded
+       |                      +--verdict bad--> rolled-back
+       +--before the switch--> failed | cancelled | later | interrupted
+       +--after the old child was stopped, old one back--> rolled-back
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from agent.artifact.artifacts import Artifacts
+from agent.artifact.delivery import Delivery
+from agent.deploy.child import Child
+from agent.deploy.deployments import Deployment, Deployments
+from agent.deploy.graph import Graph, Node
+from agent.deploy.journal import Journal
+from agent.deploy.layout import AppDirectory
+from agent.deploy.processes import Processes
+from agent.deploy.serving import Serving
+from agent.domain.errors import Failure, FailureInfo, FailureKind
+from agent.domain.events import Bus, StepFinished, StepProgress, StepStarted
+from agent.domain.model import Pair, Plan, PlannedStep, StepResult, new_id
+from agent.domain.spec import AppSpec
+from agent.traffic.state import Gate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class RunContext:
+    """What the steps of one run share. Filled as the run goes on."""
+
+    spec: AppSpec
+    commit: str
+    plan: Plan
+    release: str  # store id of the wanted release, "" without an artifact
+    directory: AppDirectory
+    deployments: Deployments
+    artifacts: Artifacts
+    processes: Processes
+    serving: Serving
+    gate: Gate | None
+    journal: Journal
+    bus: Bus
+    first: bool
+    id: str = field(default_factory=lambda: new_id("run"))
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    delivery: Delivery | None = None
+    deployment: Deployment | None = None
+    instance: Path | None = None
+    side: int = 0
+    child: Child | None = None  # the new one
+    old: Child | None = None  # what served when the run began
+    stopped_old: Deployment | None = None  # the old one was stopped by this run
+    back_healthy: bool = False  # ... and the old pair, started again, passed its probe
+    committed: bool = False  # from migrate on the run ends before a newer commit is looked at
+    switched: bool = False
+    clear_side: asyncio.Task[None] | None = None  # a warm predecessor is being stopped
+
+    @property
+    def app(self) -> str:
+        """The app's name."""
+        return self.spec.name
+
+    @property
+    def pair(self) -> Pair:
+        """The pair this run is about."""
+        digest = self.spec.artifact.checksum if self.spec.artifact else None
+        return Pair(
+            spec=self.spec.digest,
+            release=self.release,
+            generation=self.spec.files_digest if self.spec.files else "",
+            version=self.spec.version,
+            commit=self.commit,
+            digest=f"{digest.algorithm}:{digest.hex}" if digest else "",
+            since=time.time(),
+        )
+
+    def progress(self, step: str, done: int, total: int, unit: str = "bytes") -> None:
+        """Tell how far a step is."""
+        self.bus.publish(StepProgress(self.id, self.app, step, done, total, unit))
+
+
+class Step(ABC):
+    """One kind of step. One file each; they never import one another.
+
+    `retries` counts further attempts after a transient failure; a `shielded` step that has begun is not
+    cancelled. A step that can be taken back has `undo`, which has to bear a half-done `run`.
+    """
+
+    kind: ClassVar[str]
+    retries: ClassVar[int] = 0
+    shielded: ClassVar[bool] = False
+
+    @abstractmethod
+    def deadline(self, context: RunContext) -> float:
+        """Seconds the step may take, its retries included."""
+
+    @abstractmethod
+    async def run(self, context: RunContext, step: PlannedStep) -> None:
+        """Do it. Raises Failure."""
+
+    undo: Callable[[RunContext], Awaitable[None]] | None = None
+
+
+class Run:
+    """Carries out one plan."""
+
+    def __init__(self, context: RunContext, catalog: Mapping[str, Step]) -> None:
+        self.context = context
+        self._graph = Graph([self._node(step, catalog[step.kind]) for step in context.plan.steps])
+        self.failure: FailureInfo | None = None
+        self.failed_step = ""
+
+    def _node(self, step: PlannedStep, body: Step) -> Node:
+        context = self.context
+        undo = body.undo
+        return Node(
+            name=step.name,
+            needs=step.needs,
+            run=lambda: body.run(context, step),
+            undo=(lambda: undo(context)) if undo is not None else None,
+            deadline=body.deadline(context),
+            retries=body.retries,
+            shielded=body.shielded,
+        )
+
+    async def execute(self) -> None:
+        """Carry out the graph. Raises what the first failing step raised, or CancelledError."""
+        async with self.context.stack:
+            await self._graph.run(self)
+
+    # -- graph.Observer ---------------------------------------------------------------------------
+
+    def started(self, name: str, attempt: int) -> None:
+        """Journal and tell that a step began."""
+        kind = self._kind(name)
+        self.context.journal.step_started(self.context.id, name, kind, attempt)
+        self.context.bus.publish(StepStarted(self.context.id, self.context.app, name, kind, attempt))
+
+    def retrying(self, name: str, attempt: int, error: Exception, delay: float) -> None:
+        """Say in the log that a step is tried again."""
+        log.warning(
+            "%s: step %s, attempt %d: %s; again in %.1f s", self.context.app, name, attempt, error, delay
+        )
+
+    def finished(self, name: str, result: StepResult, seconds: float, error: BaseException | None) -> None:
+        """Journal and tell how a step ended."""
+        info = as_info(error, name) if error is not None and result is StepResult.FAILED else None
+        if info is not None and self.failure is None:
+            self.failure, self.failed_step = info, name
+        context = self.context
+        context.journal.step_finished(context.id, name, result, seconds, info)
+        context.bus.publish(
+            StepFinished(context.id, context.app, name, self._kind(name), result, seconds, info)
+        )
+
+    def undone(self, name: str, error: Exception | None) -> None:
+        """Journal and tell that a step was taken back."""
+        info = as_info(error, name) if error is not None else None
+        context = self.context
+        context.journal.step_finished(context.id, name, StepResult.UNDONE, 0.0, info)
+        context.bus.publish(
+            StepFinished(context.id, context.app, name, self._kind(name), StepResult.UNDONE, 0.0, info)
+        )
+
+    def _kind(self, name: str) -> str:
+        return next((s.kind for s in self.context.plan.steps if s.name == name), name)
+
+
+def as_info(error: BaseException, where: str) -> FailureInfo:
+    """Any error as a FailureInfo; an unexpected one is logged with its trace and needs a human."""
+    if isinstance(error, Failure):
+        return error.info
+    if isinstance(error, OSError):
+        return FailureInfo(
+            FailureKind.OPERATOR,
+            "DiskFull" if error.errno in (28, 122) else "SystemError",
+            f"{error.strerror or error}",
+            where=str(error.filename or where),
+            remedy="free space on the data directory's file system" if error.errno in (28, 122) else "",
+        )
+    log.error("step %s failed unexpectedly", where, exc_info=error)
+    return FailureInfo(
+        FailureKind.OPERATOR,
+        "InternalError",
+        f"{type(error).__name__}: {error}",
+        where=where,
+        remedy="this is a defect of emptybox: the agent's log has its trace",
+    )

@@ -1,0 +1,65 @@
+"""What a run begins with: the gate, the side, the old child, all chosen before its first step."""
+
+from __future__ import annotations
+
+from agent.deploy.run import RunContext
+from agent.deploy.services import AppContext
+from agent.deploy.wish import Wish
+from agent.domain.model import Plan
+from agent.domain.spec import AppSpec
+from agent.kit.tasks import Owned
+from agent.traffic.state import Gate
+
+
+def run_context(
+    app: AppContext, wish: Wish, spec: AppSpec, release: str, plan: Plan, tasks: Owned
+) -> RunContext:
+    """Put the context of one run together; a warm predecessor on the new child's side begins to stop."""
+    serving, services = app.serving, app.services
+    context = RunContext(
+        spec=spec,
+        commit=wish.commit,
+        plan=plan,
+        release=release,
+        directory=app.directory,
+        deployments=app.deployments,
+        artifacts=services.artifacts,
+        processes=services.processes,
+        serving=serving,
+        gate=_gate(app, spec),
+        journal=services.journal,
+        bus=services.bus,
+        first=app.current is None,
+        side=serving.free_side(),
+        old=serving.child,
+    )
+    starts = any(step.kind == "start" for step in plan.steps)
+    if starts and serving.warm is not None and serving.warm.side == context.side:
+        context.clear_side = tasks.start(serving.retire(serving.warm), name="clear side")
+    return context
+
+
+def _gate(app: AppContext, spec: AppSpec) -> Gate | None:
+    """The gate that is there if the ports stay the same, else a new one."""
+    old = app.serving.child
+    if old is not None and old.gate is not None and same_ports(old.deployment.spec, spec):
+        gate: Gate | None = old.gate
+    elif app.gate is not None and app.current is not None and same_ports(app.current.spec, spec):
+        gate = app.gate
+    else:
+        gate = app.services.make_gate(spec)
+    if gate is not None:
+        gate.configure(spec.maintenance)
+    return gate
+
+
+def same_ports(old: AppSpec, new: AppSpec) -> bool:
+    """Whether one gate can serve both."""
+    return old.listen == new.listen and old.socket == new.socket
+
+
+def ports_conflict(old: AppSpec, new: AppSpec) -> bool:
+    """Whether the wanted ports cannot be opened while the old child has its own."""
+    if same_ports(old, new):
+        return False
+    return bool({p.port for p in old.listen} & {p.port for p in new.listen})

@@ -1,0 +1,97 @@
+"""What every lane works with, and what it keeps about its own app."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from agent.artifact.artifacts import Artifacts
+from agent.artifact.store import Store
+from agent.deploy.deployments import Deployment, Deployments
+from agent.deploy.journal import Journal
+from agent.deploy.layout import AppDirectory, DataDirectory
+from agent.deploy.processes import Processes
+from agent.deploy.serving import Serving
+from agent.domain.errors import FailureInfo
+from agent.domain.events import AppFailed, AppStateChanged, Bus, ConditionChanged, PairCurrent, PairGood
+from agent.domain.model import AppState, Condition, ConditionStatus
+from agent.domain.spec import AppSpec
+from agent.traffic.state import Gate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Collaborators shared by all lanes.
+
+    `make_gate` gives the gate for an app's ports (None without ports); it does nothing yet.
+    `earlier(commit, app, count)` reads earlier specifications from Git. `retry_later(app, seconds,
+    reason)` asks for a new sync then. `paused()` is the operator's message or None. `collect()` removes
+    releases nobody names.
+    """
+
+    data: DataDirectory
+    journal: Journal
+    bus: Bus
+    store: Store
+    artifacts: Artifacts
+    processes: Processes
+    make_gate: Callable[[AppSpec], Gate | None]
+    earlier: Callable[[str, str, int], Awaitable[list[tuple[str, AppSpec]]]]
+    retry_later: Callable[[str, float, str], None]
+    paused: Callable[[], str | None]
+    collect: Callable[[], Awaitable[None]]
+
+
+class AppContext:
+    """One app's directories, links, serving children and gate, and how facts about it are told."""
+
+    def __init__(self, name: str, services: Services, watcher: object) -> None:
+        self.name = name
+        self.services = services
+        self.directory: AppDirectory = services.data.app(name)
+        self.deployments = Deployments(self.directory)
+        self.serving = Serving(name, services.processes, services.bus, watcher)  # type: ignore[arg-type]
+        self.gate: Gate | None = None
+        self.wanted: AppSpec | None = None
+        self.unhealthy: FailureInfo | None = None
+        self._state = AppState.EMPTY
+
+    @property
+    def current(self) -> Deployment | None:
+        """The deployment that serves or last served: what the link says."""
+        return self.deployments.linked("current")
+
+    @property
+    def good(self) -> Deployment | None:
+        """The deployment that last proved itself."""
+        return self.deployments.linked("good")
+
+    def link_current(self, deployment: Deployment | None) -> None:
+        """Point `current`, and tell."""
+        self.deployments.link("current", deployment)
+        self.services.bus.publish(PairCurrent(self.name, deployment.pair if deployment else None))
+
+    def link_good(self, deployment: Deployment | None) -> None:
+        """Point `good`, and tell."""
+        if deployment is not None:
+            self.deployments.prove(deployment)
+        else:
+            self.deployments.link("good", None)
+        self.services.bus.publish(PairGood(self.name, deployment.pair if deployment else None))
+
+    def condition(self, kind: str, status: bool, reason: str, message: str = "") -> None:
+        """Tell a condition of this app."""
+        value = ConditionStatus.TRUE if status else ConditionStatus.FALSE
+        condition = Condition(kind, value, reason, message, time.time())
+        self.services.bus.publish(ConditionChanged(self.name, condition))
+
+    def failed(self, failure: FailureInfo, run: str = "") -> None:
+        """Tell a failure that people want to read later."""
+        self.services.bus.publish(AppFailed(self.name, failure, run))
+
+    def state(self, state: AppState) -> None:
+        """Tell the one word for this app, when it changes."""
+        if state is not self._state:
+            self._state = state
+            self.services.bus.publish(AppStateChanged(self.name, str(state)))

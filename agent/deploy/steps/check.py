@@ -1,0 +1,44 @@
+"""Check: the new pair is put together and looked at before the old one is touched."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agent.deploy.run import RunContext, Step
+from agent.domain.model import PlannedStep, new_id
+
+
+class Check(Step):
+    """Writes the deployment, builds the instance directory, runs the files' checks and the init hook."""
+
+    kind = "check"
+
+    def deadline(self, context: RunContext) -> float:
+        """A minute a check, and the init hook's own time."""
+        checks = sum(1 for file in context.spec.files if file.check)
+        return 60.0 + 60.0 * checks + context.spec.hooks.timeout
+
+    async def run(self, context: RunContext, step: PlannedStep) -> None:
+        """Raises Permanent("CheckFailed"), Transient("Later"), OSError."""
+        context.deployment = await asyncio.to_thread(context.deployments.write, context.spec, context.pair)
+        context.instance = await context.processes.instance(context.deployment, new_id("i"))
+        for file in context.spec.files:
+            if file.check:
+                await context.processes.must(
+                    context.deployment,
+                    context.instance,
+                    f"check of {file.target}",
+                    file.check,
+                    60.0,
+                    "CheckFailed",
+                )
+        if context.first and context.spec.hooks.init:
+            hooks = context.spec.hooks
+            await context.processes.must(
+                context.deployment, context.instance, "hook init", hooks.init, hooks.timeout, "HookFailed"
+            )
+
+    async def undo(self, context: RunContext) -> None:
+        """Remove the instance directory, unless a child lives in it."""
+        if not context.switched and context.instance is not None:
+            await context.processes.remove_instance(context.instance)

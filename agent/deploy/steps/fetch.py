@@ -1,0 +1,27 @@
+"""Fetch: the artifact's bytes arrive, hashed and unpacked on the way."""
+
+from __future__ import annotations
+
+from agent.deploy.run import RunContext, Step
+from agent.domain.model import PlannedStep
+
+
+class Fetch(Step):
+    """Waits for the whole body. Verify and unpack observe later stages of the same delivery."""
+
+    kind = "fetch"
+    retries = 3
+
+    def deadline(self, context: RunContext) -> float:
+        """Half an hour for the download, retries included."""
+        return 1800.0
+
+    async def run(self, context: RunContext, step: PlannedStep) -> None:
+        """Start the delivery anew on each attempt. Raises Failure."""
+        assert context.spec.artifact is not None
+        delivery = context.artifacts.deliver(
+            context.spec.artifact, context.app, lambda done, total: context.progress(step.name, done, total)
+        )
+        context.delivery = await context.stack.enter_async_context(delivery)
+        size = await delivery.fetched()
+        context.progress(step.name, size, size)

@@ -1,0 +1,22 @@
+"""Probe: only a healthy child gets traffic."""
+
+from __future__ import annotations
+
+from agent.deploy.run import RunContext, Step
+from agent.domain.model import PlannedStep
+
+
+class Probe(Step):
+    """Probes the new child, on the public port from a private source where the gate can steer it."""
+
+    kind = "probe"
+
+    def deadline(self, context: RunContext) -> float:
+        """The specification's own deadline, and a margin that lets it speak first."""
+        return context.spec.health.deadline + context.spec.health.timeout + 10.0
+
+    async def run(self, context: RunContext, step: PlannedStep) -> None:
+        """Raises Permanent("ProbeFailed" | "ChildExited") with the child's last lines."""
+        child = context.child or context.serving.child
+        assert child is not None
+        await context.processes.until_healthy(child, context.spec.health)

@@ -1,0 +1,35 @@
+"""Record: what serves from now on has another name, and nothing had to be touched for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agent.deploy.run import RunContext, Step
+from agent.domain.events import PairCurrent
+from agent.domain.model import PlannedStep
+
+
+class Record(Step):
+    """Writes the deployment if no step did, and points `current` at it."""
+
+    kind = "record"
+    shielded = True
+
+    def deadline(self, context: RunContext) -> float:
+        """A few small files."""
+        return 60.0
+
+    async def run(self, context: RunContext, step: PlannedStep) -> None:
+        """Raises OSError."""
+        await context.journal.mark(context.id, "record", durable=True)
+        if context.deployment is None:
+            context.deployment = await asyncio.to_thread(
+                context.deployments.write, context.spec, context.pair
+            )
+        await asyncio.to_thread(context.deployments.link, "current", context.deployment)
+        context.switched = True
+        child = context.serving.child
+        if child is not None:
+            child.deployment = context.deployment
+            context.serving.watch(child)
+        context.bus.publish(PairCurrent(context.app, context.deployment.pair))

@@ -1,0 +1,55 @@
+"""Reload: the running child sees the new files and is told so."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agent.deploy.instance import point_config
+from agent.deploy.run import RunContext, Step
+from agent.domain.model import PlannedStep
+
+
+class Place(Step):
+    """Changes the files under the running child without telling it."""
+
+    kind = "place"
+
+    def deadline(self, context: RunContext) -> float:
+        """A few renames."""
+        return 60.0
+
+    async def run(self, context: RunContext, step: PlannedStep) -> None:
+        """Raises OSError."""
+        assert context.deployment is not None
+        context.committed = True
+        child = context.serving.child
+        generation = context.deployment.generation
+        if child is not None and generation is not None:
+            await asyncio.to_thread(point_config, child.instance, generation)
+
+    async def undo(self, context: RunContext) -> None:
+        """Show the child its old files again."""
+        child = context.serving.child
+        if context.switched or child is None or child.deployment.generation is None:
+            return
+        await asyncio.to_thread(point_config, child.instance, child.deployment.generation)
+
+
+class Reload(Place):
+    """Changes the files, then sends the signal or runs the command the specification names."""
+
+    kind = "reload"
+
+    async def run(self, context: RunContext, step: PlannedStep) -> None:
+        """Raises Permanent("ReloadFailed"), OSError."""
+        await super().run(context, step)
+        child = context.serving.child
+        if child is not None:
+            await context.processes.reload(child, context.spec)
+
+    async def undo(self, context: RunContext) -> None:
+        """Show the old files again and tell the child."""
+        await super().undo(context)
+        child = context.serving.child
+        if not context.switched and child is not None and child.alive:
+            await context.processes.reload(child, child.deployment.spec)

@@ -1,0 +1,57 @@
+"""Stop: the old child goes before the new one comes (swap: restart); clients are held, then get the page."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agent.deploy.run import RunContext, Step
+from agent.domain.model import PlannedStep
+from agent.traffic.gate import SlotGate
+
+
+class Stop(Step):
+    """Holds the port and stops the old child. Undo starts the old pair again."""
+
+    kind = "stop"
+
+    def deadline(self, context: RunContext) -> float:
+        """The old child's grace, the drain, and a margin."""
+        old = context.old
+        grace = old.deployment.spec.run.stop.grace if old is not None and old.deployment.spec.run else 10.0
+        return grace + context.spec.drain.deadline + 30.0
+
+    async def run(self, context: RunContext, step: PlannedStep) -> None:
+        """Raises Failure when the port cannot be held."""
+        context.committed = True
+        serving = context.serving
+        serving.stop_watching()
+        serving.stop_restarting()
+        old = serving.child
+        context.stopped_old = old.deployment if old is not None else None
+        await context.journal.mark(context.id, "stop", durable=True)
+        if old is None:
+            return
+        if old.gate is None:
+            await serving.retire(old)
+        elif old.gate is context.gate and isinstance(context.gate, SlotGate):
+            await context.gate.hold(context.side)
+            await context.gate.drained(old.side, context.spec.drain.deadline)
+            await serving.retire(old)
+        elif old.gate is context.gate:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(context.gate.hold(context.side), name="hold")
+                group.create_task(serving.retire(old, take_over=False), name="retire")
+        else:  # the ports themselves change: the old gate goes with the old child
+            await serving.retire(old, take_over=False)
+            await old.gate.close()
+            if context.gate is not None:
+                await context.gate.open_ports()
+                await context.gate.hold(context.side)
+
+    async def undo(self, context: RunContext) -> None:
+        """Start the old pair again on the same gate; a run that switched keeps the new one."""
+        if context.switched or context.stopped_old is None:
+            return
+        context.back_healthy = await context.processes.bring_back(
+            context.serving, context.stopped_old, context.gate, context.side
+        )

@@ -1,0 +1,41 @@
+"""What a sync wants of one app, and who waits for the outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent.deploy.settlement import Settlement
+from agent.domain.errors import FailureInfo
+from agent.domain.model import SyncResult
+from agent.domain.spec import AppSpec
+
+
+@dataclass(eq=False, slots=True)
+class Wish:
+    """One app's specification at a commit.
+
+    `operator`: an operator asked, so a backoff is not waited for. `fallback`: an earlier
+    specification, tried because nothing newer works. `rollback`: an operator's way back.
+    """
+
+    spec: AppSpec
+    commit: str
+    settlement: Settlement
+    operator: bool = False
+    fallback: bool = False
+    rollback: bool = False
+    also: list[Settlement] = field(default_factory=list)
+
+    @property
+    def sync(self) -> str:
+        """Id of the sync that brought it."""
+        return self.settlement.sync
+
+    def settle(self, result: SyncResult, failure: FailureInfo | None = None) -> None:
+        """Tell every sync that waits for this wish."""
+        for settlement in (self.settlement, *self.also):
+            settlement.settle(self.spec.name, result, failure)
+
+    def join(self, later: Wish) -> None:
+        """A later sync wants the very same: it gets the same outcome."""
+        self.also += [later.settlement, *later.also]

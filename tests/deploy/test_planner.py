@@ -1,0 +1,209 @@
+"""What a plan says, for every kind of difference between what is and what is wanted."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.deploy.graph import Graph, Node
+from agent.deploy.planner import Situation, changes, plan
+from agent.domain.errors import FailureInfo, FailureKind
+from agent.domain.model import NoChange, Plan
+from agent.domain.spec import (
+    AppSpec,
+    ArtifactSpec,
+    Checksum,
+    HealthSpec,
+    ManagedFile,
+    MigrationSpec,
+    OnChange,
+    PortSpec,
+    RunSpec,
+    SocketMode,
+    Swap,
+    TaskSpec,
+)
+
+WEB = AppSpec(
+    name="web",
+    version="1.0",
+    artifact=ArtifactSpec(url="http://h/web-1.0.tar.gz", checksum=Checksum(algorithm="sha256", hex="a" * 64)),
+    run=RunSpec(command=("bin/web",)),
+    listen=(PortSpec(name="http", port=8080),),
+    socket=SocketMode.FD,
+    swap=Swap.OVERLAP,
+)
+
+
+def other(**parts: object) -> AppSpec:
+    return msgspec.structs.replace(WEB, **parts)
+
+
+def steps(outcome: Plan | NoChange) -> list[str]:
+    assert isinstance(outcome, Plan), outcome.reason
+    return [step.name for step in outcome.steps]
+
+
+def needs(outcome: Plan | NoChange) -> dict[str, set[str]]:
+    assert isinstance(outcome, Plan)
+    return {step.name: set(step.needs) for step in outcome.steps}
+
+
+def test_what_serves_already_is_left_alone() -> None:
+    assert plan(WEB, Situation(current=WEB, alive=True)) == NoChange("web", "up to date")
+
+
+def test_a_first_start_fetches_checks_and_starts_without_draining_anything() -> None:
+    assert steps(plan(WEB, Situation(first=True))) == [
+        "fetch", "verify", "unpack", "render", "check", "start", "probe", "switch",
+    ]  # fmt: skip
+
+
+def test_a_release_in_the_store_is_not_fetched_again() -> None:
+    outcome = plan(WEB, Situation(in_store=True))
+    assert "fetch" not in steps(outcome)
+    assert "unpack" in steps(outcome)
+
+
+def test_an_overlap_probes_before_the_switch_and_drains_after_it() -> None:
+    outcome = plan(other(version="2", env={"A": "b"}), Situation(current=WEB, alive=True, in_store=True))
+    assert steps(outcome)[-4:] == ["start", "probe", "switch", "drain"]
+    assert "stop" not in steps(outcome)
+    assert needs(outcome)["switch"] == {"probe"}
+
+
+def test_a_restart_stops_the_old_child_only_after_every_check_and_migration() -> None:
+    wanted = other(swap=Swap.RESTART, env={"A": "b"}, migrate=(MigrationSpec(name="db", command=("m",)),))
+    outcome = plan(wanted, Situation(current=WEB, alive=True, in_store=True))
+    assert steps(outcome)[-5:] == ["migrate", "stop", "start", "probe", "switch"]
+    assert needs(outcome)["stop"] == {"migrate"}
+
+
+def test_ports_that_overlap_with_the_old_ones_force_a_restart_and_the_step_says_so() -> None:
+    outcome = plan(
+        other(env={"A": "b"}), Situation(current=WEB, alive=True, in_store=True, gate_conflict=True)
+    )
+    assert isinstance(outcome, Plan)
+    stop = next(step for step in outcome.steps if step.name == "stop")
+    assert "ports" in stop.reason
+
+
+def test_several_migrations_run_one_after_the_other_in_the_files_order() -> None:
+    wanted = other(
+        migrate=(MigrationSpec(name="b", command=("m",)), MigrationSpec(name="a", command=("m",))),
+        version="2",
+    )
+    wanted = msgspec.structs.replace(wanted, env={"X": "1"})
+    found = needs(plan(wanted, Situation(current=WEB, alive=True, in_store=True)))
+    assert found["migrate a"] == {"migrate b"}
+    assert found["start"] == {"migrate a"}
+
+
+@pytest.mark.parametrize(
+    ("on_change", "expected"),
+    [
+        (OnChange.RELOAD, ["render", "check", "reload", "probe", "record"]),
+        (OnChange.NONE, ["render", "check", "reload", "record"]),
+    ],
+)
+def test_changed_files_alone_download_and_restart_nothing_unless_they_ask(
+    on_change: OnChange, expected: list[str]
+) -> None:
+    old = other(files=(ManagedFile(target="etc/a", content=b"1", on_change=on_change),))
+    new = other(files=(ManagedFile(target="etc/a", content=b"2", on_change=on_change),))
+    assert steps(plan(new, Situation(current=old, alive=True))) == expected
+
+
+def test_one_changed_file_that_asks_for_a_restart_restarts() -> None:
+    old = other(files=(ManagedFile(target="etc/a", content=b"1"),))
+    new = other(files=(ManagedFile(target="etc/a", content=b"2"),))
+    assert "switch" in steps(plan(new, Situation(current=old, alive=True, in_store=True)))
+
+
+def test_settings_that_only_the_agent_uses_touch_nothing() -> None:
+    wanted = other(health=HealthSpec(probation=5), keep=7)
+    assert steps(plan(wanted, Situation(current=WEB, alive=True))) == ["record"]
+
+
+def test_a_quarantined_specification_is_not_tried_and_the_way_out_is_named() -> None:
+    bad = FailureInfo(FailureKind.PERMANENT, "ProbeFailed", "HTTP 500")
+    outcome = plan(other(version="2", env={"A": "1"}), Situation(current=WEB, alive=True, quarantined=bad))
+    assert isinstance(outcome, NoChange)
+    assert "ProbeFailed" in outcome.reason
+    assert "emptybox retry web" in outcome.reason
+
+
+def test_a_pause_holds_runs_back_with_the_operators_words() -> None:
+    outcome = plan(other(env={"A": "1"}), Situation(current=WEB, alive=True, paused="release freeze"))
+    assert isinstance(outcome, NoChange)
+    assert "release freeze" in outcome.reason
+
+
+def test_what_is_wanted_but_does_not_run_is_started_again() -> None:
+    outcome = plan(WEB, Situation(current=WEB, alive=False, in_store=True))
+    assert isinstance(outcome, Plan)
+    assert outcome.reason == "nothing runs"
+    assert "stop" not in steps(outcome)
+
+
+def test_a_task_waits_for_the_whole_pair_and_holds_up_the_switch() -> None:
+    wanted = other(tasks=(TaskSpec(name="warm", command=("w",), after=("unpack",)),), env={"A": "1"})
+    found = needs(plan(wanted, Situation(current=WEB, alive=True, in_store=True)))
+    assert found["task warm"] == {"check"}
+    assert "task warm" in found["switch"]
+
+
+def test_a_task_after_the_switch_holds_up_nothing() -> None:
+    wanted = other(tasks=(TaskSpec(name="tell", command=("w",), after=("switch",)),), env={"A": "1"})
+    found = needs(plan(wanted, Situation(current=WEB, alive=True, in_store=True)))
+    assert found["task tell"] == {"check", "switch"}
+    assert all("task tell" not in wants for wants in found.values())
+
+
+def test_tasks_may_wait_for_one_another_and_hold_up_the_first_migration() -> None:
+    wanted = other(
+        tasks=(
+            TaskSpec(name="a", command=("w",), before=("migrate",)),
+            TaskSpec(name="b", command=("w",), after=("a",)),
+        ),
+        migrate=(MigrationSpec(name="one", command=("m",)), MigrationSpec(name="two", command=("m",))),
+        env={"A": "1"},
+    )
+    found = needs(plan(wanted, Situation(current=WEB, alive=True, in_store=True)))
+    assert "task a" in found["migrate one"]
+    assert found["task b"] == {"check", "task a"}
+
+
+def test_a_difference_is_told_with_versions_and_file_names() -> None:
+    old = other(files=(ManagedFile(target="etc/a", content=b"1"),))
+    new = other(files=(ManagedFile(target="etc/a", content=b"2"),), version="2.0")
+    assert changes(old, new) == ["version 1.0 -> 2.0", "file etc/a"]
+
+
+points = st.sampled_from(["fetch", "unpack", "check", "migrate", "stop", "start", "probe", "switch", "drain"])
+
+
+@given(
+    after=st.lists(points, max_size=2),
+    alive=st.booleans(),
+    in_store=st.booleans(),
+    swap=st.sampled_from(Swap),
+    migrations=st.integers(0, 2),
+)
+def test_every_plan_is_a_graph_whose_needs_exist(
+    after: list[str], alive: bool, in_store: bool, swap: Swap, migrations: int
+) -> None:
+    wanted = other(
+        env={"A": "1"},
+        swap=swap,
+        tasks=(TaskSpec(name="t", command=("w",), after=tuple(after)),),
+        migrate=tuple(MigrationSpec(name=f"m{n}", command=("m",)) for n in range(migrations)),
+    )
+    outcome = plan(wanted, Situation(current=WEB, alive=alive, in_store=in_store))
+    assert isinstance(outcome, Plan)
+
+    async def nothing() -> None: ...
+
+    Graph([Node(name=s.name, needs=s.needs, run=nothing, deadline=1.0) for s in outcome.steps])

@@ -1,0 +1,1 @@
+"""The whole agent, started as a user starts it, on real Git, artifacts, processes and ports."""
