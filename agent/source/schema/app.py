@@ -1,0 +1,113 @@
+"""One app: every key it may have, and how the whole becomes an `AppSpec`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+
+from agent.domain.spec import AppSpec, Swap
+from agent.source.schema.artifact import Artifact, artifact_spec
+from agent.source.schema.files import (
+    Dirs,
+    File,
+    check_overlaps,
+    directories,
+    environment,
+    managed_files,
+)
+from agent.source.schema.health import Health, health_spec
+from agent.source.schema.later import Job, Secret
+from agent.source.schema.place import Place
+from agent.source.schema.run import Run, run_spec
+from agent.source.schema.scalars import Command, NotYet, Port, Raw
+from agent.source.schema.steps import Hooks, Migration, Task, hooks_spec, migration_specs, task_specs
+from agent.source.schema.traffic import (
+    Canary,
+    Drain,
+    Listen,
+    Maintenance,
+    drain_spec,
+    maintenance_spec,
+    ports,
+    socket_mode,
+    swap_of,
+)
+
+VERSION_MAX = 128
+_VERSION = re.compile(r"[!-~]{1,128}")
+
+
+class App(Raw, frozen=True, kw_only=True):
+    """One named thing to run, place or execute."""
+
+    only: dict[str, str | list[str]] | None = None
+    version: str | None = None
+    artifact: Artifact | None = None
+    files: list[File] | None = None
+    dirs: Dirs | None = None
+    env: dict[str, str] | None = None
+    secrets: NotYet[dict[str, Secret]] = None
+    tasks: dict[str, Task] | None = None
+    migrate: list[Migration] | Migration | None = None
+    run: Run | None = None
+    listen: Port | dict[str, Port | Listen] | None = None
+    socket: Literal["adopt", "fd", "relay"] | None = None
+    swap: Swap | None = None
+    health: Health | None = None
+    canary: NotYet[Canary] = None
+    drain: Drain | None = None
+    maintenance: Maintenance | None = None
+    hooks: Hooks | None = None
+    keep: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
+    place: NotYet[str] = None
+    after: NotYet[Command] = None
+    job: NotYet[Job] = None
+    needs: NotYet[list[str]] = None
+
+
+def app_spec(name: str, raw: App, place: Place) -> AppSpec:
+    """The app as it is wanted on this host; every mistake is noted at its place."""
+    place = place.seeing(version=_version(raw, place))
+    if raw.run is None and place.intact("place", "job"):
+        place.missing(
+            "run", "there is nothing to run; apps of files only (place) and jobs are not yet supported"
+        )
+    artifact = artifact_spec(raw.artifact, place / "artifact") if raw.artifact else None
+    files = managed_files(raw.files or [], place / "files")
+    dirs = directories(raw.dirs, place / "dirs")
+    check_overlaps(files, dirs, place)
+    listen = ports(raw.listen, place / "listen")
+    listens = raw.listen is not None or not place.intact("listen")
+    socket = socket_mode(raw.socket, listens, place / "socket")
+    meant = place.intact("listen", "socket")
+    return AppSpec(
+        name=name,
+        version=raw.version or "",
+        artifact=artifact,
+        files=files,
+        dirs=dirs,
+        env=environment(raw.env, place / "env"),
+        tasks=task_specs(raw.tasks or {}, place / "tasks"),
+        migrate=() if raw.migrate is None else migration_specs(raw.migrate, place / "migrate"),
+        run=run_spec(raw.run, place / "run") if raw.run else None,
+        listen=listen,
+        socket=socket,
+        swap=swap_of(raw.swap, socket, place / "swap", sound=meant),
+        health=health_spec(raw.health, listen, place / "health", listens=listens),
+        drain=drain_spec(raw.drain),
+        maintenance=maintenance_spec(raw.maintenance, place / "maintenance"),
+        hooks=hooks_spec(raw.hooks, place / "hooks"),
+        keep=raw.keep or AppSpec(name="", version="").keep,
+    )
+
+
+def _version(raw: App, place: Place) -> str:
+    if raw.version is None:
+        place.missing("version")
+        return "0"
+    if not _VERSION.fullmatch(raw.version):
+        text = f"a version is up to {VERSION_MAX} letters, digits and signs without spaces"
+        (place / "version").problem(text)
+    return raw.version

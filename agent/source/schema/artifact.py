@@ -1,0 +1,140 @@
+"""`artifact`: where the bytes are, what they must hash to, how they are unpacked."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from agent.domain.spec import ArtifactSpec, Checksum
+from agent.source.problems import nearest, shown
+from agent.source.schema.place import Place
+from agent.source.schema.scalars import NotYet, Raw
+
+URL_MAX = 4096
+SCHEMES = ("http", "https", "file")
+LATER = ("s3", "gs", "az", "oci", "sftp", "git")
+HEX = {"sha256": 64, "sha512": 128}
+WEAK = ("md5", "sha1")
+_ENDINGS_LATER = (".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
+
+
+class Signature(Raw, frozen=True, kw_only=True):
+    """Who must have signed the bytes."""
+
+    minisign: str | None = None
+    cosign: str | None = None
+    ssh: str | None = None
+    url: str | None = None
+
+
+class Artifact(Raw, frozen=True, kw_only=True):
+    """Bytes to fetch."""
+
+    url: str | None = None
+    checksum: str | dict[str, str] | None = None
+    signature: NotYet[Signature] = None
+    strip: Annotated[int, msgspec.Meta(ge=0, le=32)] | None = None
+    archive: Literal["auto", "tar", "tar.gz", "none"] | None = None
+
+
+def artifact_spec(raw: Artifact, place: Place) -> ArtifactSpec:
+    """What is to be fetched on this host."""
+    archive = raw.archive or "auto"
+    url = ""
+    if raw.url is None:
+        place.missing("url")
+    else:
+        url = artifact_url(raw.url, place / "url", archive)
+    expected = Checksum(algorithm="sha256")
+    if raw.checksum is None and place.work.flat:
+        pass  # the flat form may leave it out; whoever reads the state is warned
+    elif raw.checksum is None:
+        place.missing("checksum", "say sha256:… of the file, or sha256:URL of a file that lists it")
+    else:
+        expected = _checksum(raw.checksum, place / "checksum")
+    return ArtifactSpec(url=url, checksum=expected, strip=raw.strip or 0, archive=archive)
+
+
+def artifact_url(text: str, place: Place, archive: str) -> str:
+    """The rendered URL of an artifact; mistakes are noted."""
+    url = _checked(place.render(text), place)
+    path = urlsplit(url).path.lower() if url else ""
+    for ending in _ENDINGS_LATER:
+        if archive == "auto" and path.endswith(ending):
+            hint = "use .tar.gz, or archive: none to take the file as it is"
+            place.problem(f"{ending[1:]} archives are not yet supported; {hint}")
+    return url
+
+
+def _checked(url: str, place: Place) -> str:
+    """A URL of a scheme we have; "" after a mistake was noted. Never shown: it may hold a secret."""
+    if not place.sound:
+        return ""
+    scheme, separator, _ = url.partition("://")
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        place.problem("not a URL")
+        return ""
+    if not separator or not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*", scheme):
+        place.problem("not a URL; write https://… or file:///…")
+    elif scheme.lower() in LATER:
+        place.problem(f"{scheme.lower()}:// is not yet supported; {', '.join(SCHEMES)} are")
+    elif scheme.lower() not in SCHEMES:
+        place.problem(f"unknown scheme {shown(scheme)}{nearest(scheme, SCHEMES)}")
+    elif len(url) > URL_MAX:
+        place.problem(f"longer than {URL_MAX} characters")
+    elif any(c.isspace() or not c.isprintable() for c in url):
+        place.problem("a URL holds no spaces or control characters")
+    elif scheme.lower() == "file" and (host or not parts.path.startswith("/")):
+        place.problem("a file URL names an absolute path: file:///srv/app.tar.gz")
+    elif scheme.lower() != "file" and not host:
+        place.problem("the URL names no host")
+    else:
+        return url
+    return ""
+
+
+def _checksum(raw: str | dict[str, str], place: Place) -> Checksum:
+    if isinstance(raw, str):
+        return checksum(raw, place)
+    view = place.view
+    platform = f"{view.os}-{view.arch}"
+    for name in raw:
+        if not re.fullmatch(r"[a-z0-9]+-[a-z0-9_]+", name):
+            (place / name).problem("a platform is written like linux-amd64 or linux-arm64", key=True)
+    if platform not in raw:
+        there = f"there is {', '.join(map(shown, list(raw)[:8]))}" if raw else "there is none"
+        place.problem(f"no checksum for {platform}, which this host is; {there}", key=True)
+    found = {name: checksum(text, place / name) for name, text in raw.items()}
+    return found.get(platform, Checksum(algorithm="sha256"))
+
+
+def checksum(text: str, place: Place) -> Checksum:
+    """`sha256:HEX`, `sha512:HEX` or `sha256:URL`; mistakes are noted."""
+    nothing = Checksum(algorithm="sha256")
+    algorithm, colon, rest = place.render(text).partition(":")
+    if not place.sound:
+        return nothing
+    if algorithm in WEAK:
+        place.problem(f"{algorithm} is too weak; use sha256 or sha512")
+        return nothing
+    if not colon or algorithm not in HEX:
+        kind = next((a for a, n in HEX.items() if re.fullmatch(rf"[0-9a-fA-F]{{{n}}}", algorithm)), "")
+        hint = (
+            f"write {kind}:{algorithm[:6]}…"
+            if kind
+            else f"write sha256:… or sha512:…{nearest(algorithm, HEX)}"
+        )
+        place.problem(f"the kind of checksum is missing; {hint}")
+        return nothing
+    if "://" in rest:
+        return Checksum(algorithm=algorithm, url=_checked(rest, place))
+    if not re.fullmatch(rf"[0-9a-fA-F]{{{HEX[algorithm]}}}", rest):
+        place.problem(f"{algorithm} has {HEX[algorithm]} hexadecimal digits, or is a URL; this is neither")
+        return nothing
+    return Checksum(algorithm=algorithm, hex=rest.lower())

@@ -1,0 +1,113 @@
+"""`files`, `dirs` and `env`: what an app finds beside its release."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from agent.domain.spec import ManagedFile, OnChange
+from agent.source.problems import dotted
+from agent.source.schema.place import Place
+from agent.source.schema.scalars import Command, Mode, Raw
+
+FILES_MAX = 200
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_AGENTS_OWN = frozenset({"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"})
+
+
+class File(Raw, frozen=True, kw_only=True):
+    """One file that the agent renders and the child reads."""
+
+    template: str | None = None
+    content: str | None = None
+    target: str | None = None
+    check: Command | None = None
+    on_change: OnChange | None = None
+    mode: Mode | None = None
+
+
+class Dirs(Raw, frozen=True, kw_only=True):
+    """Directories that outlive releases: name in the instance directory by kind."""
+
+    state: str | None = None
+    cache: str | None = None
+    logs: str | None = None
+
+
+def managed_files(raw: list[File], place: Place) -> tuple[ManagedFile, ...]:
+    """The rendered files, in order."""
+    if len(raw) > FILES_MAX:
+        place.problem(f"more than {FILES_MAX} files")
+        return ()
+    return tuple(_file(file, place / index) for index, file in enumerate(raw))
+
+
+def _file(raw: File, place: Place) -> ManagedFile:
+    target = ""
+    if raw.target is None:
+        place.missing("target")
+    else:
+        at = place / "target"
+        target = at.relative(at.render(raw.target))
+    content = ""
+    if raw.template is not None and raw.content is not None:
+        (place / "content").problem("give template or content, not both", key=True)
+    elif raw.content is not None:
+        content = (place / "content").render_file(raw.content)
+    elif raw.template is not None:
+        content = (place / "template").template(raw.template)
+    else:
+        place.missing("template", "or write the text itself under content")
+    return ManagedFile(
+        target=target,
+        content=content.encode(),
+        mode=0o640 if raw.mode is None else int(raw.mode),
+        on_change=raw.on_change or OnChange.RESTART,
+        check=(place / "check").seeing(target=target).command(raw.check),
+    )
+
+
+def directories(raw: Dirs | None, place: Place) -> dict[str, str]:
+    """Kind to name in the instance directory."""
+    found = {}
+    for kind in ("state", "cache", "logs"):
+        name = getattr(raw, kind, None)
+        if name is not None:
+            at = place / kind
+            found[kind] = at.relative(name)
+    return found
+
+
+def check_overlaps(files: tuple[ManagedFile, ...], dirs: Mapping[str, str], place: Place) -> None:
+    """Two names of one place, or one inside the other, cannot both be there."""
+    taken: dict[str, str] = {}
+    named: Iterable[tuple[str, Place]] = [
+        *((name, place / "dirs" / kind) for kind, name in dirs.items()),
+        *((file.target, place / "files" / index / "target") for index, file in enumerate(files)),
+    ]
+    for name, at in named:
+        if not name:
+            continue
+        words = name.split("/")
+        above = next((a for n in range(1, len(words)) if (a := "/".join(words[:n])) in taken), "")
+        below = next((other for other in taken if other.startswith(f"{name}/")), "")
+        if name in taken:
+            at.problem(f"{name} is {taken[name]} already")
+        elif above or below:
+            at.problem(f"{name} and {above or below} ({taken[above or below]}) cannot both be there")
+        else:
+            taken[name] = dotted(at.path[2:4])
+
+
+def environment(raw: Mapping[str, str] | None, place: Place) -> dict[str, str]:
+    """The rendered variables."""
+    found = {}
+    for name, text in (raw or {}).items():
+        at = place / name
+        if not _VARIABLE.fullmatch(name):
+            at.problem("a variable's name holds letters, digits and _ and begins with no digit", key=True)
+        elif name in _AGENTS_OWN:
+            at.problem("is set by the agent", key=True)
+        else:
+            found[name] = at.render(text)
+    return found

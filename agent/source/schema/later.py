@@ -1,0 +1,31 @@
+"""Sections whose features have not landed: their shape is decided, using them is refused."""
+
+from __future__ import annotations
+
+from agent.source.schema.scalars import Command, Duration, Raw
+
+
+class Freeze(Raw, frozen=True, kw_only=True):
+    """A time in which nothing is deployed."""
+
+    cron: str | None = None
+    duration: Duration | None = None
+    time_zone: str | None = None
+    reason: str | None = None
+
+
+class Secret(Raw, frozen=True, kw_only=True):
+    """Where a secret comes from: one of the three."""
+
+    file: str | None = None
+    env: str | None = None
+    age: str | None = None
+
+
+class Job(Raw, frozen=True, kw_only=True):
+    """A program that runs to its end, on a schedule."""
+
+    command: Command | None = None
+    schedule: str | None = None
+    time_zone: str | None = None
+    timeout: Duration | None = None

@@ -1,0 +1,120 @@
+"""`run`: the long-running program, how it is stopped, started again and told to read its files."""
+
+from __future__ import annotations
+
+import re
+import signal
+from typing import Annotated, Literal
+
+import msgspec
+
+from agent.domain.spec import ReloadSpec, RestartSpec, RunSpec, StopSpec
+from agent.source.problems import nearest, shown
+from agent.source.schema.place import Place
+from agent.source.schema.scalars import Command, Count, Duration, NotYet, Raw, Size, seconds
+
+_SIGNALS = frozenset(s.name.removeprefix("SIG") for s in signal.Signals) - {"KILL", "STOP", "CHLD", "CLD"}
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?|[0-9]{1,9}")
+
+
+class Stop(Raw, frozen=True, kw_only=True):
+    """How the child is asked to stop."""
+
+    signal: str | None = None
+    grace: Duration | None = None
+
+
+class Restart(Raw, frozen=True, kw_only=True):
+    """Bounds of restarting a child that ended by itself."""
+
+    backoff: Duration | None = None
+    backoff_max: Duration | None = None
+    budget: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
+    window: Duration | None = None
+    cooldown: Duration | None = None
+
+
+class Reload(Raw, frozen=True, kw_only=True):
+    """How the child is told to read its files again."""
+
+    signal: str | None = None
+    command: Command | None = None
+
+
+class Limits(Raw, frozen=True, kw_only=True):
+    """What the child may use."""
+
+    memory: Size | None = None
+    cpus: float | None = None
+    pids: Count | None = None
+
+
+class Run(Raw, frozen=True, kw_only=True):
+    """The long-running program."""
+
+    command: Command | None = None
+    user: str | None = None
+    driver: Literal["exec", "oci"] | None = None
+    instances: Count | None = None
+    stop: Stop | None = None
+    restart: Restart | None = None
+    reload: Reload | None = None
+    limits: NotYet[Limits] = None
+    isolation: NotYet[str] = None
+
+
+def run_spec(raw: Run, place: Place) -> RunSpec:
+    """The program to keep running."""
+    if raw.command is None:
+        place.missing("command")
+    if raw.driver == "oci":
+        (place / "driver").problem("oci is not yet supported; exec is")
+    if (raw.instances or 1) > 1:
+        (place / "instances").problem("more than one instance is not yet supported")
+    if raw.user is not None and not _USER.fullmatch(raw.user):
+        (place / "user").problem(f"{shown(raw.user)!r} is not the name or number of a user")
+    return RunSpec(
+        command=(place / "command").command(raw.command),
+        user=raw.user or "",
+        stop=_stop(raw.stop or Stop(), place / "stop"),
+        restart=_restart(raw.restart or Restart(), place / "restart"),
+        reload=_reload(raw.reload or Reload(), place / "reload"),
+    )
+
+
+def _stop(raw: Stop, place: Place) -> StopSpec:
+    spec = StopSpec()
+    name = _signal(raw.signal, place / "signal") or spec.signal
+    return StopSpec(signal=name, grace=seconds(raw.grace, spec.grace))
+
+
+def _restart(raw: Restart, place: Place) -> RestartSpec:
+    default = RestartSpec()
+    spec = RestartSpec(
+        backoff=seconds(raw.backoff, default.backoff),
+        backoff_max=seconds(raw.backoff_max, default.backoff_max),
+        budget=default.budget if raw.budget is None else raw.budget,
+        window=seconds(raw.window, default.window),
+        cooldown=seconds(raw.cooldown, default.cooldown),
+    )
+    if spec.backoff > spec.backoff_max:
+        (place / ("backoff_max" if raw.backoff_max is not None else "backoff")).problem(
+            f"backoff ({spec.backoff:g} s) is longer than backoff_max ({spec.backoff_max:g} s)"
+        )
+    return spec
+
+
+def _reload(raw: Reload, place: Place) -> ReloadSpec:
+    if raw.signal is not None and raw.command is not None:
+        (place / "command").problem("give signal or command, not both", key=True)
+    name = _signal(raw.signal, place / "signal") or ReloadSpec().signal
+    return ReloadSpec(signal=name, command=(place / "command").command(raw.command))
+
+
+def _signal(text: str | None, place: Place) -> str:
+    if text is None:
+        return ""
+    name = text.upper().removeprefix("SIG")
+    if name not in _SIGNALS:
+        place.problem(f"{shown(text)} is not a signal that can be sent{nearest(name, _SIGNALS)}")
+    return name

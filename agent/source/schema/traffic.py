@@ -1,0 +1,148 @@
+"""`listen`, `socket`, `swap`, `canary`, `drain` and `maintenance`: how clients reach an app."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Literal
+
+import msgspec
+
+from agent.domain.spec import DrainSpec, MaintenanceSpec, PortSpec, SocketMode, Swap
+from agent.kit.templating.meter import TemplateFault
+from agent.source.problems import shown
+from agent.source.schema.place import Place
+from agent.source.schema.scalars import Duration, Port, Raw, seconds
+from agent.source.tree import TreeFault
+
+ONLY_PORT = "main"  # the name of the port in `listen: 8080`
+PORTS_MAX = 32
+_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
+_ANYWHERE = ("0.0.0.0", "::")
+
+
+class Listen(Raw, frozen=True, kw_only=True):
+    """One public port, spelled out."""
+
+    port: Port | None = None
+    address: str | None = None
+    protocol: Literal["tcp", "udp"] | None = None
+
+
+class Canary(Raw, frozen=True, kw_only=True):
+    """A share of new connections for the new version, for a while."""
+
+    percent: Annotated[int, msgspec.Meta(ge=1, le=99)] | None = None
+    duration: Duration | None = msgspec.field(name="for", default=None)
+
+
+class Drain(Raw, frozen=True, kw_only=True):
+    """How long the old child's waiting connections are given."""
+
+    deadline: Duration | None = None
+    connections: bool | None = None
+
+
+class Maintenance(Raw, frozen=True, kw_only=True):
+    """What clients get while no child serves."""
+
+    page: str | None = None
+    hold: Duration | None = None
+    retry_after: Duration | None = None
+
+
+def ports(raw: int | dict[str, int | Listen] | None, place: Place) -> tuple[PortSpec, ...]:
+    """The public ports; the first is the one that is probed when nothing else is said."""
+    if raw is None:
+        return ()
+    if isinstance(raw, int):
+        return (PortSpec(name=ONLY_PORT, port=raw),)
+    if not raw and place.sound:
+        place.problem("names no port")
+    if len(raw) > PORTS_MAX:
+        place.problem(f"more than {PORTS_MAX} ports")
+        return ()
+    found: list[PortSpec] = []
+    for name, value in raw.items():
+        at = place / name
+        if not _NAME.fullmatch(name):
+            at.problem("a port's name holds small letters, digits, - and _, at most 32", key=True)
+        port = _port(name, value, at)
+        for other in found if port else ():
+            if port and same_port(port, other):
+                at.problem(f"port {port.port} is {other.name} already")
+        found += [port] if port else []
+    return tuple(found)
+
+
+def _port(name: str, raw: int | Listen, place: Place) -> PortSpec | None:
+    if isinstance(raw, int):
+        return PortSpec(name=name, port=raw)
+    if raw.protocol == "udp":
+        (place / "protocol").problem("udp is not yet supported; tcp is")
+    address = _ANYWHERE[0] if raw.address is None else _address(raw.address, place / "address")
+    if raw.port is None:
+        place.missing("port")
+        return None
+    return PortSpec(name=name, port=raw.port, address=address)
+
+
+def _address(text: str, place: Place) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        place.problem(f"{shown(text)!r} is not an IP address")
+        return _ANYWHERE[0]
+
+
+def same_port(one: PortSpec, other: PortSpec) -> bool:
+    """Whether the two cannot both be bound: one number, and one address or one that stands for all."""
+    if one.port != other.port:
+        return False
+    return one.address == other.address or one.address in _ANYWHERE or other.address in _ANYWHERE
+
+
+def socket_mode(raw: str | None, listens: bool, place: Place) -> SocketMode:
+    """How the app gets its socket; `place` is that of `socket`."""
+    if raw in ("adopt", "relay"):
+        place.problem(f"{raw} is not yet supported; fd is")
+    elif raw == "fd" and not listens:
+        place.problem("fd needs a port in listen")
+    return SocketMode.FD if raw == "fd" else SocketMode.OWN
+
+
+def swap_of(raw: Swap | None, socket: SocketMode, place: Place, *, sound: bool) -> Swap:
+    """How releases change over; `sound` says that `socket` and `listen` are as meant."""
+    if raw is None:
+        return Swap.OVERLAP if socket is SocketMode.FD else Swap.RESTART
+    if raw is Swap.OVERLAP and socket is not SocketMode.FD and sound:
+        place.problem("overlap needs socket: fd and a port in listen (adopt is not yet supported)")
+    return raw
+
+
+def drain_spec(raw: Drain | None) -> DrainSpec:
+    """Times of the end of an old child."""
+    spec, raw = DrainSpec(), raw or Drain()
+    return DrainSpec(
+        deadline=seconds(raw.deadline, spec.deadline),
+        connections=spec.connections if raw.connections is None else raw.connections,
+    )
+
+
+def maintenance_spec(raw: Maintenance | None, place: Place) -> MaintenanceSpec:
+    """What clients get while no child serves; the page is tried out but rendered later."""
+    spec, raw = MaintenanceSpec(), raw or Maintenance()
+    page = ""
+    if raw.page is not None:
+        at = place / "page"
+        try:
+            page = place.work.renderer.page(raw.page)
+        except TreeFault as fault:
+            at.problem(str(fault))
+        except TemplateFault as fault:
+            at.fault_in(raw.page, fault)
+    return MaintenanceSpec(
+        page=page,
+        hold=seconds(raw.hold, spec.hold),
+        retry_after=seconds(raw.retry_after, spec.retry_after),
+    )

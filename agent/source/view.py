@@ -1,0 +1,56 @@
+"""The host for which a desired state is read."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+# Names of `uname -m` in the words of release files.
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv8l": "arm64",
+    "armv7l": "arm",
+    "armv6l": "arm",
+    "i686": "386",
+    "i386": "386",
+}
+
+
+def _architecture() -> str:
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """What `only` and templates may ask about the host.
+
+    `arch` is in the words of release files (amd64, arm64), `machine` in those of uname (x86_64).
+    """
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    os: str = "linux"
+    arch: str = field(default_factory=_architecture)
+    machine: str = field(default_factory=platform.machine)
+
+    def values(self) -> dict[str, Any]:
+        """What templates see of the host."""
+        return {
+            "os": self.os,
+            "arch": self.arch,
+            "machine": self.machine,
+            "host": {"name": self.name, "labels": dict(self.labels)},
+        }
+
+    def selected(self, only: Mapping[str, str | list[str]] | None) -> bool:
+        """Whether each label named in `only` has one of its values here; None selects every host."""
+        for label, values in (only or {}).items():
+            wanted = [values] if isinstance(values, str) else values
+            if self.labels.get(label) not in wanted:
+                return False
+        return True
