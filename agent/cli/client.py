@@ -102,6 +102,8 @@ class Agent:
             response = connection.getresponse()
             content = response.read(BODY_MAX)
             return response.status, self._read(response.status, content)
+        except http.client.RemoteDisconnected as error:
+            raise Unreachable(f"the agent at {self.path} hung up; it may be starting again") from error
         except OSError as error:
             raise Unreachable(self._unreachable(error)) from error
         except http.client.HTTPException as error:

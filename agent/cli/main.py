@@ -76,10 +76,15 @@ def emptybox(context: click.Context) -> None:
 def main(argv: Sequence[str]) -> int:
     """Carry out one command line (without the program's name); returns the exit code."""
     try:
-        code = emptybox.main(
-            args=list(argv), prog_name="emptybox", complete_var=VARIABLE, standalone_mode=False
-        )
+        if VARIABLE in os.environ:  # a shell asks for completions
+            emptybox.main(list(argv), "emptybox", VARIABLE)
+        with emptybox.make_context("emptybox", list(argv)) as context:
+            code = emptybox.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else OK
     except click.ClickException as error:
         error.show()
         return error.exit_code

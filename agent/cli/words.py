@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -126,5 +126,9 @@ def failure_lines(failure: Json, log_lines: int = 10) -> list[str]:
         lines.append(f"where   {where}")
     if failure.get("remedy"):
         lines.append(f"remedy  {clean(failure['remedy'])}")
-    lines += [dim(f"| {clean(line)}") for line in list(failure.get("log") or [])[-log_lines:]]
+    lines += [dim(f"| {clean(line)}") for line in _last(failure.get("log") or [], log_lines)]
     return lines
+
+
+def _last(lines: Sequence[str], count: int) -> Sequence[str]:
+    return lines[max(0, len(lines) - count) :]
