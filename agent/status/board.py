@@ -1,10 +1,8 @@
 """The board: hears every fact and keeps the picture that /status, the dashboard and metrics show.
 
-Facts change records, nothing else does. Some conditions follow from facts alone and are kept here
-(SourceReachable and Paused of the agent; Progressing and Available of an app); a condition of the same
-type that was published takes their place. A release that was rolled back is never shown as a success:
-`RunFinished` may be told again for a run with a worse result, and an `AppFailed` that names the last
-run takes its success away.
+Facts change records, nothing else does. Two conditions follow from facts alone and are kept here: Paused
+of the agent, Available of an app. `RunFinished` can be told again for the same run: once for a release
+on probation, once with the final word; the last word stands.
 """
 
 from __future__ import annotations
@@ -17,10 +15,10 @@ from typing import Any
 
 from agent.domain import events as facts
 from agent.domain.errors import FailureInfo
-from agent.domain.model import Condition, ConditionStatus, RunResult, StepResult
+from agent.domain.model import Condition, ConditionStatus, StepResult
 from agent.kit.clock import rfc3339
 from agent.kit.mask import secrets
-from agent.status.conditions import AVAILABLE, PAUSED, PROGRESSING
+from agent.status.conditions import AVAILABLE, PAUSED
 from agent.status.feed import Feed
 from agent.status.picture import (
     AppPicture,
@@ -33,6 +31,9 @@ from agent.status.picture import (
     keep_condition,
 )
 from agent.status.syncs import SyncPictures
+
+
+CHILDREN_MAX = 8  # of one app, in the picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,6 @@ class Board:
         self.paused: facts.PauseChanged | None = None
         self.feed = Feed(f"{int(info.started * 1000):x}")
         self._conditions: dict[str, Condition] = {}
-        self._published: dict[str, set[str]] = {}
         self._clock = clock
         self._handlers = self._table()
         self.unsubscribe = bus.subscribe(self.hear)
@@ -135,7 +135,6 @@ class Board:
 
     def _removed(self, event: facts.AppRemoved) -> None:
         self.apps.pop(event.app, None)
-        self._published.pop(event.app, None)
 
     def _wanted(self, event: facts.AppWanted) -> None:
         app = self._app(event.app)
@@ -168,7 +167,6 @@ class Board:
             step.state, step.seconds, step.failure = event.result, event.seconds, event.failure
 
     def _run_finished(self, event: facts.RunFinished) -> None:
-        self.syncs.run_finished(event)
         app = self._app(event.app)
         run = app.run
         if run is None or run.id != event.run:
@@ -185,9 +183,6 @@ class Board:
     def _failed(self, event: facts.AppFailed) -> None:
         app = self._app(event.app)
         self._keep_failure(app, event.failure, event.at, event.run)
-        last = app.last_run
-        if last is not None and last.id == event.run and last.result is RunResult.SUCCEEDED:
-            last.result, last.failure = RunResult.FAILED, event.failure
 
     def _keep_failure(self, app: AppPicture, failure: FailureInfo, at: float, run: str) -> None:
         before = app.last_failure
@@ -212,18 +207,22 @@ class Board:
     def _gate(self, event: facts.GateChanged) -> None:
         self._app(event.app).gate = event.state
 
+    def _child(self, app: str) -> ChildPicture:
+        picture = self._app(app)
+        picture.child = picture.child or ChildPicture()
+        return picture.child
+
     def _child_started(self, event: facts.ChildStarted) -> None:
-        app = self._app(event.app)
-        app.child = app.child or ChildPicture()
-        app.child.id, app.child.pid, app.child.since = event.child, event.pid, event.at
+        running = self._child(event.app).running
+        running[event.child] = (event.pid, event.at)
+        while len(running) > CHILDREN_MAX:
+            del running[next(iter(running))]
 
     def _child_exited(self, event: facts.ChildExited) -> None:
-        app = self._app(event.app)
-        app.child = app.child or ChildPicture(event.child)
-        if app.child.id == event.child:
-            app.child.pid = None
-        if app.child.pid is None or not event.expected:
-            app.child.last_exit = {
+        child = self._child(event.app)
+        child.running.pop(event.child, None)
+        if not event.expected or not child.running:
+            child.last_exit = {
                 "at": rfc3339(event.at),
                 "code": event.code,
                 "signal": event.signal,
@@ -231,30 +230,21 @@ class Board:
             }
 
     def _child_restarting(self, event: facts.ChildRestarting) -> None:
-        app = self._app(event.app)
-        app.child = app.child or ChildPicture()
-        app.child.restarts += 1
+        self._child(event.app).restarts += 1
 
     def _condition(self, event: facts.ConditionChanged) -> None:
         if event.app:
             conditions = self._app(event.app).conditions
         else:
             conditions = self._conditions
-        self._published.setdefault(event.app, set()).add(event.condition.type)
         keep_condition(conditions, event.condition, event.at)
 
     def _derive(self, app: AppPicture, at: float) -> None:
-        published = self._published.get(app.name, set())
-        run = app.run
-        active = ConditionStatus.TRUE if run is not None else ConditionStatus.FALSE
-        reason, message = ("RunActive", run.reason) if run is not None else ("Idle", "")
-        if PROGRESSING not in published:
-            keep_condition(app.conditions, Condition(PROGRESSING, active, reason, message), at)
-        if AVAILABLE not in published:
-            serving = ConditionStatus.TRUE if app.serving else ConditionStatus.FALSE
-            reason = "Serving" if app.serving else "NotServing"
-            message = "" if app.serving else self._not_serving(app)
-            keep_condition(app.conditions, Condition(AVAILABLE, serving, reason, message), at)
+        if app.serving:
+            condition = Condition(AVAILABLE, ConditionStatus.TRUE, "Serving")
+        else:
+            condition = Condition(AVAILABLE, ConditionStatus.FALSE, "NotServing", self._not_serving(app))
+        keep_condition(app.conditions, condition, at)
 
     @staticmethod
     def _not_serving(app: AppPicture) -> str:
@@ -277,7 +267,6 @@ class Board:
         """The whole picture as JSON, with secrets masked."""
         now = self._clock()
         paused = self.paused
-        conditions = {**self.syncs.conditions, **self._conditions}
         picture = {
             "agent": self.info.as_json(now),
             "source": {
@@ -289,7 +278,7 @@ class Board:
             "paused": None
             if paused is None
             else {"message": paused.message, "by": paused.by, "since": rfc3339(paused.at)},
-            "conditions": conditions_json(conditions),
+            "conditions": conditions_json(self._conditions),
             "apps": {name: app.as_json(now) for name, app in self.apps.items()},
         }
         masked: Json = secrets.data(picture)

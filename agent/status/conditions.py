@@ -47,7 +47,7 @@ DIVERGED = "Diverged"
 QUARANTINED = "Quarantined"
 ENVIRONMENT_FAILING = "EnvironmentFailing"
 SOCKET_MODE = "SocketMode"
-RESTARTING = "Restarting"
+CRASH_LOOPING = "CrashLooping"
 WAITING = "Waiting"
 
 _TYPES = (
@@ -72,7 +72,7 @@ _TYPES = (
         ENVIRONMENT_FAILING, "app", Polarity.ABNORMAL, "The last good version fails in the same way now."
     ),
     ConditionType(SOCKET_MODE, "app", Polarity.NEUTRAL, "How the app gets its listening socket."),
-    ConditionType(RESTARTING, "app", Polarity.ABNORMAL, "The child ended by itself and is started again."),
+    ConditionType(CRASH_LOOPING, "app", Polarity.ABNORMAL, "The child ends by itself again and again."),
     ConditionType(WAITING, "app", Polarity.NEUTRAL, "Something outside must change before the next attempt."),
 )
 TYPES: Mapping[str, ConditionType] = MappingProxyType({t.name: t for t in _TYPES})

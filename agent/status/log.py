@@ -30,7 +30,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 @contextmanager
 def bind(**ids: str) -> Iterator[None]:
-    """Lines logged inside, by this task and those it starts, carry these ids (sync, run, app); "" adds none."""
+    """Lines logged inside, by this task and those it starts, carry these ids: sync, run, app."""
     token = _bound.set({**_bound.get(), **{name: value for name, value in ids.items() if value}})
     try:
         yield

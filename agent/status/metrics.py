@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from agent.domain import events as facts
 from agent.domain.errors import FailureInfo
-from agent.domain.model import AppState, StepResult
+from agent.domain.model import AppState, RunResult, StepResult, SyncResult
 from agent.status.board import Board
 from agent.status.conditions import ENVIRONMENT_FAILING, QUARANTINED, known_reason
 
@@ -137,10 +137,14 @@ class Metrics:
         self._triggers.labels(str(event.kind), verdict).inc()
 
     def _run_finished(self, event: facts.RunFinished) -> None:
+        if event.result is RunResult.PROBATION:
+            return  # it is told again with the final word
         self._count(self._runs, event.app, str(event.result))
         self._failure(event.app, event.run, event.failure)
 
     def _sync_finished(self, event: facts.SyncFinished) -> None:
+        if event.result is SyncResult.PROBATION:
+            return
         self._syncs.labels(str(event.result)).inc()
         self._failure("", "", event.failure)
 

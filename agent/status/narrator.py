@@ -69,7 +69,7 @@ def _sync_finished(event: facts.SyncFinished) -> Line:
     text = f"sync {event.result}{at} {took}".rstrip() + _because(event.failure)
     if event.result is SyncResult.UNCHANGED:
         return DEBUG, text
-    well = event.result in (SyncResult.SUCCEEDED, SyncResult.SUPERSEDED)
+    well = event.result in (SyncResult.SUCCEEDED, SyncResult.SUPERSEDED, SyncResult.PROBATION)
     return INFO if well else _level(event.failure), text
 
 
@@ -87,6 +87,8 @@ def _step_finished(event: facts.StepFinished) -> Line:
 
 
 def _run_finished(event: facts.RunFinished) -> Line:
+    if event.result is RunResult.PROBATION:
+        return INFO, f"{event.app}: run switched after {span(event.seconds)}; the release is on probation"
     text = f"{event.app}: run {event.result} after {span(event.seconds)}{_because(event.failure)}"
     if event.result in (RunResult.FAILED, RunResult.ROLLED_BACK):
         return _level(event.failure), text

@@ -114,19 +114,22 @@ class FailurePicture:
 
 @dataclass(slots=True)
 class ChildPicture:
-    """The newest child of an app; `pid` is None when it has ended."""
+    """The children of an app: two during an overlap and a probation, one most of the time.
 
-    id: str = ""
-    pid: int | None = None
-    since: float = 0.0
-    restarts: int = 0  # of what serves now
+    `running` holds pid and start by the child's id, the newest last. `restarts` are those of what
+    serves now. `last_exit` is the newest end that nobody asked for, or that left no child.
+    """
+
+    running: dict[str, tuple[int, float]] = field(default_factory=dict)
+    restarts: int = 0
     last_exit: Json | None = None
 
     def as_json(self) -> Json:
-        """The form in /status."""
+        """The form in /status: the newest child that runs."""
+        pid, since = next(reversed(self.running.values()), (None, 0.0))
         return {
-            "pid": self.pid,
-            "since": rfc3339(self.since) or None,
+            "pid": pid,
+            "since": rfc3339(since) or None,
             "restarts": self.restarts,
             "last_exit": self.last_exit,
         }
@@ -160,7 +163,7 @@ class AppPicture:
         if self.gate is not None:
             return self.gate == "open"
         if self.state == AppState.UPDATING:
-            return self.current is not None and (self.child is None or self.child.pid is not None)
+            return self.current is not None and (self.child is None or bool(self.child.running))
         return True
 
     @property

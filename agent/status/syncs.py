@@ -1,33 +1,29 @@
 """What the board knows of syncs, triggers and the state repository.
 
-A sync that was called a success is not left so when one of its runs ends badly, be it before the
-sync's end is told or long after it (a release that fails its probation): the result is amended, and
-the time of the last success goes back to the one before.
+The end of a sync can be told again: a release on probation is no success yet, and one that was called a
+success and goes bad takes the sync's success back, along with the time of the last one.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.domain.events import (
     PollScheduled,
     PushMissed,
-    RunFinished,
     SyncFinished,
     SyncResolved,
     SyncStarted,
     TriggerHeard,
 )
-from agent.domain.model import Condition, ConditionStatus, RunResult, SyncResult
+from agent.domain.model import SyncResult
 from agent.kit.clock import rfc3339
-from agent.status.conditions import SOURCE_REACHABLE, Area, area_of
-from agent.status.picture import Json, failure_json, keep_condition
+from agent.status.picture import Json, failure_json
 
-REMEMBERED = 64  # syncs whose result can still be amended
+REMEMBERED = 64  # syncs whose result can still be told anew
 
-_BAD = {RunResult.FAILED: SyncResult.FAILED, RunResult.ROLLED_BACK: SyncResult.ROLLED_BACK}
 _GOOD = (SyncResult.SUCCEEDED, SyncResult.UNCHANGED)
 
 
@@ -41,9 +37,7 @@ class SyncPictures:
     next_poll: PollScheduled | None = None
     missed_pushes: int = 0
     last_trigger: TriggerHeard | None = None
-    conditions: dict[str, Condition] = field(default_factory=dict)
     _successes: OrderedDict[str, float] = field(default_factory=OrderedDict)
-    _bad: OrderedDict[str, SyncResult] = field(default_factory=OrderedDict)
 
     @property
     def last_success(self) -> float:
@@ -67,37 +61,20 @@ class SyncPictures:
         _remember(self.running, event.sync, event)
 
     def resolved(self, event: SyncResolved) -> None:
-        """The commit is known: the repository answered."""
+        """The commit is known."""
         self.commit = event.commit
-        self._reachable(ConditionStatus.TRUE, "Answered", "", event.at)
 
     def finished(self, event: SyncFinished) -> None:
-        """A sync ended."""
+        """A sync ended, or a sync that ended before is judged anew."""
         self.running.pop(event.sync, None)
-        self.commit = event.commit or self.commit
-        if event.sync in self._bad and event.result in _GOOD:
-            event = replace(event, result=self._bad[event.sync])
         if event.result in _GOOD:
-            _remember(self._successes, event.sync, event.at)
-        self.last = event
-        failure = event.failure
-        if failure is not None and area_of(failure.reason) is Area.SOURCE:
-            self._reachable(ConditionStatus.FALSE, failure.reason, failure.message, event.at)
-        elif failure is None and event.result in _GOOD:
-            self._reachable(ConditionStatus.TRUE, "Answered", "", event.at)
-
-    def run_finished(self, event: RunFinished) -> None:
-        """A run ended: badly, then its sync was no success, whatever was said before."""
-        bad = _BAD.get(event.result)
-        if bad is None:
-            return
-        _remember(self._bad, event.sync, bad)
-        self._successes.pop(event.sync, None)
-        if self.last is not None and self.last.sync == event.sync and self.last.result in _GOOD:
-            self.last = replace(self.last, result=bad)
-
-    def _reachable(self, status: ConditionStatus, reason: str, message: str, at: float) -> None:
-        keep_condition(self.conditions, Condition(SOURCE_REACHABLE, status, reason, message), at)
+            if event.sync not in self._successes:
+                _remember(self._successes, event.sync, event.at)
+        else:
+            self._successes.pop(event.sync, None)
+        if self.last is None or event.sync >= self.last.sync:  # ids sort by time
+            self.last = event
+            self.commit = event.commit or self.commit
 
     def as_json(self, now: float) -> Json:
         """The members of `source` in /status that come from facts."""

@@ -1,1 +1,1 @@
-"""The agent's HTTP face: status, events, metrics, maintenance, health and control."""
+"""The HTTP face: what the agent tells and what operators can ask. Knows no Git, process or task graph."""

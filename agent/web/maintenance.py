@@ -1,0 +1,66 @@
+"""`GET /maintenance`: the page for an ingress in front. 503 with it while an app does not serve, else 204.
+
+Everybody may read it: it tells phases, no names, versions or errors.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from agent.domain.model import RunResult
+from agent.domain.spec import MaintenanceSpec
+from agent.status.picture import AppPicture
+from agent.traffic.page import Page, Progress, choose
+from agent.web.context import CONTEXT
+from agent.web.problem import Problem
+
+_PHASES = {
+    "fetch": "Downloading",
+    "verify": "Downloading",
+    "unpack": "Unpacking",
+    "release": "Unpacking",
+    "render": "Preparing",
+    "check": "Checking",
+    "migrate": "Migrating data",
+    "stop": "Restarting",
+    "start": "Starting",
+    "probe": "Starting",
+    "switch": "Almost there",
+    "drain": "Almost there",
+}
+_CSP = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+RETRY_AFTER = 10.0
+
+
+def public_progress(app: AppPicture | None) -> Progress:
+    """How far an app's update is, in words for everyone."""
+    run = app.run if app is not None else None
+    if run is None or run.result is not RunResult.RUNNING:
+        return Progress()
+    ended = sum(step.seconds > 0 or step.state in ("succeeded", "skipped") for step in run.steps.values())
+    percent = 100.0 * ended / len(run.steps) if run.steps else None
+    return Progress(_PHASES.get(run.phase, "Updating"), "", percent, run.started)
+
+
+async def maintenance(request: web.Request) -> web.Response:
+    """The page of the first app (or of ?app=) that does not serve; 204 when all serve."""
+    apps = request.app[CONTEXT].board.apps
+    name = request.query.get("app")
+    if name is not None and name not in apps:
+        raise Problem(404, "UnknownApp", "there is no such app")
+    chosen = list(apps.values()) if name is None else [apps[name]]
+    away = next((app for app in chosen if not app.serving), None)
+    if away is None:
+        return web.Response(status=204)
+    page = Page(MaintenanceSpec(retry_after=RETRY_AFTER), lambda: public_progress(away))
+    form = choose(request.headers.get("Accept", ""))
+    return web.Response(
+        status=503,
+        body=await page.body(form),
+        headers={
+            "Content-Type": f"{form}; charset=utf-8",
+            "Retry-After": str(page.retry_after),
+            "Content-Security-Policy": _CSP,
+            "Vary": "Accept",
+        },
+    )
