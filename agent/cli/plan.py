@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import click
 
 from agent.cli import options, words
 from agent.cli.client import Agent
 from agent.cli.words import Json, clean, dim
+
+_COLOURS = {"install": "cyan", "update": "cyan", "remove": "yellow", "fail": "red", "none": "bright_black"}
 
 
 @click.command(epilog=options.example("emptybox plan", "emptybox plan refs/heads/next"))
@@ -24,28 +26,34 @@ def command(agent: Agent, ref: str, as_json: bool) -> None:
     if as_json:
         words.print_json(plan)
         return
-    click.echo(f"{clean(plan.get('ref') or ref)} {dim(words.commit(plan.get('commit')))}".strip())
+    click.echo(f"{clean(ref or 'followed ref')} at {words.commit(plan.get('commit'))}")
     for warning in plan.get("warnings") or []:
         click.echo(click.style(f"warning: {clean(warning)}", fg="yellow"))
-    for app in _apps(plan):
-        for line in _app(app):
+    for name, app in (plan.get("apps") or {}).items():
+        for line in _app(name, app):
             click.echo(line)
 
 
-def _apps(plan: Json) -> list[Json]:
-    apps = plan.get("apps") or []
-    if isinstance(apps, Mapping):
-        return [{"app": name, **app} for name, app in apps.items()]
-    return list(apps)
-
-
-def _app(app: Json) -> Iterator[str]:
-    steps = app.get("steps") or []
-    name = click.style(clean(app.get("app") or app.get("name") or ""), bold=True)
-    yield f"\n{name}  {clean(app.get('reason') or '')}"
-    for step in steps:
+def _app(name: str, app: Json) -> Iterator[str]:
+    """One app: what would be done and why, the steps, and how its rendered files would change."""
+    action = clean(app.get("action") or "")
+    heading = (
+        click.style(clean(name), bold=True),
+        click.style(action, fg=_COLOURS.get(action)),
+        clean(app.get("version") or ""),
+        clean(app.get("reason") or ""),
+    )
+    yield "\n" + "  ".join(part for part in heading if part)
+    for step in app.get("steps") or []:
         needs = ", ".join(clean(need) for need in step.get("needs") or [])
         after = dim(f"  after {needs}") if needs else ""
         yield f"  {clean(step.get('name', '')).ljust(14)} {clean(step.get('reason') or '')}{after}".rstrip()
-    if not steps:
-        yield dim("  nothing to do")
+    for target, lines in (app.get("files") or {}).items():
+        yield f"  {clean(target)}"
+        yield from (f"    {_coloured(clean(line))}" for line in lines)
+
+
+def _coloured(line: str) -> str:
+    """A line of a unified diff."""
+    colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+    return click.style(line, fg=colour)

@@ -59,7 +59,7 @@ def command(
     state file are looked up in its repository: the nearest directory above it that holds .git.
     """
     if schema:
-        from agent.source.schema.export import json_schema
+        from agent.source.schema.jsonschema import json_schema
 
         words.print_json(json_schema())
         return OK

@@ -171,19 +171,26 @@ async def test_history_tells_each_run_and_why_it_failed(stage: Stage) -> None:
 
 async def test_plan_shows_each_step_with_its_reason(stage: Stage) -> None:
     step = {"name": "start", "kind": "start", "reason": "a new child", "needs": ["fetch"]}
-    stage.planned = {
-        "commit": COMMIT,
-        "ref": "next",
-        "apps": {
-            "web": {"reason": "2.0.0 replaces 1.0.0", "steps": [step]},
-            "docs": {"reason": "up to date"},
-        },
+    web = {
+        "action": "update",
+        "reason": "2.0.0 replaces 1.0.0",
+        "version": "2.0.0",
+        "steps": [step],
+        "files": {"etc/web.conf": ["--- now", "+++ planned", "-level=info", "+level=debug"]},
     }
+    docs = {"action": "none", "reason": "up to date", "version": "1", "steps": []}
+    stage.planned = {"commit": COMMIT, "warnings": ["no checksum"], "apps": {"web": web, "docs": docs}}
     answer = await stage.command("plan", "next")
     assert ("plan", "next") in stage.asked
-    assert "web  2.0.0 replaces 1.0.0" in answer.out
-    assert "start          a new child  after fetch" in answer.out
-    assert "docs  up to date\n  nothing to do" in answer.out
+    assert answer.out == (
+        "next at c0ffee0000\n"
+        "warning: no checksum\n"
+        "\nweb  update  2.0.0  2.0.0 replaces 1.0.0\n"
+        "  start          a new child  after fetch\n"
+        "  etc/web.conf\n"
+        "    --- now\n    +++ planned\n    -level=info\n    +level=debug\n"
+        "\ndocs  none  1  up to date\n"
+    )
     assert json.loads((await stage.command("plan", "--json")).out) == stage.planned
 
 
