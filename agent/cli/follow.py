@@ -15,11 +15,13 @@ from agent.cli.screen import Screen, open_screen
 from agent.cli.words import Json, clean
 
 FOLLOW = 1800.0  # seconds a sync is followed; it goes on without us
+STILL = 3.0  # seconds after which a sync that is not under way is not waiting for its turn either
 AWAY = 15.0  # seconds the agent may be away meanwhile (it is started again)
 FIRST_LOOK, LOOK = 0.05, 0.3  # seconds between looks: at first, and at most
 
 _DONE = ("succeeded", "unchanged")
 _GOING = ("running", "probation")
+UNSEEN = "unseen"  # it ended, and others did before we looked
 
 
 def ask(
@@ -50,7 +52,7 @@ def ask(
 def _told(sync: str, end: Json, *, as_json: bool, to_wanted: bool) -> int:
     result = end["result"]
     behind = _behind(end["status"]) if to_wanted and result in _DONE else {}
-    code = OK if result in _DONE and not behind else NOT_NOW if result in _GOING else FAILED
+    code = OK if result in _DONE and not behind else NOT_NOW if result in (*_GOING, UNSEEN) else FAILED
     if behind and end["status"].get("paused"):
         code = NOT_NOW
     if as_json:
@@ -67,6 +69,8 @@ def _told(sync: str, end: Json, *, as_json: bool, to_wanted: bool) -> int:
         click.echo(f"{clean(app)}: not what is wanted: {clean(reason)}")
     if result == "running":
         click.echo(f"not done within {FOLLOW / 60:.0f} minutes; the agent goes on, see emptybox status")
+    elif result == UNSEEN:
+        click.echo(f"{clean(sync)} has ended; others ended before its result was seen, see emptybox history")
     else:
         click.echo(f"{clean(sync)} {words.word(result)}")
     if end["failure"]:
@@ -92,8 +96,8 @@ class Follower:
         self._sync = sync
         self._screen = screen
         self._told: set[tuple[str, ...]] = set()
-        self._begun = False
-        self._over = False
+        self._begun = False  # it was seen under way, or must have been
+        self._still_since = time.monotonic()
 
     def follow(self) -> dict[str, Any]:
         """result, failure, runs (as in /history) and the last status. Raises Unreachable, Refused."""
@@ -133,9 +137,9 @@ class Follower:
             self._begun = True
             return None
         last = source.get("last_sync") or {}
-        if not (self._begun or self._over or str(last.get("id", "")) >= self._sync):
-            return None  # it still waits for its turn
-        self._over = True
+        if last.get("id") != self._sync and not self._begun and self._may_wait(source, last):
+            return None
+        self._begun = True
         if last.get("id") == self._sync and last.get("result") == "unchanged":
             runs: list[Any] = []
         else:
@@ -152,6 +156,12 @@ class Follower:
             "runs": runs,
             "status": status,
         }
+
+    def _may_wait(self, source: Json, last: Json) -> bool:
+        """Whether it may still wait for its turn: not if later ones ended and nothing is under way."""
+        if str(last.get("id", "")) < self._sync or source.get("running"):
+            self._still_since = time.monotonic()
+        return time.monotonic() - self._still_since < STILL
 
     def _tell(self, name: str, run: Json) -> None:
         """Say what is new about a run."""
@@ -190,4 +200,4 @@ def _worst(results: list[str]) -> str:
         "probation",
         "succeeded",
     )
-    return next((word for word in order if word in results), "unchanged")
+    return next((word for word in order if word in results), UNSEEN)

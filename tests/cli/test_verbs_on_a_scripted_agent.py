@@ -265,6 +265,31 @@ async def test_a_sync_that_others_have_overtaken_is_told_by_its_runs(stage: Stag
     assert "cancelled" in answer.out
 
 
+async def test_a_sync_that_waits_while_a_later_one_ends_is_still_followed(stage: Stage) -> None:
+    async def waits(stage: Stage, sync: str) -> None:
+        stage.end("sync-zzzzzzzzz0000", SyncResult.SUCCEEDED)  # an operator's rollback does not queue
+        for _ in range(3):
+            await stage.seen()
+        await deploys("2.0.0", RunResult.ROLLED_BACK, failure=FAILURE)(stage, sync)
+
+    stage.script = waits
+    assert (await stage.command("sync")).code == FAILED
+
+
+async def test_a_sync_whose_end_nobody_saw_is_not_called_a_success(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def over_before_one_looks(stage: Stage, sync: str) -> None:
+        stage.end(sync, SyncResult.UNCHANGED)
+        stage.end("sync-zzzzzzzzz0000", SyncResult.SUCCEEDED)
+
+    monkeypatch.setattr("agent.cli.follow.STILL", 0.1)
+    stage.script = over_before_one_looks
+    answer = await stage.command("sync")
+    assert answer.code == NOT_NOW
+    assert "see emptybox history" in answer.out
+
+
 async def test_without_waiting_a_wish_is_only_handed_over(stage: Stage) -> None:
     answer = await stage.command("sync", "--no-wait")
     assert answer.code == OK
