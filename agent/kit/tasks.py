@@ -76,3 +76,31 @@ async def stop(task: asyncio.Task[Any]) -> None:
     await asyncio.wait([task])
     if not task.cancelled():
         task.exception()
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T], *, name: str) -> T:
+    """Run `work` to its end even when the caller is cancelled meanwhile; the cancellation passes then."""
+    task = asyncio.create_task(work, name=name)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        log.warning("%s failed while its caller was cancelled: %s", name, failure)
+    raise cancelled
+
+
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T], *, name: str) -> T | None:
+    """The result of `work`; None when `event` came first, then `work` is cancelled and waited for."""
+    task = asyncio.create_task(work, name=name)
+    waiter = asyncio.create_task(event.wait(), name=f"{name}: unless")
+    try:
+        await asyncio.wait([task, waiter], return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() and not event.is_set() else None
+    finally:
+        waiter.cancel()
+        await stop(task)

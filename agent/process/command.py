@@ -1,0 +1,103 @@
+"""Commands: programs that run to their end (checks, migrations, hooks, tasks, exec probes).
+
+They are children of the keeper like all others, so the agent's death ends none of them, and their last
+lines are kept. Whatever they leave in their process group ends with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from agent.domain.errors import LATER, Failure
+from agent.domain.model import new_id
+from agent.domain.spec import StopSpec
+from agent.keeper.client import KeeperLost
+from agent.keeper.protocol import ChildRecord
+from agent.kit.tasks import uninterrupted
+from agent.process.context import ChildContext
+from agent.process.keepers import Keeper
+from agent.process.stop import end_group, stop
+
+log = logging.getLogger(__name__)
+
+GRACE = StopSpec(signal="TERM", grace=5.0)  # for a command past its deadline, or cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """How a command ended: a code or a signal; `timeout` in seconds when that was its deadline's doing."""
+
+    code: int | None
+    signal: int | None
+    log: tuple[str, ...]
+    seconds: float = 0.0
+    timeout: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Exit code 0, within its time."""
+        return self.code == 0 and self.timeout is None
+
+    @property
+    def later(self) -> bool:
+        """Exit code 75: not failed, asks to be tried again (sysexits.h, EX_TEMPFAIL)."""
+        return self.code == LATER and self.timeout is None
+
+    @property
+    def ended(self) -> str:
+        """How, for people: goes after the command's name."""
+        if self.timeout is not None:
+            return f"did not end within {self.timeout:g} s and was stopped"
+        if self.signal is not None:
+            return f"was ended by signal {self.signal} ({signal.strsignal(self.signal)})"
+        return f"ended with exit code {self.code}"
+
+
+async def run_command(
+    keeper: Keeper, *, name: str, argv: Sequence[str], context: ChildContext, timeout: float
+) -> CommandResult:
+    """Run a command to its end, at most `timeout` seconds; cancelled, it is stopped.
+
+    `name` is what the output and the keeper's table call it (migrate schema). Raises what
+    `ChildContext.spawn` raises; how the command ends is no error but the result.
+    """
+    child = new_id(f"{context.app}/{name}")
+    context = replace(context, prefix=context.prefix or f"{context.app}/{name}")
+    started = time.monotonic()
+    await context.spawn(keeper, child, argv)
+    late = False
+    try:
+        async with asyncio.timeout(timeout):
+            await keeper.wait(child)
+    except TimeoutError:
+        late = True
+    except BaseException:
+        await _abandon(keeper, child)
+        raise
+    record, lines = await uninterrupted(_finish(keeper, child, late), name=f"finish {child}")
+    seconds = time.monotonic() - started
+    return CommandResult(record.code, record.signal, tuple(lines), seconds, timeout if late else None)
+
+
+async def _finish(keeper: Keeper, child: str, late: bool) -> tuple[ChildRecord, list[str]]:
+    if late:
+        record = await stop(keeper, child, GRACE)
+    else:
+        await end_group(keeper, child)
+        record = await keeper.wait(child)
+    lines = await keeper.tail(child)
+    await keeper.forget(child)
+    return record, lines
+
+
+async def _abandon(keeper: Keeper, child: str) -> None:
+    """Stop a command nobody waits for any more; what goes wrong must not hide why."""
+    try:
+        await uninterrupted(_finish(keeper, child, True), name=f"abandon {child}")
+    except (Failure, KeeperLost, LookupError, TimeoutError) as error:
+        log.warning("%s: %s", child, error)

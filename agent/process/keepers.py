@@ -1,0 +1,36 @@
+"""What this package needs of the keeper; `agent.keeper.client.KeeperClient` is it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from agent.keeper.protocol import ChildRecord, ChildRequest
+
+
+class Keeper(Protocol):
+    """The owner of all children. Every call raises KeeperLost (a ConnectionError) once it is gone."""
+
+    @property
+    def children(self) -> Mapping[str, ChildRecord]:
+        """Running and ended children by name, kept current."""
+        ...
+
+    async def spawn(self, request: ChildRequest) -> ChildRecord:
+        """Start a child. Raises SpawnFailed."""
+        ...
+
+    async def signal(self, child: str, signum: int, *, group: bool = True) -> bool:
+        """Signal a child or its group; whether anybody was there. Raises LookupError."""
+        ...
+
+    async def wait(self, child: str) -> ChildRecord:
+        """Wait for a child's end. Raises LookupError."""
+        ...
+
+    async def tail(self, child: str, lines: int = 200) -> list[str]:
+        """A child's last lines. Raises LookupError."""
+        ...
+
+    async def forget(self, child: str) -> None:
+        """Drop an ended child."""
