@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import pytest
 from aiohttp import web
@@ -135,9 +134,10 @@ class Forge(GitServer):
         self.connections: set[int] = set()
         self._directory = directory
 
-    async def __aenter__(self) -> Self:
+    async def start(self) -> None:
+        """Begin to serve; after `stop` ("the forge is away"), at the same address again."""
         self.root.mkdir(parents=True, exist_ok=True)
-        return await super().__aenter__()
+        await super().start()
 
     async def repository(
         self, name: str = "state.git", *, branch: str = "main", object_format: str = "sha1"
@@ -147,6 +147,16 @@ class Forge(GitServer):
         work = self._directory / "work" / name
         await git("init", "-q", f"--initial-branch={branch}", f"--object-format={object_format}", str(work))
         return Repository(self, name, work)
+
+    def drop_connections(self) -> int:
+        """Close every connection from the server's side, as a restarted server would; how many there were."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        connections = list(self._runner.server.connections)
+        for connection in connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        return len(connections)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Count, then serve."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from aiohttp import web
+from aiohttp import ClientError, web
 
 from agent.kit.tasks import Owned
 
@@ -80,12 +80,23 @@ class GitServer:
         self.logins = logins
         self.on_push = on_push
         self.url = ""
+        self._port = 0
         self._backend = ""
         self._owned = Owned("git server")
         self._runner: web.AppRunner | None = None
         self._pushing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Begin to serve; after `stop`, at the same address again."""
         # Started directly: by way of `git` each request would cost one more program.
         self._backend = str(Path(await git("--exec-path")) / "git-http-backend")
         app = web.Application(client_max_size=1 << 30)
@@ -95,18 +106,18 @@ class GitServer:
             app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=1.0
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
-        return self
+        self._port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self._port}"
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+    async def stop(self) -> None:
+        """Stop serving and hearing; idempotent."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
         await self._owned.aclose()
+        self._owned = Owned("git server")
 
     async def create(self, name: str, *, branch: str = "main", object_format: str = "sha1") -> str:
         """Make an empty bare repository `name`; returns its URL."""
@@ -127,6 +138,10 @@ class GitServer:
             return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="git"'})
         if not request.path.endswith("/git-receive-pack"):
             return await self._run_backend(request)
+        # Not part of the request: git hangs up on its answer, and what it pushed must still be heard of.
+        return await asyncio.shield(self._owned.start(self._push(request), name=f"push to {request.path}"))
+
+    async def _push(self, request: web.Request) -> web.StreamResponse:
         repository = request.path.removesuffix("/git-receive-pack").strip("/")
         async with self._pushing:
             before = await self._refs(repository)
@@ -138,7 +153,7 @@ class GitServer:
             if before.get(ref) != after.get(ref)
         ]
         if changes and self.on_push is not None:
-            self._owned.start(self._tell(changes), name=f"push to {repository}")
+            self._owned.start(self._tell(changes), name=f"tell of {repository}")
         return response
 
     async def _tell(self, changes: list[Pushed]) -> None:
@@ -195,10 +210,11 @@ class GitServer:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pour(request, program.stdin))
                 response = await _head(program.stdout)
-                await response.prepare(request)
-                while chunk := await program.stdout.read(1 << 16):
-                    await response.write(chunk)
-                await response.write_eof()
+                with contextlib.suppress(ConnectionError):  # the client may have what it wants
+                    await response.prepare(request)
+                    while chunk := await program.stdout.read(1 << 16):
+                        await response.write(chunk)
+                    await response.write_eof()
         return response
 
 
@@ -256,8 +272,8 @@ async def _pour(request: web.Request, stdin: asyncio.StreamWriter) -> None:
         async for chunk in request.content.iter_any():
             stdin.write(chunk)
             await stdin.drain()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the program has read what it wanted
+    except (ConnectionError, ClientError, web.RequestPayloadError):
+        pass  # the program has read what it wanted, or the client is gone: either way it sees the end
     finally:
         stdin.close()
 

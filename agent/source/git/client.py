@@ -11,21 +11,18 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.source.git import protocol
+from agent.source.git.pack import DEFAULT_LIMITS, Pack
 from agent.source.git.pktline import Decoder, Garbled
 from agent.source.git.protocol import Capabilities, FetchReader, Ref, RefsReader, RemoteError, Unsupported
 from agent.source.git.spool import Spool, TooLarge
 from agent.source.git.threads import stoppable
 from agent.source.git.transport import Transport
 
-if TYPE_CHECKING:
-    from agent.source.git.pack import Pack
-
 REFS_MAX = 8 << 20  # bytes of an answer to ls-refs
-PACK_MAX = 256 << 20
 FRAMING = 1.02  # what an answer to fetch may be larger than its pack: side bands, section headers
 STALE = frozenset({"GitProtocol", "RepositoryNotFound", "RedirectRefused", "GitServerUnsupported"})
 _UNKNOWN_OBJECT = ("not our ref", "unknown object", "not found", "no such object", "missing object")
@@ -37,7 +34,7 @@ class ProtocolClient:
     """`transport.Repository` on a server. `scratch` is where packs too large for memory are kept."""
 
     def __init__(
-        self, transport: Transport, *, scratch: Path | None = None, pack_max: int = PACK_MAX
+        self, transport: Transport, *, scratch: Path | None = None, pack_max: int = DEFAULT_LIMITS.size
     ) -> None:
         self._transport = transport
         self._scratch = scratch
@@ -160,6 +157,4 @@ class ProtocolClient:
 
 
 def _read_pack(spool: Spool, capabilities: Capabilities, reader: FetchReader, stop: threading.Event) -> Pack:
-    from agent.source.git.pack import Pack  # dulwich: 2 MiB that a process which never fetches goes without
-
     return Pack(spool.finish(), capabilities.object_format, shallow=reader.shallow, stop=stop)

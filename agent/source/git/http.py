@@ -10,6 +10,7 @@ deadline of their own: the caller's cancellation closes the connection in use.
 from __future__ import annotations
 
 import email.utils
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -207,7 +208,7 @@ class HttpTransport:
         if isinstance(error, aiohttp.ClientConnectorSSLError):
             words = f"the TLS handshake failed: {_ssl_words(error.os_error)}"
         elif isinstance(error, aiohttp.ClientConnectorError):
-            words = f"the Git server cannot be reached: {error.os_error.strerror or 'connection failed'}"
+            words = f"the Git server cannot be reached: {_os_words(error.os_error)}"
         elif isinstance(error, aiohttp.ClientPayloadError):
             words = "the Git server's answer ended in the middle"
         elif isinstance(error, (aiohttp.ServerDisconnectedError, OSError)):
@@ -219,6 +220,12 @@ class HttpTransport:
 
 def _below(base: URL, path: str) -> URL:
     return base.with_path(f"{base.raw_path.rstrip('/')}/{path}", encoded=True)
+
+
+def _os_words(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:  # below are those of name resolution
+        return os.strerror(error.errno)
+    return error.strerror or "none of its addresses answers"
 
 
 def _ssl_words(error: Exception) -> str:

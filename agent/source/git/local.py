@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import zlib
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,7 @@ class LocalRepository:
                         peeled = repo.object_store[end]
                 except (KeyError, RefFormatError):  # no such ref, or one whose object is gone
                     continue
-                except (OSError, ValueError, zlib.error) as error:
+                except Exception as error:  # dulwich has many words for damage
                     raise Transient("GitProtocol", f"{name} cannot be read", where=self.where) from error
                 found[name] = Ref(name, oid.decode(), end.decode() if end != oid else "")
         return found
@@ -104,7 +103,7 @@ class LocalRepository:
             raise OperatorNeeded(
                 "GitServerUnsupported", f"the repository's format is not supported: {error}", where=self.where
             ) from error
-        except (OSError, ValueError) as error:
+        except Exception as error:  # dulwich has many words for damage
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> Failure:
@@ -132,7 +131,7 @@ class LocalObjects:
                 kind, content = self._repo.object_store.get_raw(ObjectID(oid.encode()))
             except KeyError:
                 raise
-            except (OSError, ValueError, AssertionError, zlib.error) as error:
+            except Exception as error:  # dulwich has many words for damage
                 raise Garbled(f"the object {oid} cannot be read: {type(error).__name__}") from error
         if object_id(kind, content, self.object_format) != oid:
             raise Garbled(f"the object {oid} is damaged")

@@ -1,12 +1,12 @@
-"""Commits, tags and trees from their bytes, gitformat-*(5); parsed by dulwich, judged here."""
+"""Commits, tags and trees from their bytes, gitformat-*(5); trees are parsed by dulwich, all is judged here.
+
+dulwich is loaded when it is first needed, which is in a thread.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from dulwich.errors import ObjectFormatException
-from dulwich.objects import parse_tree
 
 from agent.domain.errors import Permanent
 from agent.source.git.pktline import Garbled
@@ -68,6 +68,9 @@ def read_commit(objects: Objects, oid: str) -> CommitInfo:
 
 def read_tree(objects: Objects, oid: str) -> Iterator[tuple[bytes, int, str]]:
     """Name, mode and id of each entry. Raises KeyError, Garbled; names are not judged."""
+    from dulwich.errors import ObjectFormatException
+    from dulwich.objects import parse_tree
+
     kind, content = objects.get(oid)
     if kind != TREE:
         raise Garbled(f"{oid} is not a tree")

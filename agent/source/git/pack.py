@@ -16,9 +16,6 @@ from collections import OrderedDict
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from dulwich.errors import ApplyDeltaError
-from dulwich.pack import apply_delta
-
 from agent.source.git.pktline import Garbled
 from agent.source.git.spool import Buffer, TooLarge
 
@@ -201,6 +198,9 @@ class Pack:
         return content
 
     def _apply(self, base: bytes, delta: bytes) -> bytes:
+        from dulwich.errors import ApplyDeltaError  # here, so that a thread pays for the loading
+        from dulwich.pack import apply_delta
+
         size = _delta_result(delta)
         self._spend(size)
         try:

@@ -1,0 +1,1 @@
+"""Tests of agent.source.git, against real servers."""
