@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from aiohttp import web
@@ -17,6 +17,7 @@ from agent.config import Address
 from agent.domain.errors import OperatorNeeded
 
 CONNECTIONS_MAX = 512  # of one listener at once
+LINGER = 2.0  # seconds that a body nobody wants is read on, so that the client can read why
 KEEPALIVE = 75.0  # seconds for the head of a request, counted from connecting or from the last answer
 STALLED = 30_000  # milliseconds a client may leave what is sent to it unacknowledged (tcp(7))
 BACKLOG = 256
@@ -61,6 +62,19 @@ def bound(server: asyncio.Server) -> Address:
     return Address(host, port)
 
 
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """A socket's path; one that is too long for its address is named through its open directory."""
+    if len(os.fsencode(path)) <= PATH_MAX:
+        yield os.fspath(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
 class UnixListener:
     """A Unix socket that only its owner may open, and whose file is ours as long as nobody replaces it."""
 
@@ -82,16 +96,13 @@ class UnixListener:
     def _bind(self) -> socket.socket:
         path = self.path
         beside = path.with_name(f".{os.getpid()}~")
-        if max(len(os.fsencode(p)) for p in (path, beside)) > PATH_MAX:
-            raise self._refused(
-                f"the path is longer than {PATH_MAX} bytes", "give a shorter one: --socket PATH"
-            )
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._refuse_if_alive()
             beside.unlink(missing_ok=True)
-            listening.bind(os.fspath(beside))
+            with _address(beside) as address:
+                listening.bind(address)
             beside.chmod(0o600)  # before anybody can connect: it does not listen yet
             listening.listen(BACKLOG)
             self._inode = beside.stat().st_ino
@@ -118,7 +129,8 @@ class UnixListener:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
             caller.setblocking(False)
             try:
-                caller.connect(os.fspath(self.path))
+                with _address(self.path) as address:
+                    caller.connect(address)
             except ConnectionRefusedError:
                 return  # left behind by one that is dead
             except BlockingIOError:

@@ -7,6 +7,7 @@ import asyncio
 from aiohttp import web
 
 from agent.kit.mask import secrets
+from agent.status.log import shown
 from agent.web.access import privileged
 from agent.web.context import CONTEXT
 from agent.web.negotiate import JSON, TEXT, choose
@@ -40,7 +41,7 @@ async def logs(request: web.Request) -> web.Response:
     lines = await request.app[CONTEXT].control.logs(app, _number(request, "lines", 200, LINES_MAX))
     if choose(request.headers.get("Accept", ""), (TEXT, JSON)) == JSON:
         return json_response({"app": app, "lines": list(lines)})
-    return web.Response(text="".join(f"{secrets.text(line)}\n" for line in lines))
+    return web.Response(text="".join(f"{shown(secrets.text(line))}\n" for line in lines))
 
 
 def _text(request: web.Request, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.kit.clock import span
 from agent.status.conditions import is_well
+from agent.status.log import shown
 
 Json = dict[str, Any]
 
@@ -105,13 +106,14 @@ _SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
 
 
 def noteworthy(conditions: list[Json]) -> list[Json]:
-    """The conditions that are bad news, with what is neither good nor bad but has something to say."""
+    """The conditions that are bad news."""
     return [c for c in conditions if is_well(c["type"], c["status"]) is False]
 
 
 def as_text(snapshot: Json, now: float) -> str:
-    """The picture for a terminal."""
-    return "\n".join(_lines(snapshot, now)) + "\n"
+    """The picture for a terminal; foreign text cannot steer it."""
+    lines = [part for line in _lines(snapshot, now) for part in line.splitlines() or [""]]
+    return "".join(f"{shown(line)}\n" for line in lines)
 
 
 def _lines(snapshot: Json, now: float) -> Iterator[str]:
