@@ -32,7 +32,6 @@ from agent.status.picture import (
 )
 from agent.status.syncs import SyncPictures
 
-
 CHILDREN_MAX = 8  # of one app, in the picture
 
 

@@ -37,7 +37,7 @@ SOURCE_REACHABLE = "SourceReachable"
 STATE_VALID = "StateValid"
 PAUSED = "Paused"
 JOURNAL_LOST = "JournalLost"
-WEBHOOK_SILENT = "WebhookSilent"
+JOURNAL_WRITABLE = "JournalWritable"
 # Of an app.
 PROGRESSING = "Progressing"
 AVAILABLE = "Available"
@@ -46,9 +46,8 @@ DEGRADED = "Degraded"
 DIVERGED = "Diverged"
 QUARANTINED = "Quarantined"
 ENVIRONMENT_FAILING = "EnvironmentFailing"
-SOCKET_MODE = "SocketMode"
 CRASH_LOOPING = "CrashLooping"
-WAITING = "Waiting"
+SOCKET_MODE = "SocketMode"
 
 _TYPES = (
     ConditionType(SOURCE_REACHABLE, "agent", Polarity.NORMAL, "The state repository answers."),
@@ -57,7 +56,7 @@ _TYPES = (
     ),
     ConditionType(PAUSED, "agent", Polarity.ABNORMAL, "An operator wants no runs to start."),
     ConditionType(JOURNAL_LOST, "agent", Polarity.ABNORMAL, "The journal was unreadable and begun anew."),
-    ConditionType(WEBHOOK_SILENT, "agent", Polarity.ABNORMAL, "Polling found what no webhook announced."),
+    ConditionType(JOURNAL_WRITABLE, "agent", Polarity.NORMAL, "What happens can be recorded."),
     ConditionType(PROGRESSING, "app", Polarity.NEUTRAL, "A run is under way."),
     ConditionType(AVAILABLE, "app", Polarity.NORMAL, "Clients are served by the app itself."),
     ConditionType(HEALTHY, "app", Polarity.NORMAL, "The probes of what serves succeed."),
@@ -71,106 +70,129 @@ _TYPES = (
     ConditionType(
         ENVIRONMENT_FAILING, "app", Polarity.ABNORMAL, "The last good version fails in the same way now."
     ),
-    ConditionType(SOCKET_MODE, "app", Polarity.NEUTRAL, "How the app gets its listening socket."),
     ConditionType(CRASH_LOOPING, "app", Polarity.ABNORMAL, "The child ends by itself again and again."),
-    ConditionType(WAITING, "app", Polarity.NEUTRAL, "Something outside must change before the next attempt."),
+    ConditionType(SOCKET_MODE, "app", Polarity.NEUTRAL, "How the app gets its listening socket."),
 )
 TYPES: Mapping[str, ConditionType] = MappingProxyType({t.name: t for t in _TYPES})
-
-
-class Area(StrEnum):
-    """Where a reason belongs."""
-
-    SOURCE = "source"  # reaching the state repository
-    STATE = "state"  # reading what it says
-    ARTIFACT = "artifact"
-    DEPLOY = "deploy"
-    PROCESS = "process"
-    TRAFFIC = "traffic"
-    HOST = "host"
-    STANDING = "standing"  # reasons of conditions that are no failures
 
 
 OTHER = "Other"
 """Stands in metric labels for every reason that is not in the vocabulary."""
 
-_REASONS: dict[Area, dict[str, str]] = {
-    Area.SOURCE: {
-        "GitUnavailable": "The Git server does not answer, or answers with an error.",
-        "GitTimeout": "The Git server did not finish in time.",
-        "GitAuth": "The Git server wants other credentials.",
-        "GitProtocol": "The Git server answered something that is not Git.",
-        "RefNotFound": "The followed branch, tag or commit does not exist.",
-    },
-    Area.STATE: {
-        "StateInvalid": "The state has mistakes; each is named with its line.",
-        "StateMissing": "There is no state file where one is expected.",
-        "PruneRefused": "The state names no app any more; that has to be said twice.",
-    },
-    Area.ARTIFACT: {
-        "ArtifactNotFound": "The artifact's address names nothing.",
-        "ArtifactUnavailable": "The artifact's server does not answer, or answers with an error.",
-        "ChecksumMismatch": "The bytes are not those that were promised.",
-        "ArchiveInvalid": "The archive is damaged or of an unknown kind.",
-        "ArchiveRefused": "The archive holds what must not be unpacked.",
-    },
-    Area.DEPLOY: {
-        "StepTimeout": "A step did not end in time.",
-        "CheckFailed": "The check command refused the rendered files.",
-        "TaskFailed": "A task's command failed.",
-        "MigrationFailed": "A migration failed.",
-        "CommandLater": "A command asked to be tried again later (exit code 75).",
-        "CommandTimeout": "A command did not end in time.",
-        "Superseded": "A newer commit took its place.",
-        "Interrupted": "The agent ended in the middle of it.",
-    },
-    Area.PROCESS: {
-        "SpawnFailed": "The program could not be started.",
-        "ProbeFailed": "The app did not become healthy, or did not stay so.",
-        "ExitedEarly": "The program ended before it was healthy.",
-        "CrashLoop": "The program ended by itself too often.",
-        "HookFailed": "A hook's command failed.",
-        "UserNotAllowed": "The agent's settings do not let apps run as this user.",
-        "KeeperLost": "The keeper process is gone.",
-    },
-    Area.TRAFFIC: {
-        "PortTaken": "Another program listens on the port.",
-    },
-    Area.HOST: {
-        "DiskFull": "The disk is full.",
-        "PermissionDenied": "The operating system refused it.",
-        "OsError": "The operating system reported an error.",
-    },
-    Area.STANDING: {
-        "Answered": "The last request was answered.",
-        "Valid": "The state was read without a mistake.",
-        "ByOperator": "An operator asked for it.",
-        "RunActive": "A run is under way.",
-        "Idle": "No run is under way.",
-        "Serving": "The app answers.",
-        "NotServing": "The app does not answer its clients.",
-        "RolledBack": "The last good version is back in place.",
-        "InProbation": "The version serves and is being watched.",
-        "Proven": "The version has proved itself.",
-        "MissedPush": "A commit came without a webhook.",
-    },
+_REASONS: dict[str, str] = {
+    # reaching the state repository
+    "GitUnavailable": "The Git server does not answer, or answers with an error.",
+    "GitTimeout": "The Git server did not finish in time.",
+    "GitAuth": "The Git server wants other credentials.",
+    "GitTls": "The Git server's certificate is not accepted.",
+    "GitProtocol": "The Git server answered something that is not Git.",
+    "GitRefused": "The Git server refuses.",
+    "GitServerUnsupported": "The Git server lacks what is needed.",
+    "RepositoryNotFound": "The Git server knows no such repository.",
+    "RepositoryTooLarge": "The state repository is larger than it may be.",
+    "RefNotFound": "The followed branch, tag or commit does not exist.",
+    "RefInvalid": "The followed ref cannot be the name of one.",
+    "CommitNotFound": "The Git server does not have the commit.",
+    "PollFailed": "Looking at the state repository failed unexpectedly.",
+    # reading what it says
+    "StateInvalid": "The state has mistakes; each is named with its line.",
+    "TreeRefused": "The repository holds what must not be written to disk.",
+    "TreeTooLarge": "The repository's tree is larger than it may be.",
+    "ExportFailed": "The state's files cannot be written.",
+    "PruneRefused": "The state names no app any more; that has to be said twice.",
+    # artifacts
+    "UrlInvalid": "The artifact's address is none.",
+    "SchemeUnsupported": "Artifacts of this kind of address are not yet supported.",
+    "ArtifactNotFound": "The artifact's address names nothing.",
+    "ArtifactUnavailable": "The artifact's server does not answer, or answers with an error.",
+    "ArtifactTimeout": "The artifact's server fell silent.",
+    "ArtifactTruncated": "The artifact's server ended too early.",
+    "ArtifactDenied": "The artifact may not be read.",
+    "ArtifactRefused": "The artifact's server refuses, or it is no file.",
+    "ArtifactTooLarge": "The artifact is larger than it may be.",
+    "CertificateRefused": "The artifact server's certificate is not trusted.",
+    "RedirectRefused": "A redirect leads where it must not, or never ends.",
+    "FileNotAllowed": "The file is not where file:// artifacts may come from.",
+    "ChecksumMismatch": "The bytes are not those that were promised.",
+    "ChecksumMissing": "The checksum file does not name the artifact.",
+    "ChecksumAmbiguous": "The checksum file names the artifact more than once.",
+    "ArchiveBroken": "The archive is damaged.",
+    "ArchiveEmpty": "The archive holds nothing.",
+    "ArchiveRefused": "The archive holds what must not be unpacked.",
+    "ArchiveTooLarge": "The archive unpacks to more than it may.",
+    "ArchiveUnsupported": "The archive is of a kind that is not yet supported.",
+    "DeliveryCancelled": "The delivery was cancelled.",
+    # runs
+    "StepTimeout": "A step did not end in time.",
+    "CheckFailed": "The check command refused the rendered files.",
+    "TaskFailed": "A task's command failed.",
+    "MigrationFailed": "A migration failed.",
+    "ReloadFailed": "The child could not be told to read its files again.",
+    "Later": "A command asked to be tried again later (exit code 75).",
+    "Interrupted": "The agent ended in the middle of it.",
+    "OperatorRollback": "An operator went back to another version.",
+    "InternalError": "A defect of the agent; its log has the trace.",
+    # programs
+    "SpawnFailed": "The program could not be started.",
+    "StartFailed": "The program could not be started.",
+    "CommandNotFound": "There is no such program.",
+    "CommandNotExecutable": "The file may not be executed.",
+    "InterpreterMissing": "What the program needs to run is not there.",
+    "WrongFormat": "The program is not for this machine.",
+    "EnvironmentInvalid": "A variable cannot be handed to a program.",
+    "DirectoryUnusable": "The program's user cannot enter its directory.",
+    "SignalUnknown": "There is no such signal.",
+    "ProcessStuck": "A process was killed and is still there.",
+    "ProbeFailed": "The app did not become healthy, or did not stay so.",
+    "ChildExited": "The program ended by itself.",
+    "HookFailed": "A hook's command failed.",
+    "UserUnknown": "There is no such user on this machine.",
+    "UserNotAllowed": "The agent's settings do not let apps run as this user.",
+    "UserNotPossible": "The agent lacks the right to start programs as this user.",
+    "KeeperLost": "The keeper process is gone.",
+    "KeeperSilent": "The keeper process does not answer.",
+    "NoResources": "The system lacks what a new process needs.",
+    # ports
+    "PortTaken": "Another program listens on the port.",
+    "PortForbidden": "The agent lacks the right to listen on the port.",
+    "PortUnusable": "The port cannot be listened on.",
+    "AddressUnavailable": "This host has no such address.",
+    "SocketUnusable": "The agent's Unix socket cannot be opened.",
+    # the machine
+    "DiskFull": "The disk is full.",
+    "DiskReadOnly": "The disk cannot be written to.",
+    "StoreFailing": "The disk that holds the releases fails.",
+    "DataInUse": "Another agent uses the data directory.",
+    "DataNewer": "The data directory was written by a newer version.",
+    "DataNotUsable": "The data directory cannot be used.",
+    "JournalFailed": "The journal cannot be used.",
+    "PermissionDenied": "The operating system refused it.",
+    "ResourcesShort": "The system lacks memory or file descriptors.",
+    "SystemError": "The operating system reported an error.",
+    # conditions that are no failures
+    "Reachable": "The last look was answered.",
+    "Valid": "The state was read without a mistake.",
+    "Written": "The last word was recorded.",
+    "Damaged": "What was there could not be read.",
+    "ByOperator": "An operator asked for it.",
+    "Running": "A run is under way.",
+    "NothingToDo": "What is, is what is wanted, or nothing may be done.",
+    "Serving": "The app answers.",
+    "NotServing": "The app does not answer its clients.",
+    "Probed": "The last probes succeeded.",
+    "Proven": "The version has proved itself.",
+    "AsWanted": "What serves is what is wanted.",
+    "EarlierSpecification": "An earlier specification serves, because the newest does not work.",
+    "OldPairHealthy": "The last good version is healthy.",
+    "BudgetSpent": "The child ended more often than it may be started again.",
+    "Restarted": "The child runs again.",
 }
-REASONS: Mapping[str, str] = MappingProxyType(
-    {word: sentence for words in _REASONS.values() for word, sentence in words.items()}
-)
-_AREAS: Mapping[str, Area] = MappingProxyType(
-    {word: area for area, words in _REASONS.items() for word in words}
-)
+REASONS: Mapping[str, str] = MappingProxyType(_REASONS)
 
 
 def known_reason(word: str) -> str:
     """`word` when the vocabulary has it, else `OTHER`: metric labels stay few."""
     return word if word in REASONS else OTHER
-
-
-def area_of(word: str) -> Area | None:
-    """Where a reason belongs; None for a word from elsewhere."""
-    return _AREAS.get(word)
 
 
 def is_well(condition: str, status: str) -> bool | None:
