@@ -19,6 +19,8 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from agent.keeper.client import KeeperClient
 from agent.keeper.protocol import ChildRequest
 
@@ -195,3 +197,16 @@ async def keeper(
             yield running
         finally:
             await running.aclose()
+
+
+@pytest.fixture
+async def kept() -> AsyncIterator[KeeperProcess]:
+    """A running keeper whose agent nobody has taken the place of yet."""
+    async with keeper() as running:
+        yield running
+
+
+@pytest.fixture
+async def agent(kept: KeeperProcess) -> Agent:
+    """The test as the keeper's agent."""
+    return await kept.agent()
