@@ -9,6 +9,7 @@ deadline of their own: the caller's cancellation closes the connection in use.
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import os
 import ssl
@@ -100,9 +101,8 @@ class HttpTransport:
             headers["Authorization"] = credentials.basic(*login)
         for attempt in range(1, TRIES + 1):
             try:
-                return await self._opened().request(
-                    method, url, data=body, headers=headers, allow_redirects=False
-                )
+                session = await self._opened()
+                return await session.request(method, url, data=body, headers=headers, allow_redirects=False)
             except aiohttp.ClientConnectorError:
                 raise
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
@@ -115,10 +115,12 @@ class HttpTransport:
             return credentials.read_login(self._credentials_file)
         return self._address.login
 
-    def _opened(self) -> aiohttp.ClientSession:
+    async def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
+            # Our own context: it reads the authorities trusted now, not when aiohttp was imported.
+            secure = await asyncio.to_thread(_tls) if self._address.scheme == "https" else False
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEPALIVE),
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEPALIVE, ssl=secure),
                 timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={
@@ -216,6 +218,12 @@ class HttpTransport:
         else:
             return self._garbled(f"the answer is not proper HTTP ({type(error).__name__})")
         return Transient("GitUnavailable", words, where=self.where)
+
+
+def _tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _below(base: URL, path: str) -> URL:

@@ -15,6 +15,8 @@ from agent.source.git.transport import Objects
 
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4
 PEEL_MAX = 8
+MESSAGE_MAX = 1 << 20  # bytes of a commit or tag
+TREE_MAX = 16 << 20  # bytes of one directory's list; what is parsed takes ten times as much
 _TEXT_MAX = 200
 
 
@@ -74,6 +76,8 @@ def read_tree(objects: Objects, oid: str) -> Iterator[tuple[bytes, int, str]]:
     kind, content = objects.get(oid)
     if kind != TREE:
         raise Garbled(f"{oid} is not a tree")
+    if len(content) > TREE_MAX:
+        raise Garbled(f"the tree {oid} exceeds {TREE_MAX} bytes")
     try:
         entries = list(parse_tree(content, ID_DIGITS[objects.object_format] // 2))
     except (ObjectFormatException, ValueError) as error:
@@ -83,6 +87,8 @@ def read_tree(objects: Objects, oid: str) -> Iterator[tuple[bytes, int, str]]:
 
 def _split(content: bytes) -> tuple[list[tuple[str, str]], str]:
     """Headers in order, without the lines that continue one (signatures), and the message."""
+    if len(content) > MESSAGE_MAX:
+        raise Garbled(f"a commit or tag exceeds {MESSAGE_MAX} bytes")
     head, _, message = content.partition(b"\n\n")
     headers = []
     for line in head.decode("utf-8", "replace").split("\n"):

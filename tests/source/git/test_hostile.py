@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.source.git import address
@@ -281,6 +289,58 @@ async def test_an_answer_that_breaks_off_is_transient() -> None:
 
     async with HostileServer(git_server(broken)) as server, GitRemote(f"{server.url}/x.git") as remote:
         assert (await failure(remote)).reason == "GitUnavailable"
+
+
+def certificate(directory: Path) -> Path:
+    """A certificate for 127.0.0.1 that nobody has signed but itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (directory / "both.pem").write_bytes(pem)
+    return directory / "both.pem"
+
+
+async def test_a_certificate_is_believed_only_if_its_authority_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(file)
+    async with HostileServer(git_server(sends(whole(REFS, RESULT_TYPE))), tls=tls) as server:
+        async with GitRemote(f"{server.url}/x.git") as remote:
+            caught = await failure(remote)
+        assert (type(caught), caught.reason) == (OperatorNeeded, "GitTls")
+        assert "self-signed" in str(caught)
+        assert server.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        async with GitRemote(f"{server.url}/x.git") as remote:
+            assert await remote.ls_ref("main") == A
+
+
+async def test_tls_spoken_to_a_plain_server_is_transient() -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with GitRemote(f"https://127.0.0.1:{port}/x.git") as remote:
+            caught = await failure(remote)
+    assert caught.reason == "GitUnavailable"
+    assert "TLS" in str(caught)
 
 
 # --- redirects -----------------------------------------------------------------------------------
