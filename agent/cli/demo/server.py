@@ -21,6 +21,7 @@ import time
 
 
 def listener() -> socket.socket:
+    """The socket that was handed over, or one of our own on $PORT."""
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS"):
         return socket.socket(fileno=3)
     sock = socket.socket()
@@ -31,6 +32,7 @@ def listener() -> socket.socket:
 
 
 def answer(connection: socket.socket, version: str, sick: bool) -> None:
+    """Answer the one request of a connection."""
     connection.settimeout(2)
     head = b""
     while b"\r\n\r\n" not in head and len(head) < 16384:
@@ -52,6 +54,7 @@ def answer(connection: socket.socket, version: str, sick: bool) -> None:
 
 
 def main() -> int:
+    """Serve until TERM; returns the exit code."""
     here = os.path.dirname(os.path.realpath(__file__))
     with open(os.path.join(here, "VERSION")) as file:
         version, mode = file.read().split()
