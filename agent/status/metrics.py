@@ -6,6 +6,7 @@ those of the vocabulary. All names begin with `emptybox_`; the process's own `pr
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ from agent.status.conditions import ENVIRONMENT_FAILING, QUARANTINED, known_reas
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of the text `Metrics.text` gives."""
 
-STEP_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+STEP_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 STEP_KINDS_MAX = 40
 VERDICTS = frozenset({"accepted", "merged", "duplicate", "ignored", "rejected"})
 
@@ -81,7 +82,8 @@ class Metrics:
         self._of_app: dict[str, set[tuple[Any, tuple[str, ...]]]] = {}
         self._kinds: set[str] = set()
         self._counted: dict[str, tuple[str, str]] = {}
-        registry.register(PictureCollector(board, clock))
+        self._picture = PictureCollector(board, clock)
+        registry.register(self._picture)
         self._lag = LoopLag()
         registry.register(self._lag)
         ProcessCollector(registry=registry)
@@ -110,9 +112,10 @@ class Metrics:
         """Record how late the event loop woke up."""
         self._lag.observe(seconds)
 
-    def text(self) -> bytes:
-        """The text exposition format."""
-        return generate_latest(self.registry)
+    async def text(self) -> bytes:
+        """The text exposition format. The board is read here and now, the text made in a thread."""
+        self._picture.look()
+        return await asyncio.to_thread(generate_latest, self.registry)
 
     def _series(self, metric: Any, app: str, *labels: str) -> Any:
         self._of_app.setdefault(app, set()).add((metric, (app, *labels)))
@@ -180,16 +183,20 @@ class LoopLag(Collector):
 
 
 class PictureCollector(Collector):
-    """Gauges that are true at the moment of the scrape, because they are read from the board."""
+    """Gauges that are true at the moment of the scrape, because they are read from the board then."""
 
     def __init__(self, board: Board, clock: Callable[[], float]) -> None:
         self._board = board
         self._clock = clock
+        self._seen: list[Metric] = []
+
+    def look(self) -> None:
+        """Read the board: on the event loop, where nobody changes it meanwhile."""
+        self._seen = [*self._of_agent(), *self._of_apps()]
 
     def collect(self) -> Iterable[Metric]:
-        """Everything about the agent, then everything about apps."""
-        yield from self._of_agent()
-        yield from self._of_apps()
+        """What was seen last; everything about the agent, then everything about apps."""
+        return self._seen
 
     def _of_agent(self) -> Iterable[Metric]:
         board, syncs = self._board, self._board.syncs

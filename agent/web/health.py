@@ -34,4 +34,5 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """The Prometheus text format."""
-    return web.Response(body=request.app[CONTEXT].metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+    text = await request.app[CONTEXT].metrics.text()
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})

@@ -69,7 +69,7 @@ class Face:
     ) -> None:
         self._settings = settings
         self._webhook_handler = webhook_handler
-        self._tasks = Owned("wishes")
+        self._tasks = Owned("wishes", _not_granted)
         self._context = Context(settings, board, metrics, control, self._tasks)
         self._runners: list[web.AppRunner] = []
         self._servers: list[asyncio.Server] = []
@@ -147,6 +147,11 @@ class Face:
         await runner.setup()
         self._runners.append(runner)
         return runner
+
+
+def _not_granted(error: BaseException) -> None:
+    """Whoever asked is told, unless they are gone by then."""
+    log.info("a wish was not granted: %s", error)
 
 
 def _add_routes(router: web.UrlDispatcher) -> None:

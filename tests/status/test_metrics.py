@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -15,10 +16,14 @@ from agent.domain.model import RunResult, StepResult, SyncResult, TriggerKind
 from tests.kit.scenes import GIT_AWAY, PROBE_FAILED, Stage, condition, pair
 
 
+def text_of(stage: Stage) -> bytes:
+    return asyncio.run(stage.metrics.text())
+
+
 def values(stage: Stage) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(stage.metrics.text().decode())
+        for family in text_string_to_metric_families(text_of(stage).decode())
         for sample in family.samples
     }
 
@@ -53,14 +58,14 @@ def test_promtool_finds_nothing_to_complain_about() -> None:
             pytest.fail("promtool is missing (Debian package prometheus)")
         pytest.skip("promtool is missing (Debian package prometheus)")
     for stage in (Stage(), busy_stage()):
-        text = stage.metrics.text()
+        text = text_of(stage)
         assert text.endswith(b"\n")
         checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=30)
         assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
 def test_no_sample_is_told_twice_and_buckets_never_fall() -> None:
-    text = busy_stage().metrics.text().decode()
+    text = text_of(busy_stage()).decode()
     lines = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
     assert len(lines) == len(set(lines))
     for family in text_string_to_metric_families(text):

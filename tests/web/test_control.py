@@ -192,7 +192,7 @@ async def test_arguments_come_as_json_or_in_the_query(tmp_path: Path) -> None:
     ],
 )
 async def test_unclear_wishes_are_refused_as_problems(
-    path: str, options: dict[str, Any], status: int, tmp_path: Path
+    path: str, options: dict[str, Any], status: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with hall(tmp_path) as it:
         answer = await it.socket.post(path, **options)
@@ -202,6 +202,7 @@ async def test_unclear_wishes_are_refused_as_problems(
     assert answer.json["status"] == status
     assert answer.json["detail"]
     assert it.control.wishes == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_body_that_never_comes_is_not_waited_for(
