@@ -49,6 +49,7 @@ from agent.source.git.remote import GitRemote
 from agent.source.inbox import TriggerInbox
 from agent.source.poller import Poller
 from agent.source.pushes import PushSink
+from agent.source.reachability import Reachability
 from agent.status.board import AgentInfo, Board
 from agent.status.log import setup
 from agent.status.metrics import Metrics
@@ -222,6 +223,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     inbox = TriggerInbox(bus)
     processes = Processes(keeper, bus, data, settings)
     broken = asyncio.Event()
+    lane_tasks = await stack.enter_async_context(Owned("lanes", lambda error: _broke(broken, error)))
     tasks = await stack.enter_async_context(Owned("agent", lambda error: _broke(broken, error)))
 
     def make_gate(spec: AppSpec) -> Gate | None:
@@ -262,16 +264,19 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
 
     def make_lane(name: str) -> Lane:
         lane = Lane(name, services)
-        tasks.start(lane.run(), name=f"lane {name}")
+        lane_tasks.start(lane.run(), name=f"lane {name}")
         return lane
 
     lanes = Lanes(make_lane)
-    reconciler = Reconciler(inbox, look, lanes, journal, bus)
+    reachability = Reachability(bus)
+    reconciler = Reconciler(inbox, look, reachability, lanes, journal, bus)
     operator = Operator(inbox, reconciler, lanes, look, journal, processes, bus, release_of)
     sink = PushSink(inbox, settings.repo, settings.ref, bus)
     receiver = Receiver(sink, lambda: _webhook_secrets(settings))
     announced = sink.announced if settings.webhook_secret_file else None
-    poller = Poller(look.head, inbox, bus, settings.poll, lambda: look.seen, announced)
+    poller = Poller(
+        look.head, inbox, bus, settings.poll, lambda: look.seen, announced, reachability=reachability
+    )
     face = Face(settings, board, metrics, operator, receiver.handle)
     stack.push_async_callback(face.aclose)
     return Agent(

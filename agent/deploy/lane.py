@@ -37,7 +37,7 @@ from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.events import AppRemoved, AppWanted, RunFinished, RunStarted
 from agent.domain.model import NoChange, Pair, Plan, RunResult, SyncResult
 from agent.domain.spec import AppSpec
-from agent.kit.tasks import Owned
+from agent.kit.tasks import Owned, stop
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ class Lane:
         self._leaving: Settlement | None = None
         self._wake = asyncio.Event()
         self._cancels = 0
+        self._ending = False
+        self._stopped = asyncio.Event()
         self._attempts = 0  # transient failures in a row
         self._tasks = Owned(f"{name}/lane")
         self._active: RunContext | None = None
@@ -129,6 +131,9 @@ class Lane:
                 self._tell_state()
 
     async def _advance(self) -> None:
+        if self._ending:
+            await self._stop_all()
+            return
         if self._leaving is not None:
             leaving, self._leaving = self._leaving, None
             await self._remove(leaving)
@@ -253,22 +258,19 @@ class Lane:
         self._tell_state()
         began = time.monotonic()
         task = self._tasks.start(run.execute(), name=context.id)
-        error: BaseException | None = None
         try:
             await self._see_through(task, wish, context)
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task])
-            raise
-        except Exception as raised:
-            error = raised
         finally:
+            if not task.done():
+                await stop(task)
             self._active = None
-        cancelled = task.cancelled()
-        result = await judge(self.app, context, run, error, cancelled)
+        error = None if task.cancelled() else task.result()
+        result = await judge(self.app, context, run, error, task.cancelled())
         await self._conclude(wish, context, result, time.monotonic() - began)
 
-    async def _see_through(self, task: asyncio.Task[None], wish: Wish, context: RunContext) -> None:
+    async def _see_through(
+        self, task: asyncio.Task[Exception | None], wish: Wish, context: RunContext
+    ) -> None:
         """Wait for the run; a newer, different wish cancels it while that is allowed."""
         while not task.done():
             wake = self._tasks.start(self._wake.wait(), name="wake")
@@ -281,14 +283,15 @@ class Lane:
             if newer is not None and newer is not wish and newer.spec.digest == wish.spec.digest:
                 wish.join(newer)
                 self._wish = wish
-            elif (newer is not wish or self._leaving) and not context.committed and self._cancels < CANCELS:
+            elif self._ending or ((newer is not wish or self._leaving) and self._may_cancel(context)):
                 self._cancels += 1
                 task.cancel()
                 await asyncio.wait({task})
-        if self._wish is not wish or self._leaving or self.trial.verdict or self.trial.due:
+        if self._wish is not wish or self._leaving or self._ending or self.trial.verdict or self.trial.due:
             self._wake.set()
-        if not task.cancelled():
-            task.result()
+
+    def _may_cancel(self, context: RunContext) -> bool:
+        return not context.committed and self._cancels < CANCELS
 
     async def _conclude(self, wish: Wish, context: RunContext, outcome: Outcome, seconds: float) -> None:
         """Record how the run ended, tell everyone, and do what follows from it."""
@@ -342,7 +345,13 @@ class Lane:
         settlement.settle(self.name, SyncResult.SUCCEEDED)
 
     async def shut_down(self) -> None:
-        """The agent ends for good: new clients get the page, the children are stopped in order."""
+        """The agent ends for good: give up the run, stop the children in order; returns when it is done."""
+        self._ending = True
+        self._wake.set()
+        await self._stopped.wait()
+
+    async def _stop_all(self) -> None:
+        """New clients get the page, the children are stopped, the cleanup hook runs."""
         serving, current = self.app.serving, self.app.current
         serving.stop_restarting()
         if self.app.gate is not None:
@@ -351,6 +360,9 @@ class Lane:
             await serving.retire(child, take_over=False)
         if current is not None:
             await self.services.processes.hook(current, "cleanup", {})
+        if self.app.gate is not None:
+            await self.app.gate.detach()
+        self._stopped.set()
 
     # -- one word ----------------------------------------------------------------------------------
 

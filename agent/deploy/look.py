@@ -29,6 +29,7 @@ class Look:
         self._directory = directory
         self._settings = settings
         self._view = HostView(name=settings.name, labels=settings.labels)
+        self.reached = False  # the newest look got an answer from the repository
         self.seen: str | None = None  # the newest commit resolved, readable or not: what a poll compares with
         remove_tree(directory)  # a cache: what a power cut left half-written must not be taken for a commit
         directory.mkdir()
@@ -39,7 +40,9 @@ class Look:
 
     async def resolve(self, announced: str | None, ref: str = "") -> DesiredState:
         """The desired state at the followed ref, read and merged for this host. Raises Failure."""
+        self.reached = False
         snapshot = await self._remote.resolve(ref or self._settings.ref, announced)
+        self.reached = True
         if not ref:
             self.seen = snapshot.commit
         return await self._read(snapshot)

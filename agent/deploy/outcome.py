@@ -34,7 +34,7 @@ class Outcome:
 
 
 async def judge(
-    app: AppContext, context: RunContext, run: Run, error: BaseException | None, cancelled: bool
+    app: AppContext, context: RunContext, run: Run, error: Exception | None, cancelled: bool
 ) -> Outcome:
     """Decide; probes the old pair when the new one failed its probe."""
     if context.switched:

@@ -22,9 +22,8 @@ from agent.deploy.deployments import Deployment
 from agent.deploy.generations import Owner
 from agent.deploy.instance import build_instance
 from agent.deploy.layout import DataDirectory
-from agent.deploy.serving import Serving
-from agent.domain.errors import Failure, FailureInfo, FailureKind, Permanent, Transient
-from agent.domain.events import AppFailed, Bus, ChildStarted, PairCurrent
+from agent.domain.errors import Failure, FailureInfo, Permanent, Transient
+from agent.domain.events import AppFailed, Bus, ChildStarted
 from agent.domain.model import new_id
 from agent.domain.spec import AppSpec, HealthSpec
 from agent.kit.files import remove_tree
@@ -34,7 +33,7 @@ from agent.process.environment import child_environment
 from agent.process.health import until_healthy, watch
 from agent.process.keepers import Keeper
 from agent.process.probe import ProbeTarget
-from agent.process.stop import end_group, stop
+from agent.process.stop import end_group, signal_number, stop
 from agent.traffic.gate import SlotGate
 from agent.traffic.state import Gate
 
@@ -295,39 +294,6 @@ class Processes:
             else:
                 yield replace(failure, log=tuple(await self.tail(child)))
 
-    # -- the way back --------------------------------------------------------------------------------
-
-    async def bring_back(
-        self, serving: Serving, deployment: Deployment, gate: Gate | None, side: int
-    ) -> bool:
-        """Start a pair that served before and let it serve again; whether it is healthy.
-
-        It serves even when its probe fails: it is the best there is. Raises Failure when it cannot start.
-        """
-        if gate is not None:
-            await gate.open_ports()
-            await gate.prepare(side)
-        child = await serving.start(deployment, gate, side)
-        healthy = True
-        try:
-            await self.until_healthy(child)
-        except Failure as error:
-            self._bus.publish(AppFailed(deployment.spec.name, error.info))
-            healthy = False
-        if gate is not None:
-            await gate.serve(side)
-        serving.take(child, keep_old_warm=False)
-        if not child.alive:
-            serving.restart(child)
-        self._bus.publish(PairCurrent(deployment.spec.name, deployment.pair))
-        return healthy
-
-    async def hand_over(self, serving: Serving, bad: Child, gate: Gate | None, side: int) -> None:
-        """Hold the clients for `side` and stop the bad child."""
-        if gate is not None:
-            await gate.hold(side)
-        await serving.retire(bad)
-
     # -- after a restart of the agent ----------------------------------------------------------------
 
     def found(self, app: str) -> list[FoundChild]:
@@ -362,16 +328,3 @@ class Processes:
             await end_group(self._keeper, record.child)
             await self._keeper.wait(record.child)
             await self._keeper.forget(record.child)
-
-
-def signal_number(name: str) -> int:
-    """The number of a signal by its name without SIG. Raises Permanent."""
-    import signal
-
-    try:
-        return signal.Signals[f"SIG{name}"].value
-    except KeyError:
-        raise Permanent("UnknownSignal", f"there is no signal {name}") from None
-
-
-__all__ = ["FailureKind", "FoundChild", "Processes"]

@@ -22,6 +22,7 @@ from agent.domain.errors import Failure, OperatorNeeded, Transient
 from agent.domain.events import Bus, ConditionChanged, SyncFinished, SyncResolved, SyncStarted
 from agent.domain.model import Condition, ConditionStatus, DesiredState, SyncResult
 from agent.source.inbox import PendingSync, TriggerInbox
+from agent.source.reachability import Reachability
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Reconciler:
     Args:
         inbox: where triggers wait.
         look: reads the state repository.
+        reachability: the agent's condition about the repository.
         lanes: where wishes go.
         journal: where syncs are recorded.
         bus: where facts are told.
@@ -62,12 +64,14 @@ class Reconciler:
         self,
         inbox: TriggerInbox,
         look: Look,
+        reachability: Reachability,
         lanes: Lanes,
         journal: Journal,
         bus: Bus,
     ) -> None:
         self._inbox = inbox
         self._look = look
+        self._reachability = reachability
         self._lanes = lanes
         self._journal = journal
         self._bus = bus
@@ -117,6 +121,7 @@ class Reconciler:
         self._bus.publish(SyncStarted(pending.sync, kinds))
 
     def _resolved(self, pending: PendingSync, desired: DesiredState) -> None:
+        self._reachability.reached()
         self._journal.resolve_sync(pending.sync, desired.commit)
         self._bus.publish(SyncResolved(pending.sync, desired.commit))
         self._tell_state("True", "Valid", "; ".join(desired.warnings))
@@ -133,8 +138,11 @@ class Reconciler:
 
     def _refused(self, pending: PendingSync, error: Failure) -> None:
         info = error.info
-        if info.kind.value == "permanent" or isinstance(error, OperatorNeeded):
+        if self._look.reached:
+            self._reachability.reached()
             self._tell_state("False", info.reason, str(info))
+        else:
+            self._reachability.failed(info)
         self.ended(SyncFinished(pending.sync, SyncResult.FAILED, self._look.seen or "", info))
 
     def _tell_state(self, status: str, reason: str, message: str) -> None:

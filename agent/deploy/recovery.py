@@ -22,7 +22,7 @@ from agent.deploy.processes import FoundChild
 from agent.deploy.services import AppContext
 from agent.deploy.trial import Trial
 from agent.domain.errors import Failure
-from agent.domain.events import PairCurrent, PairGood
+from agent.domain.events import ChildStarted, PairCurrent, PairGood
 from agent.domain.model import RunResult
 from agent.traffic.state import Gate, Mode
 
@@ -64,6 +64,7 @@ async def _still_serving(
             await gate.prepare(child.side)
     chosen = _choose(children, _open_side(gate), current)
     for child in children:
+        app.services.bus.publish(ChildStarted(app.name, child.id, child.pid))
         if child is chosen:
             app.serving.child = child
             app.serving.look_after(child)
@@ -108,9 +109,8 @@ async def _start(app: AppContext, current: Deployment, good: Deployment | None) 
     if gate is not None:
         await gate.open_ports()
     app.gate = gate
-    processes = app.services.processes
     try:
-        healthy = await processes.bring_back(app.serving, current, gate, app.serving.free_side())
+        healthy = await app.serving.bring_back(current, gate, app.serving.free_side())
     except Failure as error:
         app.failed(error.info)
         healthy = False
@@ -121,7 +121,7 @@ async def _start(app: AppContext, current: Deployment, good: Deployment | None) 
     log.warning("%s: the last pair does not come up; the last good one is started", app.name)
     if app.serving.child is not None:
         await app.serving.retire(app.serving.child, take_over=False)
-    await processes.bring_back(app.serving, good, gate, app.serving.free_side())
+    await app.serving.bring_back(good, gate, app.serving.free_side())
     app.link_current(good)
 
 

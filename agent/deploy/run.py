@@ -137,10 +137,14 @@ class Run:
             shielded=body.shielded,
         )
 
-    async def execute(self) -> None:
-        """Carry out the graph. Raises what the first failing step raised, or CancelledError."""
-        async with self.context.stack:
-            await self._graph.run(self)
+    async def execute(self) -> Exception | None:
+        """Carry out the graph; returns what the first failing step raised. Raises only CancelledError."""
+        try:
+            async with self.context.stack:
+                await self._graph.run(self)
+        except Exception as error:
+            return error
+        return None
 
     # -- graph.Observer ---------------------------------------------------------------------------
 

@@ -132,6 +132,39 @@ class Serving:
         if take_over and child.gate is not None:
             await child.gate.take_over(child.side)
 
+    # -- the way back ------------------------------------------------------------------------------
+
+    async def bring_back(self, deployment: Deployment, gate: Gate | None, side: int) -> bool:
+        """Start a pair that served before and let it serve again; whether it is healthy.
+
+        It serves even when its probe fails: it is the best there is. Raises Failure when it cannot start.
+        """
+        if gate is not None:
+            await gate.open_ports()
+            await gate.prepare(side)
+        child = await self.start(deployment, gate, side)
+        healthy = True
+        try:
+            await self._processes.until_healthy(child)
+        except Failure as error:
+            self._bus.publish(AppFailed(self.app, error.info))
+            healthy = False
+        if gate is not None:
+            await gate.serve(side)
+        self.take(child, keep_old_warm=False)
+        if not child.alive:
+            self.restart(child)
+        self._bus.publish(PairCurrent(self.app, deployment.pair))
+        return healthy
+
+    async def hand_over(self, bad: Child, gate: Gate | None, side: int) -> None:
+        """Hold the clients for `side` and stop the bad child."""
+        if gate is not None:
+            await gate.hold(side)
+        await self.retire(bad)
+
+    # -- ends --------------------------------------------------------------------------------------
+
     async def _until_end(self, child: Child) -> None:
         tail = await self._processes.until_end(child)
         if child is not self.child and child is not self.warm and not child.expected:

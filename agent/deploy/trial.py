@@ -260,12 +260,12 @@ class Trial:
         """No predecessor is warm: hold the clients, stop the bad one, start the last good pair."""
         good = self.app.good
         assert good is not None
-        serving, processes = self.app.serving, self.app.services.processes
+        serving = self.app.serving
         serving.stop_watching()
         side = serving.free_side()
         if bad is not None:
-            await processes.hand_over(serving, bad, self.app.gate, side)
-        healthy = await processes.bring_back(serving, good, self.app.gate, side)
+            await serving.hand_over(bad, self.app.gate, side)
+        healthy = await serving.bring_back(good, self.app.gate, side)
         self.app.unhealthy = None
         await asyncio.to_thread(self.app.link_current, good)
         return healthy

@@ -46,18 +46,7 @@ class Child:
         except OSError as error:
             raise SpawnError("pipe", error.errno or errno.EMFILE, str(error)) from error
         try:
-            self.pid, self.report = spawn(
-                request["argv"],
-                request["environment"],
-                descriptors=descriptors,
-                output=written,
-                listen=[name for _, _, name in request["slots"]],
-                directory=request["directory"],
-                uid=request["uid"],
-                gid=request["gid"],
-                groups=request["groups"],
-                umask=request["umask"],
-            )
+            self.pid, self.report = spawn(request, descriptors, output=written)
         except OSError as error:
             os.close(output)
             raise SpawnError("fork", error.errno or errno.EAGAIN, str(error)) from error

@@ -27,12 +27,8 @@ class Link:
         with theirs:
             try:
                 # TERM, not KILL, on the keeper's death: the agent may still have files to leave whole.
-                self.pid, self.report = spawn(
-                    command,
-                    {**os.environ, KEEPER_FD_VARIABLE: "3"},
-                    descriptors=[theirs.fileno()],
-                    death_signal=signal.SIGTERM,
-                )
+                order = {"argv": command, "environment": {**os.environ, KEEPER_FD_VARIABLE: "3"}}
+                self.pid, self.report = spawn(order, [theirs.fileno()], death_signal=signal.SIGTERM)
             except BaseException:
                 self.sock.close()
                 raise

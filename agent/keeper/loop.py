@@ -115,8 +115,8 @@ class Keeper:
     def started(self, child: Child) -> None:
         """Look after a child that was just forked, and answer who asked for it once its program runs."""
         self.children[child.name] = self._pids[child.pid] = child
-        self._watch(child.output.fd, selectors.EVENT_READ, lambda: self.hear(child))
-        self._watch(child.report, selectors.EVENT_READ, lambda: self._settle(child))
+        self._watch(child.output.fd, call=lambda: self.hear(child))
+        self._watch(child.report, call=lambda: self._settle(child))
 
     def hear(self, child: Child, *, drain: bool = False) -> None:
         """Take what a child says: one chunk, or all that is there."""
@@ -125,14 +125,14 @@ class Keeper:
                 return
         except BlockingIOError:
             return
-        self._unwatch(child.output.fd)
+        self._watch(child.output.fd, 0)
         child.output.close()
 
     def forget(self, child: Child) -> None:
         """Drop a child, and its last lines."""
         del self.children[child.name]
         if child.output.fd >= 0:
-            self._unwatch(child.output.fd)
+            self._watch(child.output.fd, 0)
             child.output.close()
 
     def leave(self, deadline: float, code: int) -> None:
@@ -150,7 +150,7 @@ class Keeper:
             failure = read_failure(child.report)
         except BlockingIOError:
             return
-        self._unwatch(child.report)
+        self._watch(child.report, 0)
         os.close(child.report)
         child.report = -1
         link, request = child.asked
@@ -209,7 +209,7 @@ class Keeper:
             self._say(f"the agent cannot be started: {error}")
             self._start_later()
             return
-        self._watch(self.link.report, selectors.EVENT_READ, self._agent_runs)
+        self._watch(self.link.report, call=self._agent_runs)
 
     def _start_later(self) -> None:
         self._at("start", self._backoff, self._start_agent)
@@ -219,7 +219,7 @@ class Keeper:
         """Its program runs, or cannot; then its end is near and needs no other answer than a word."""
         assert self.link is not None
         failure = read_failure(self.link.report)
-        self._unwatch(self.link.report)
+        self._watch(self.link.report, 0)
         self.link.close_report()
         if failure is not None:
             self._say(f"the agent cannot be started: {failure[2]}")
@@ -236,8 +236,8 @@ class Keeper:
             os.killpg(link.pid, signal.SIGKILL)  # what it started itself must not meet the next one
         while link.receive(lambda message: answer(self, link, message)):
             pass
-        self._unwatch(link.report)
-        self._unwatch(link.fd)
+        self._watch(link.report, 0)
+        self._watch(link.fd, 0)
         link.close()
         self.link = None
         self._timers.pop("mute", None)
@@ -265,7 +265,7 @@ class Keeper:
         self._wakeup.setblocking(False)
         self._wake.setblocking(False)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        self._watch(self._wakeup.fileno(), selectors.EVENT_READ, lambda: self._wakeup.recv(4096))
+        self._watch(self._wakeup.fileno(), call=lambda: self._wakeup.recv(4096))
 
     def _note_signal(self, number: int, _frame: object) -> None:
         self._signals.append(number)
@@ -307,22 +307,20 @@ class Keeper:
     def _at(self, name: str, delay: float, call: Callable[[], None]) -> None:
         self._timers[name] = (time.monotonic() + delay, call)
 
-    def _watch(self, fd: int, events: int, call: Callable[[], object]) -> None:
-        self._selector.register(fd, events, call)
-
     def _watch_writers(self) -> None:
         """Wait for room to write only where something is to be written; leave a closed socket alone."""
-        self._want(self.sink.fd, selectors.EVENT_WRITE if self.sink.waiting else 0, self.sink.flush)
+        self._watch(self.sink.fd, selectors.EVENT_WRITE if self.sink.waiting else 0, self.sink.flush)
         link = self.link
         if link is None:
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.waiting else 0)
-        self._want(link.fd, events if link.open else 0, self._talk)
+        self._watch(link.fd, events if link.open else 0, self._talk)
         if not link.open and self.state == RUNNING and "mute" not in self._timers:
             self._at("mute", MUTE_DEADLINE, lambda: link.kill(signal.SIGKILL))
 
-    def _want(self, fd: int, events: int, call: Callable[[], object]) -> None:
-        key = self._selector.get_map().get(fd)
+    def _watch(self, fd: int, events: int = selectors.EVENT_READ, call: Callable[[], object] = int) -> None:
+        """Call when something happens to a descriptor; with no events, no more. Closed ones (-1) are no error."""
+        key = self._selector.get_map().get(fd) if fd >= 0 else None
         if key is None and events:
             self._selector.register(fd, events, call)
         elif key is not None and not events:
@@ -338,7 +336,3 @@ class Keeper:
         while self.sink.waiting and (left := end - time.monotonic()) > 0:
             select.select([], [self.sink.fd], [], left)
             self.sink.flush()
-
-    def _unwatch(self, fd: int) -> None:
-        with contextlib.suppress(KeyError, ValueError):  # not watched, or closed already (-1)
-            self._selector.unregister(fd)

@@ -18,7 +18,7 @@ import signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -28,30 +28,19 @@ prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, 
 
 
 def spawn(
-    argv: Sequence[str],
-    environment: Mapping[str, str],
+    order: Mapping[str, Any],
+    descriptors: Sequence[int],
     *,
-    descriptors: Sequence[int] = (),
     output: int | None = None,
-    listen: Sequence[str] = (),
-    directory: str = "",
-    uid: int | None = None,
-    gid: int | None = None,
-    groups: Sequence[int] = (),
-    umask: int | None = None,
     death_signal: int = signal.SIGKILL,
 ) -> tuple[int, int]:
     """Start a program in a session of its own; returns its pid and the pipe that tells of failure.
 
     Args:
-        argv: program and arguments; without a slash it is looked up in the environment's PATH.
-        environment: all of it.
+        order: `argv` and `environment`; and as in a `ChildRequest`, or left out: `slots` (whose names
+            become LISTEN_FDNAMES), `directory`, `uid`, `gid`, `groups`, `umask`.
         descriptors: what becomes 3, 4, ...; nothing else is inherited but 0 (/dev/null), 1 and 2.
         output: becomes 1 and 2; None leaves the keeper's own.
-        listen: names for LISTEN_FDNAMES, one for each descriptor; none leaves LISTEN_* alone.
-        directory: working directory, entered with the rights of `uid`.
-        uid, gid, groups: who it runs as; None keeps the keeper's own.
-        umask: file mode mask.
         death_signal: what it gets when the keeper dies.
 
     The pipe (non-blocking, the caller closes it) ends empty once the program runs, or holds one
@@ -68,11 +57,11 @@ def spawn(
             stage = ["setup"]
             try:
                 told = _arrange(altered, descriptors, output, told)
-                _drop(stage, uid, gid, groups, umask, directory)
+                _become(stage, order)
                 prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)  # after setuid, which clears it
                 if os.getppid() != keeper:
                     os._exit(1)
-                _exec(stage, list(argv), dict(environment), listen)
+                _exec(stage, order)
             except BaseException as error:
                 code = getattr(error, "errno", None) or errno.EINVAL
                 with contextlib.suppress(OSError):
@@ -125,39 +114,31 @@ def _arrange(altered: Sequence[int], descriptors: Sequence[int], output: int | N
     return len(wanted) - 1
 
 
-def _drop(
-    stage: list[str],
-    uid: int | None,
-    gid: int | None,
-    groups: Sequence[int],
-    umask: int | None,
-    directory: str,
-) -> None:
+def _become(stage: list[str], order: Mapping[str, Any]) -> None:
     """Limits, identity, place."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    if umask is not None:
+    if (umask := order.get("umask")) is not None:
         os.umask(umask)
-    if uid is not None:
+    if (uid := order.get("uid")) is not None:
         stage[0] = "setgroups"
-        os.setgroups(groups)
-    if gid is not None:
+        os.setgroups(order["groups"])
         stage[0] = "setgid"
-        os.setresgid(gid, gid, gid)
-    if uid is not None:
+        os.setresgid(order["gid"], order["gid"], order["gid"])
         stage[0] = "setuid"
         os.setresuid(uid, uid, uid)
-    if directory:
+    if directory := order.get("directory"):
         stage[0] = "chdir"
         os.chdir(directory)
 
 
-def _exec(stage: list[str], argv: list[str], environment: dict[str, str], listen: Sequence[str]) -> NoReturn:
-    """Become the program. Raises OSError, or ValueError on NUL bytes."""
+def _exec(stage: list[str], order: Mapping[str, Any]) -> NoReturn:
+    """Be the program. Raises OSError, or ValueError on NUL bytes."""
     stage[0] = "exec"
-    if listen:
+    argv, environment = list(order["argv"]), dict(order["environment"])
+    if slots := order.get("slots"):
         environment["LISTEN_PID"] = str(os.getpid())
-        environment["LISTEN_FDS"] = str(len(listen))
-        environment["LISTEN_FDNAMES"] = ":".join(listen)
+        environment["LISTEN_FDS"] = str(len(slots))
+        environment["LISTEN_FDNAMES"] = ":".join(name for _, _, name in slots)
     paths = [argv[0]]
     if "/" not in argv[0]:
         paths = [f"{d or '.'}/{argv[0]}" for d in environment.get("PATH", os.defpath).split(":")]

@@ -141,7 +141,7 @@ class _Reading:
         if state.schema not in (None, SCHEMA):
             text = f"schema {shown(str(state.schema))} is not known; this agent reads schema {SCHEMA}"
             (place / "schema").problem(text)
-        if state.apps is None:
+        if state.apps is None and place.intact("extends"):
             place.missing("apps", "write `apps: {}` when nothing should run")
         apps = self._apps(state.apps or {}, place / "apps")
         return Loaded(apps, tuple(self._warnings), document.file)
@@ -174,10 +174,11 @@ class _Reading:
         for normal, own in FLAT_NAMES.items():
             if own and self._problems.lost(own):
                 self._problems.mute(normal)
+        sound = {key: entry for key, entry in root.entries.items() if not self._problems.lost((key,))}
         if "checksum" not in root.entries and "distro-url" in root.entries:
             mark = mark_at(root, ("distro-url",), key=True)
             self._warnings.append(f"{mark.file}:{mark.line}:{mark.column} distro-url: {NO_CHECKSUM}")
-        return spell_out(root, self._flat_template(document.file))
+        return spell_out(replace(root, entries=sound), self._flat_template(document.file))
 
     def _flat_template(self, file: str) -> Mapping | None:
         """Where the text of app.config is: in the repository, or else in the image."""

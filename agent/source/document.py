@@ -180,7 +180,9 @@ def _read_yaml(text: str, file: str, problems: Problems) -> Node | None:
         for event in yaml.parse(text, Loader=_LOADER):
             _take_event(builder, event, file)
     except yaml.reader.ReaderError as error:
-        before = text.encode()[: error.position].decode(errors="ignore")
+        before = text[: error.position]
+        if error.encoding != "unicode":  # libyaml counts bytes
+            before = text.encode()[: error.position].decode(errors="ignore")
         line = before.count("\n") + 1
         mark = Mark(file, line, len(before) - (before.rfind("\n") + 1) + 1)
         problems.add(mark, (), f"not YAML: {error.reason}")

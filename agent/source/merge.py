@@ -17,7 +17,7 @@ DEPTH_MAX = 5  # steps of `extends` from the state file to its farthest base
 FILES_MAX = 100
 TOTAL_BYTES_MAX = 4 << 20
 WORK_MAX = 200_000  # keys merged
-VALUES_MAX = 100_000  # of the merged document
+VALUES_MAX = 100_000  # of all files together, aliases spelled out
 NAMES = ("state.yaml", "state.yml", "state.json")
 ENDINGS = (".yaml", ".yml", ".json")
 
@@ -49,10 +49,7 @@ def read_state(tree: Tree, path: str, problems: Problems) -> Document | None:
     """
     reader = _Reader(tree, problems)
     try:
-        document = reader.state(path)
-        if document is None or document.root.weight <= VALUES_MAX:
-            return document
-        problems.add(Mark(document.file), (), f"holds more than {VALUES_MAX} values, aliases spelled out")
+        return reader.state(path)
     except TreeFault as fault:
         problems.add(Mark(shown(path)), (), str(fault))
     except _TooMuch:
@@ -68,6 +65,7 @@ class _Reader:
         self._problems = problems
         self._done: dict[str, _Layered | None] = {}
         self._bytes = 0
+        self._values = 0
         self._work = 0
 
     def state(self, path: str) -> Document | None:
@@ -159,6 +157,10 @@ class _Reader:
             self._problems.add(asked, path, f"more than {TOTAL_BYTES_MAX >> 20} MiB in all files together")
             raise _TooMuch
         node = read_document(data, name, self._problems)
+        self._values += node.weight if node else 0
+        if self._values > VALUES_MAX:
+            self._problems.add(asked, path, f"more than {VALUES_MAX} values in all files together")
+            raise _TooMuch
         if node is None or isinstance(node, Mapping):
             return node
         self._problems.add(node.mark, (), f"expected a mapping, found {kind(node)}")
@@ -197,7 +199,7 @@ class _Reader:
                 entries[key] = Entry(entry.mark, node)
             else:
                 entries[key] = entry
-        return _mapping(patch.mark, entries)
+        return Mapping(patch.mark, entries)
 
     def _put(self, left: Mapping, right: Mapping, path: Path) -> Mapping:
         """Two files of a directory: what both say must come from one common base."""
@@ -215,17 +217,13 @@ class _Reader:
                 self._problems.add(
                     entry.mark, here, f"is defined in {place} too; a directory's files share nothing"
                 )
-        return _mapping(left.mark, entries)
+        return Mapping(left.mark, entries)
 
     def _charge(self, mark: Mark, steps: int = 1) -> None:
         self._work += steps
         if self._work > WORK_MAX:
             self._problems.add(mark, (), f"merging takes more than {WORK_MAX} steps")
             raise _TooMuch
-
-
-def _mapping(mark: Mark, entries: dict[str, Entry]) -> Mapping:
-    return Mapping(mark, entries, 1 + sum(entry.node.weight for entry in entries.values()))
 
 
 def _same_word(left: Node, right: Node) -> bool:

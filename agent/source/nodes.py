@@ -2,7 +2,8 @@
 
 Every scalar is text: what it is converted to is the business of the field that takes it (YAML's own
 guesses turn 1.10 into 1.1, 22:30 into 1350 and no into false). Values that an alias repeats are the
-same object, so a document is a tree that may share branches; `weight` counts it spelled out.
+same object, so a document is a tree that may share branches; `weight` counts it spelled out, as it
+was read.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Problems:
     def add(self, mark: Mark, path: Path, message: str) -> None:
         """Note a mistake at `mark`; the value at `path` counts as lost."""
         self.mute(path)
-        problem = Problem(mark.file, mark.line, mark.column, dotted(path), message)
+        problem = Problem(printable(mark.file), mark.line, mark.column, dotted(path), message)
         if problem in self._found:
             return
         if self.full:
@@ -119,7 +119,14 @@ def dotted(path: Path) -> str:
 def shown(word: str) -> str:
     """A foreign word as a message may carry it: short, without control characters."""
     cut = word if len(word) <= SHOWN_MAX else word[: SHOWN_MAX - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return printable(cut)
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelled out: a message must not drive a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

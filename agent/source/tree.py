@@ -32,10 +32,13 @@ class Tree:
         """
         try:
             fd = os.open(self._inside(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(fd, "rb") as file:
+            try:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise TreeFault("is not a regular file")
-                data = file.read(limit + 1)
+                with os.fdopen(fd, "rb", closefd=False) as file:
+                    data = file.read(limit + 1)
+            finally:
+                os.close(fd)
         except OSError as error:
             raise _fault(error) from None
         if len(data) > limit:

@@ -72,7 +72,7 @@ class BaseGate(ABC):
         """New connections get the maintenance page."""
         async with self._changing:
             state = advance(self._state, Verb.MAINTAIN)
-            self._reclaim()
+            self._reclaim(state)
             await self._enter(state)
 
     async def hold(self, side: int) -> None:
@@ -85,7 +85,7 @@ class BaseGate(ABC):
             note = self._noted()
             begun = state == self._state and note is not None
             until = note.until if note and begun else time.monotonic() + self._page.spec.hold
-            self._reclaim()
+            self._reclaim(state)
             await self._enter(state, until)
 
     async def detach(self) -> None:
@@ -113,6 +113,13 @@ class BaseGate(ABC):
             self._state = state
             self._bus.publish(GateChanged(self.app, state.mode.value))
 
+    async def _renote(self) -> None:
+        """Note what changed without a change of state."""
+        note = self._noted()
+        await self._notes.note(
+            self._note_key, self._note(self._state, note.until if note is not None else 0.0).encode()
+        )
+
     def _noted(self) -> GateNote | None:
         return read_note(self._notes.notes, self._note_key)
 
@@ -134,8 +141,8 @@ class BaseGate(ABC):
         self._tally.flush()
 
     @abstractmethod
-    def _reclaim(self) -> None:
-        """No child of an own socket is to have the port any more."""
+    def _reclaim(self, to: GateState) -> None:
+        """The caller leads the gate to `to`: take back what was lent to a child without use for it."""
 
     @abstractmethod
     def _note(self, state: GateState, until: float) -> GateNote:

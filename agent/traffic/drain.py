@@ -12,18 +12,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 
+from agent.traffic.inet_diag import TcpSocket
 from agent.traffic.sockets import SYN_RECV, established, tcp_sockets
 
 log = logging.getLogger(__name__)
 
 QUIET_READS = 3  # reads of an empty queue in a row before it is believed
 PAUSE = 0.005  # seconds between two reads of a queue
-SLOW_PAUSE = 0.05  # seconds between two reads of /proc
+SLOW_PAUSE = 0.05  # seconds between two reads of /proc, once waiting has taken a while
 
 
-def handshakes(ports: Collection[int]) -> frozenset[tuple[str, str]]:
-    """Handshakes under way on local `ports` as (local, remote). Blocks: call it in a thread."""
-    return frozenset((sock.local, sock.remote) for sock in tcp_sockets(ports, (SYN_RECV,)))
+def handshakes(ports: Collection[int]) -> frozenset[TcpSocket]:
+    """Handshakes under way on local `ports`. Blocks: call it in a thread."""
+    return frozenset(tcp_sockets(ports, (SYN_RECV,)))
 
 
 async def queues_empty(waiting: Callable[[], int], ports: Collection[int], deadline: float) -> bool:
@@ -37,8 +38,10 @@ async def queues_empty(waiting: Callable[[], int], ports: Collection[int], deadl
     try:
         async with asyncio.timeout(deadline):
             begun = left = await asyncio.to_thread(handshakes, ports)
+            pause = PAUSE
             while left:
-                await asyncio.sleep(SLOW_PAUSE)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, SLOW_PAUSE)
                 left = begun & await asyncio.to_thread(handshakes, ports)
             quiet = 0
             while quiet < QUIET_READS:

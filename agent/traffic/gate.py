@@ -66,7 +66,7 @@ class SlotGate(BaseGate):
         super().__init__(app, ports, holder, bus, maintenance=maintenance, progress=progress, render=render)
         self._holder = holder
         self._groups: list[SlotGroup] = []
-        self._lent: set[int] = set()  # sides at which a child may accept
+        self._lent: set[int] = set()  # sides at which a child may be, so that its slot is its own
         self._probed: int | None = None
         self._seen = 0  # who was held at the last look
 
@@ -83,6 +83,7 @@ class SlotGate(BaseGate):
             if self._state != CLOSED:
                 return
             note = self._noted()
+            self._lent = set(note.lent if note is not None else ()) & set(SIDES)
             try:
                 await self._open_groups(note)
                 if note is None:
@@ -120,18 +121,25 @@ class SlotGate(BaseGate):
         check_side(side)
         return [(self.key(port), slot_of(side), port.name) for port in self.ports]
 
-    async def prepare(self, side: int) -> None:
-        """The child of `side` is about to start: leave its slot to it, blocking and with a full backlog."""
-        if self._state == CLOSED:
-            raise NotNow("a closed gate has no slot to lend")
-        self._lend(side)
-        for group in self._groups:
-            group.lend(slot_of(side))
+    async def prepare(self, side: int, *, blocking: bool = True) -> None:
+        """The child of `side` is about to start: leave its slot to it, with a full backlog."""
+        check_side(side)
+        async with self._changing:
+            if self._state == CLOSED:
+                raise NotNow("a closed gate has no slot to lend")
+            if self._state == GateState(Mode.HOLDING, side):
+                self._look(self._state)  # the last look before the child begins to accept
+            if side not in self._lent:
+                self._lend(side)
+                await self._renote()
+                for group in self._groups:
+                    group.lend(slot_of(side), blocking=blocking)
 
     async def serve(self, side: int) -> None:
         """New connections go to the child of `side` from now on: the first one, or a flip."""
         async with self._changing:
             state = advance(self._state, Verb.SERVE, side)
+            self._reclaim(state)
             self._lend(side)
             self._probed = None
             await self._enter(state)
@@ -154,6 +162,7 @@ class SlotGate(BaseGate):
             if self._state == CLOSED:
                 raise NotNow("a closed gate cannot be probed")
             if side is not None:
+                check_side(side)
                 self._lend(side)
             self._probed = side
             await self._apply(self._state)
@@ -178,9 +187,11 @@ class SlotGate(BaseGate):
         Also puts the slot back in order when the child has shut it down: so call it after the child's
         end in any case. A side that gets new connections is left alone: `hold` or `maintain` first.
         """
+        check_side(side)
         async with self._changing:
             if self._state != CLOSED:
                 self._lent.discard(side)
+                await self._renote()
                 await self._apply(self._state)
 
     async def close(self) -> None:
@@ -201,12 +212,17 @@ class SlotGate(BaseGate):
             group.close()
         self._groups = []
 
-    def _reclaim(self) -> None:
-        """A slot is never taken from a child: steering is enough."""
+    def _reclaim(self, to: GateState) -> None:
+        """A hold is for a child that is not there yet, and one that leads nowhere was for none that works."""
+        if to != self._state and to.mode is Mode.HOLDING and to.side is not None:
+            self._seen = 0
+            self._lent.discard(to.side)
+        if self._state.mode is Mode.HOLDING and self._state.side not in (to.side, None):
+            self._lent.discard(self._state.side)
 
     def _note(self, state: GateState, until: float) -> GateNote:
         order = {group.port.name: group.order for group in self._groups}
-        return GateNote(state.mode, state.side, until, order=order)
+        return GateNote(state.mode, state.side, until, sorted(self._lent), order)
 
     async def _apply(self, state: GateState) -> None:
         if any(group.broken() for group in self._groups):
@@ -230,7 +246,6 @@ class SlotGate(BaseGate):
             group.mend(broken[group.key], after[group.key])
 
     def _lend(self, side: int) -> None:
-        check_side(side)
         self._lent.add(side)
         self._watch(self._state)
 
@@ -265,7 +280,6 @@ class SlotGate(BaseGate):
 
     def _expired(self, held: GateState) -> None:
         """A child may be about to accept in that slot, so what waits is accepted once, and no more."""
-        self._seen = 0
         for listener, port in self._held(held):
             self._acceptor.accept_all(listener, port)
 

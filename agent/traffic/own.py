@@ -59,6 +59,13 @@ class Door:
 
     def open(self) -> socket.socket | None:
         """Try once to listen; on None, `error` says why not."""
+        try:
+            self.listener, self.error = self._bound(), None
+        except OSError as error:
+            self.error = error
+        return self.listener
+
+    def _bound(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.port.address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -66,11 +73,9 @@ class Door:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((self.port.address, self.port.port))
             sock.listen(BACKLOG)
-        except OSError as error:
+        except OSError:
             sock.close()
-            self.error = error
-            return None
-        self.listener, self.error = sock, None
+            raise
         return sock
 
 
@@ -110,7 +115,7 @@ class OwnGate(BaseGate):
                 return
             note = self._noted()
             if note is not None:
-                self._lent = note.lent
+                self._lent = bool(note.lent)
                 await self._enter(note.state, until=note.until)
                 return
             try:
@@ -126,29 +131,26 @@ class OwnGate(BaseGate):
         check_side(side)
         return []
 
-    async def prepare(self, side: int) -> None:
+    async def prepare(self, side: int, *, blocking: bool = True) -> None:  # noqa: ARG002 (hands over none)
         """The child of `side` is about to start: accept everyone who waits, and leave the port to it.
 
-        Raises OperatorNeeded(PortTaken) when somebody else has it, NotNow when the gate is open or closed.
+        Raises OperatorNeeded(PortTaken) when somebody else has it, NotNow when the gate is closed.
         """
         check_side(side)
         async with self._changing:
-            if self._state.mode not in (Mode.MAINTENANCE, Mode.HOLDING):
-                raise NotNow(f"a gate that is {self._state} cannot prepare")
+            if self._state == CLOSED:
+                raise NotNow("a closed gate has no port to leave")
             if not self._lent:
                 await self._secure()
                 self._lent = True
-                note = self._noted()
-                await self._notes.note(
-                    self._note_key, self._note(self._state, note.until if note else 0.0).encode()
-                )
+                await self._renote()
                 await self._shut()
 
     async def serve(self, side: int) -> None:
         """The child of `side` listens: relay to it everyone who is held."""
         async with self._changing:
             state = advance(self._state, Verb.SERVE, side)
-            self._lent = True
+            self._reclaim(state)
             await self._enter(state)
 
     def probe_target(self, side: int, port_name: str = "") -> tuple[str, int, str | None]:
@@ -184,12 +186,12 @@ class OwnGate(BaseGate):
         await self._shut(accept=False)
         await super()._leave()
 
-    def _reclaim(self) -> None:
-        """Whether the child still runs or not: the port is taken as soon as it lets go."""
-        self._lent = False
+    def _reclaim(self, to: GateState) -> None:
+        """The port is taken as soon as the child lets go of it."""
+        self._lent = to.mode is Mode.OPEN
 
     def _note(self, state: GateState, until: float) -> GateNote:
-        return GateNote(state.mode, state.side, until, self._lent)
+        return GateNote(state.mode, state.side, until, [state.side or 0] if self._lent else [])
 
     async def _apply(self, state: GateState) -> None:
         if self._lent or state.mode is Mode.OPEN:

@@ -9,6 +9,7 @@ module knows of the kernel (each fact has a test):
 - `listen` on a listening socket only changes its backlog.
 - A child that calls shutdown(2) on its slot takes it out of the group, and the last member moves into
   the hole. `broken` and `mend` put it back, at the end; `order` keeps count of who has which index.
+  (This needs a slot that was bound to a port by number, not to one of the kernel's choice.)
 """
 
 from __future__ import annotations
@@ -117,10 +118,10 @@ class SlotGroup:
             program = split_probe(self.order.index(probe), target)
         attach(self.sockets[RESPONDER], program)
 
-    def lend(self, slot: int) -> None:
-        """Make a slot as a child expects it: blocking, with the whole backlog (sd_listen_fds(3))."""
+    def lend(self, slot: int, *, blocking: bool = True) -> None:
+        """Make a slot as a child expects it: blocking (sd_listen_fds(3)) or not, with the whole backlog."""
         listener = self.sockets[slot]
-        os.set_blocking(listener.fileno(), True)
+        os.set_blocking(listener.fileno(), blocking)
         if listening(listener):
             listener.listen(BACKLOG)
 
@@ -129,18 +130,22 @@ class SlotGroup:
         return [slot for slot, member in enumerate(self.sockets) if not listening(member)]
 
     def mended_order(self, broken: list[int]) -> list[int]:
-        """The order once `broken` are back. The same when it is computed again before they are."""
+        """The order once `broken` are back: the last member has moved into each hole, they come at the end.
+
+        Computed again before they are back, it is the same: so it can be noted first. (Of three slots at
+        most one moves, in whatever order several have left.)
+        """
         order = list(self.order)
         for slot in broken:
             hole = order.index(slot)
             order[hole] = order[-1]
-            order[-1] = slot
-        return order
+            order.pop()
+        return order + broken
 
     def mend(self, broken: list[int], order: list[int]) -> None:
         """Put `broken` back into the group, by which `order` becomes true. Raises OSError."""
         self.order = order
-        for slot in sorted(broken, key=order.index):
+        for slot in broken:
             self.sockets[slot].listen(BACKLOG)
 
     def close(self) -> None:

@@ -112,15 +112,14 @@ def advance(state: GateState, verb: Verb, side: int | None = None) -> GateState:
 class GateNote(msgspec.Struct, frozen=True):
     """What a gate leaves with the keeper, so that its successor changes nothing for traffic.
 
-    `until` is when a hold ends (time.monotonic, which all processes of one boot share), `lent`
-    whether a child may have been given the port (own sockets only), `order` each port's slots in
-    the order of the kernel's indices.
+    `until` is when a hold ends (time.monotonic, which all processes of one boot share), `lent` the
+    sides at which a child may be, `order` each port's slots in the order of the kernel's indices.
     """
 
     mode: Mode
     side: int | None = None
     until: float = 0.0
-    lent: bool = False
+    lent: list[int] = []
     order: dict[str, list[int]] = {}
 
     def encode(self) -> str:
@@ -173,8 +172,13 @@ class Gate(Protocol):
     async def hold(self, side: int) -> None:
         """New connections wait for the child that `side` will get, for `hold` seconds at most."""
 
-    async def prepare(self, side: int) -> None:
-        """Call right before the child of `side` is started."""
+    async def prepare(self, side: int, *, blocking: bool = True) -> None:
+        """Call right before the child of `side` is started. A side that has a child already is left alone.
+
+        `blocking` is how the child finds the sockets it is handed. sd_listen_fds(3) says blocking, and
+        servers that want it otherwise change it; nginx, which inherits by its variable NGINX, does not,
+        and with more than one worker gets stuck in accept on a blocking socket.
+        """
 
     async def serve(self, side: int) -> None:
         """New connections go to the child of `side`: the flip."""

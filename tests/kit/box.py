@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import hashlib
 import hmac
 import io
@@ -50,12 +51,12 @@ def archive(version: str, mode: str = "good", extra: dict[str, bytes] | None = N
         **{f"web/{name}": data for name, data in (extra or {}).items()},
     }
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(data), 0o755 if name == "web/bin/web" else 0o644
             tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), 1, mtime=0)
 
 
 class Box:
@@ -67,15 +68,14 @@ class Box:
         self.port = free_port()
         self.admin = free_port()
         self.settings = settings or {}
+        self._log = directory / "output.log"
         self.process: asyncio.subprocess.Process | None = None
-        self.output: list[str] = []
         self.forge = Forge(directory / "forge")
         self.repository: Repository
         self.artifacts = directory / "artifacts"
         self.artifacts.mkdir(parents=True)
         self._stack = contextlib.AsyncExitStack()
         self._session: aiohttp.ClientSession
-        self._reader: asyncio.Task[None] | None = None
         self._deliveries = 0
 
     async def __aenter__(self) -> Self:
@@ -115,22 +115,21 @@ class Box:
 
     async def start(self, verb: str = "run", environment: dict[str, str] | None = None) -> None:
         """Start the agent and wait until its admin listener answers (not for `once`)."""
-        self.process = await asyncio.create_subprocess_exec(
-            *self.command(verb),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
-            limit=1 << 20,
-        )
-        self._reader = asyncio.ensure_future(self._read(self.process.stdout))
+        with open(self._log, "ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command(verb),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+            )
         if verb == "run":
             await self.until(self.answers)
 
-    async def _read(self, stream: asyncio.StreamReader | None) -> None:
-        assert stream is not None
-        async for line in stream:
-            self.output.append(line.decode(errors="replace").rstrip())
+    @property
+    def output(self) -> list[str]:
+        """Every line that keeper, agent and app have written."""
+        return self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
 
     async def answers(self) -> bool:
         """Whether /healthz answers; fails at once when the agent has ended."""
@@ -160,10 +159,9 @@ class Box:
         try:
             async with asyncio.timeout(DEADLINE):
                 code = await self.process.wait()
-                if self._reader is not None:
-                    await self._reader
         except TimeoutError:
             self.process.kill()
+            await self.process.wait()
             raise AssertionError("the agent does not end:\n" + "\n".join(self.output[-50:])) from None
         return code
 

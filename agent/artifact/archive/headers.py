@@ -33,7 +33,7 @@ class Header:
 
 def looks_like_tar(block: bytes) -> bool:
     """Whether a first block is a tar header: its checksum is right (also without the ustar magic)."""
-    return len(block) == BLOCK and block[0] != 0 and _checksum_fits(block)
+    return len(block) == BLOCK and _checksum_fits(block)
 
 
 def parse(block: bytes) -> Header:

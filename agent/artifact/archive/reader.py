@@ -136,19 +136,19 @@ class TarReader:
         if kind in _FILES and not (kind != b"7" and name.endswith(b"/")):
             yield from self._file(header)
             return
+        if kind in _DEVICES:
+            raise harmful(f"is {_DEVICES[kind]}", name)
+        if kind not in _FILES and kind not in (b"5", b"2", b"1"):
+            raise unsupported(f"entries of type {shown(kind)} are not supported", name)
         if header.size:
             # With or without a body? Readers differ, so that one would read the body as headers.
             raise broken("what is not a file has a size", name)
-        if kind == b"5" or kind in _FILES:
-            self._sink.directory(header)
-        elif kind == b"2":
+        if kind == b"2":
             self._sink.symlink(header)
         elif kind == b"1":
             self._sink.hardlink(header)
-        elif kind in _DEVICES:
-            raise harmful(f"is {_DEVICES[kind]}", name)
         else:
-            raise unsupported(f"entries of type {shown(kind)} are not supported", name)
+            self._sink.directory(header)
 
     def _file(self, header: Header) -> Generator[Want, Piece, None]:
         self._sink.begin(header)

@@ -71,7 +71,7 @@ class Tree:
         parts = self._place(header.name, header.name)
         if parts:
             self._enter(parts, header.name)
-        self.entries += 1
+            self.entries += 1
 
     def begin(self, header: Header) -> None:
         """Start a regular file. Set-id bits are refused: they would be lost or dangerous."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
-from agent.artifact.archive.headers import BLOCK, looks_like_tar
+from agent.artifact.archive.headers import BLOCK, ZEROS, looks_like_tar
 from agent.artifact.archive.inflate import MAGIC, Gunzip
 from agent.artifact.archive.reader import TarReader
 from agent.artifact.archive.refusal import Refused, broken, unsupported
@@ -141,6 +141,8 @@ class Unpacker:
         if looks_like_tar(head[:BLOCK]):
             self._reader = TarReader(self._tree, self._limits)
             self._reader.feed(head)
+        elif head[:BLOCK] == ZEROS:
+            raise Refused("ArchiveEmpty", "an archive without entries")
         elif self._form is not Form.AUTO:
             raise broken("expected a tar archive, but the content is something else")
         elif self._gunzip is not None:

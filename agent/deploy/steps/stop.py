@@ -52,6 +52,6 @@ class Stop(Step):
         """Start the old pair again on the same gate; a run that switched keeps the new one."""
         if context.switched or context.stopped_old is None:
             return
-        context.back_healthy = await context.processes.bring_back(
-            context.serving, context.stopped_old, context.gate, context.side
+        context.back_healthy = await context.serving.bring_back(
+            context.stopped_old, context.gate, context.side
         )

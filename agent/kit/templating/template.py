@@ -20,7 +20,11 @@ _PARTS = frozenset({nodes.Operand, nodes.Keyword, nodes.Pair, nodes.Slice})
 _ALLOWED = EXPRESSIONS | _STATEMENTS | _PARTS
 _NAMES = {nodes.Pow: "the operator **", nodes.AssignBlock: "a set block", nodes.NSRef: "namespace"}
 
-_environment = jinja2.Environment(keep_trailing_newline=True, autoescape=False)  # noqa: S701 - only parses
+# Jinja2 writes every line's end in one way: the one that the template has.
+_parsers = {
+    end: jinja2.Environment(keep_trailing_newline=True, newline_sequence=end).parse  # noqa: S701 - only parses
+    for end in ("\n", "\r\n")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ def parse(source: str, limits: Limits | None = None) -> Template:
     if len(source) > limit:
         raise TemplateFault(f"the template is longer than {limit} characters")
     try:
-        tree = _environment.parse(source)
+        tree = _parsers["\r\n" if "\r\n" in source else "\n"](source)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateFault((error.message or "wrong syntax")[:200], error.lineno) from None
     except RecursionError:

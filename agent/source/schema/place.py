@@ -122,6 +122,8 @@ class Place:
 
     def template(self, name: str) -> str:
         """The rendered text of a template file of the repository; mistakes are noted where they are."""
+        if self.work.problems.lost(("vars",)):
+            return ""
         try:
             return self.work.renderer.file(name, self.values)
         except TreeFault as fault:

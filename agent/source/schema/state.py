@@ -23,6 +23,7 @@ FLAT_TEMPLATES = ("templates/app", "templates/app.j2")
 # What the flat form's own names are called once it is spelled out.
 FLAT_NAMES: dict[Path, Path] = {
     ("apps", FLAT_APP): (),
+    ("apps", FLAT_APP, "version"): ("version",),
     ("apps", FLAT_APP, "artifact", "url"): ("distro-url",),
     ("apps", FLAT_APP, "artifact", "checksum"): ("checksum",),
     ("apps", FLAT_APP, "files", 0, "template"): ("template",),

@@ -120,10 +120,10 @@ def migration_specs(raw: list[Migration] | Migration, place: Place) -> tuple[Mig
 
 def _migration(raw: Migration, name: str, place: Place) -> MigrationSpec:
     if raw.name is None and not name:
-        place.missing("name", "one of several migrations needs a name of its own")
+        place.missing("name", "each of several migrations has its own")
     if raw.name is not None and not _NAME.fullmatch(raw.name):
         (place / "name").problem("a migration's name holds letters, digits, -, _ and .")
-    if raw.command is None:
+    if raw.command is None and place.intact("sql"):
         place.missing("command")
     return MigrationSpec(
         name=raw.name or name,
