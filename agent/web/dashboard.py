@@ -80,9 +80,8 @@ def render(snapshot: Json, now: float) -> tuple[str, str]:
 def _document() -> _Document:
     import jinja2  # the idle agent needs none of it
 
-    folder = Path(__file__).with_name("templates")
-    source = (folder / "dashboard.html.j2").read_text(encoding="utf-8")
-    style = (folder / "dashboard.css").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("dashboard.html.j2").read_text(encoding="utf-8")
+    style = Path(__file__).with_name("dashboard.css").read_text(encoding="utf-8")
     script = re.search(r"<script>(.*?)</script>", source, re.DOTALL)
     assert script is not None
     policy = (
