@@ -16,6 +16,7 @@ import struct
 
 CHUNK = 64 << 10  # bytes in flight in each direction
 CONNECT_DEADLINE = 5.0  # seconds
+CONNECT_AGAIN = 0.05  # seconds after which a connect without an answer is begun anew, doubled each time
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: close sends RST
 
 
@@ -29,19 +30,37 @@ async def relay(client: socket.socket, address: tuple[str, int], *, source: str 
 
     Returns False, with `client` still open and untouched, when nobody accepts at `address`.
     """
-    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(CONNECT_DEADLINE):
+            upstream = await _connect(address, source)
+    except OSError:  # TimeoutError is one
+        return False
+    with upstream, client:
+        await _both_ways(client, upstream)
+    return True
+
+
+async def _connect(address: tuple[str, int], source: str | None) -> socket.socket:
+    """Connect, as often as it takes. Raises OSError when nobody listens.
+
+    A listener with a short queue that is full drops the SYN, and the kernel sends the next one after a
+    whole second; that is too long a time for many clients that are let through at once.
+    """
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as upstream:
+    patience = CONNECT_AGAIN
+    while True:
+        upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             if source is not None:
                 upstream.bind((source, 0))
-            async with asyncio.timeout(CONNECT_DEADLINE):
-                await loop.sock_connect(upstream, address)
-        except OSError:  # TimeoutError is one
-            return False
-        with client:
-            await _both_ways(client, upstream)
-    return True
+            async with asyncio.timeout(patience) as attempt:
+                await asyncio.get_running_loop().sock_connect(upstream, address)
+            return upstream
+        except BaseException as error:
+            upstream.close()
+            if not (isinstance(error, TimeoutError) and attempt.expired()):
+                raise
+        patience *= 2
 
 
 async def _both_ways(client: socket.socket, upstream: socket.socket) -> None:

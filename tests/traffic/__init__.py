@@ -1,0 +1,1 @@
+"""Tests of agent.traffic on real sockets and real children."""
