@@ -12,7 +12,7 @@
 With `?wait=1` the answer to a push that has a sync comes when the sync has ended: 200 with its `result` if
 what was pushed runs, and 409 with the `result` and its failure if not: a failed deployment never reads as
 success, and as it is no 5xx, nobody on the way repeats it or puts a page of his own in its place. 202 with
-`"result": "running"` when the deadline passes first.
+`"result": "probation"` while what was pushed runs and is watched, or `"running"` at the deadline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from webhook.forges import tell_apart
 from webhook.payloads.forge import Forge, Headers, PayloadInvalid
 from webhook.problem import Problem
 from webhook.signature import SecretsInvalid, SignatureRefused
-from webhook.sink import DUPLICATE, IGNORED, REJECTED, SUCCESS, Sink, Verdict
+from webhook.sink import DUPLICATE, IGNORED, ON_PROBATION, REJECTED, SUCCESS, Sink, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +168,8 @@ class Receiver:
             return _json(202, {**answer, "result": "running"})
         if end.get("result") in SUCCESS:
             return _json(200, {**answer, **end})
+        if end.get("result") == ON_PROBATION:
+            return _json(202, {**answer, **end})
         detail = f"what was pushed does not run: the sync ended as {end.get('result')}"
         return Problem(409, "SyncNotSuccessful", detail, members={**answer, **end}).response()
 

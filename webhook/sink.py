@@ -9,7 +9,8 @@ from typing import Protocol
 from webhook.event import PushEvent
 
 ACCEPTED, MERGED, IGNORED, DUPLICATE, REJECTED = "accepted", "merged", "ignored", "duplicate", "rejected"
-SUCCESS = frozenset({"succeeded", "unchanged", "probation"})  # on probation it runs, and is watched
+SUCCESS = frozenset({"succeeded", "unchanged"})
+ON_PROBATION = "probation"  # what was pushed runs and is watched: the last word is not said yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ class TriggerInbox:
         self._urgent.clear()
 
     def adopt(self, sync: str) -> None:
-        """A sync that did not enter here (an operator's rollback) runs: it can be waited for like any other."""
+        """A sync that did not enter here (an operator's rollback) runs: it can be waited for like others."""
         self._running[sync] = PendingSync(sync, (), 0, None)
 
     def finished(self, event: SyncFinished) -> None:
