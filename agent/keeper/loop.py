@@ -318,8 +318,10 @@ class Keeper:
         if not link.open and self.state == RUNNING and "mute" not in self._timers:
             self._at("mute", MUTE_DEADLINE, lambda: link.kill(signal.SIGKILL))
 
-    def _watch(self, fd: int, events: int = selectors.EVENT_READ, call: Callable[[], object] = int) -> None:
-        """Call when something happens to a descriptor; with no events, no more. Closed ones (-1) are no error."""
+    def _watch(
+        self, fd: int, events: int = selectors.EVENT_READ, call: Callable[[], object] | None = None
+    ) -> None:
+        """Call when something happens to a descriptor; with no events: no more. -1 (closed) is no error."""
         key = self._selector.get_map().get(fd) if fd >= 0 else None
         if key is None and events:
             self._selector.register(fd, events, call)

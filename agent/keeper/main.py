@@ -44,7 +44,7 @@ def _tidy_descriptors() -> None:
             os.close(fd)
             break
         os.set_inheritable(fd, True)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
-            with contextlib.suppress(OSError):  # the listing's own, closed by now
-                os.set_inheritable(int(name), False)
+    with contextlib.suppress(OSError):  # no /proc here, or the listing's own descriptor, which comes last
+        for fd in sorted(map(int, os.listdir("/proc/self/fd"))):
+            if fd > 2:
+                os.set_inheritable(fd, False)

@@ -21,7 +21,7 @@ DRAIN_CHUNKS = 16  # read at most at a child's end, when others may still hold i
 LINE_MAX = 4096  # bytes; a longer line becomes several
 LINES_KEPT = 200
 TAIL_MAX = 512 << 10  # bytes told at once, so that an answer fits a frame however it is escaped
-SINK_MAX = 256 << 10  # bytes waiting for a slow reader of the keeper's standard output
+SINK_MAX = 256 << 10  # bytes waiting for a slow reader of the keeper's standard output; one chunk may pass it
 
 
 class Sink:
@@ -55,12 +55,11 @@ class Sink:
         return bool(self._pending)
 
     def put(self, prefix: bytes, lines: Sequence[bytes]) -> None:
-        """Pass lines on, each after `prefix`; drop and count them when there is no room."""
-        for number, line in enumerate(lines):
-            if len(self._pending) > SINK_MAX:
-                self._dropped += len(lines) - number
-                break
-            self._pending += prefix + line + b"\n"
+        """Pass lines on (at least one), each after `prefix`; drop and count them when there is no room."""
+        if len(self._pending) > SINK_MAX:
+            self._dropped += len(lines)
+        else:
+            self._pending += prefix + (b"\n" + prefix).join(lines) + b"\n"
         self.flush()
 
     def flush(self) -> None:
