@@ -129,6 +129,7 @@ class SlotGate(BaseGate):
                 raise NotNow("a closed gate has no slot to lend")
             if self._state == GateState(Mode.HOLDING, side):
                 self._look(self._state)  # the last look before the child begins to accept
+                self._probed = side  # probes reach the child also when the hold ends meanwhile
             if side not in self._lent:
                 self._lend(side)
                 await self._renote()
@@ -219,6 +220,7 @@ class SlotGate(BaseGate):
             self._lent.discard(to.side)
         if self._state.mode is Mode.HOLDING and self._state.side not in (to.side, None):
             self._lent.discard(self._state.side)
+            self._probed = None
 
     def _note(self, state: GateState, until: float) -> GateNote:
         order = {group.port.name: group.order for group in self._groups}

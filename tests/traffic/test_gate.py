@@ -191,13 +191,17 @@ async def test_probes_reach_the_new_child_on_the_public_port_while_all_others_re
             assert [await who(on.port, PROBE_SOURCE), await who(on.port)] == ["v2", "v2"]
 
 
-async def test_probes_reach_the_new_child_while_everyone_else_gets_the_page() -> None:
+@pytest.mark.parametrize("told", [True, False])
+async def test_probes_still_reach_the_new_child_when_the_hold_has_ended_and_everyone_else_gets_the_page(
+    told: bool,
+) -> None:
     async with stage() as on:
         gate = on.slot_gate(hold=0.05)
         await gate.open_ports()
         await gate.hold(1)
         await gate.prepare(1)
-        await gate.steer_probe(1)
+        if told:
+            await gate.steer_probe(1)
         await eventually(lambda: gate.state == MAINTENANCE)
         with serving(on, gate, 1, "v2"):
             assert [await who(on.port, PROBE_SOURCE), await who(on.port)] == ["v2", "503"]

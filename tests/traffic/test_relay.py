@@ -138,6 +138,20 @@ async def test_nobody_at_the_other_end_leaves_the_client_untouched() -> None:
         assert await loop.sock_recv(theirs, 100) == b"still here"
 
 
+async def test_a_listener_whose_short_queue_is_full_is_tried_again_until_there_is_room() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        full.setblocking(False)
+        with socket.create_connection(full.getsockname()):  # a backlog of 0 holds one
+            async with relayed(full.getsockname()[1]) as (client, _):
+                await asyncio.sleep(0.12)
+                for _ in range(2):
+                    served, _ = await asyncio.wait_for(loop.sock_accept(full), 20)
+                    with served:
+                        await loop.sock_sendall(served, b"at last")
+                assert await loop.sock_recv(client, 100) == b"at last"
+
+
 async def test_the_source_address_can_be_chosen() -> None:
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(writer.get_extra_info("peername")[0].encode())
