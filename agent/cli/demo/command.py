@@ -38,8 +38,7 @@ def command(*, stay: bool, keep: Path | None, as_json: bool) -> int:
         raise click.ClickException("the demo needs the git program (the agent itself does not)")
     if stay and as_json:
         raise click.UsageError("--json prints when all is over, which with --stay it never is")
-    with _directory(keep) as directory:
-        return asyncio.run(_run(directory, stay=stay, kept=keep is not None, as_json=as_json))
+    return asyncio.run(_run(keep, stay=stay, as_json=as_json))
 
 
 @contextmanager
@@ -54,7 +53,7 @@ def _directory(keep: Path | None) -> Iterator[Path]:
     yield keep.absolute()
 
 
-async def _run(directory: Path, *, stay: bool, kept: bool, as_json: bool) -> int:
+async def _run(keep: Path | None, *, stay: bool, as_json: bool) -> int:
     """Run the show until it is over or a signal ends it; the exit code."""
     from agent.cli.demo.show import show
     from agent.cli.demo.timeline import Timeline
@@ -72,11 +71,12 @@ async def _run(directory: Path, *, stay: bool, kept: bool, as_json: bool) -> int
     for number in ENDS:
         loop.add_signal_handler(number, end, number)
     try:
-        told = await show(directory, timeline, stay=stay, kept=kept)
+        with _directory(keep) as directory:
+            told = await show(directory, timeline, stay=stay, kept=keep is not None)
     except asyncio.CancelledError:
         if not heard:
             raise
-        timeline.line("ended, and everything removed" if not kept else f"ended; {directory} is left")
+        timeline.line("ended, and everything removed" if keep is None else f"ended; {keep} is left")
         return OK if stay else INTERRUPTED
     except Exception as error:
         reasons = _reasons(error)

@@ -46,6 +46,11 @@ class Load:
                         return at
                 await self._news.wait()
 
+    @property
+    def since(self) -> float:
+        """Since when the version that answers now is the only one that does."""
+        return self.changes[-1][0] if self.changes else 0.0
+
     async def more(self, version: str, count: int) -> None:
         """Wait until a version has answered `count` more requests."""
         wanted = self.answered.get(version, 0) + count

@@ -49,12 +49,12 @@ It stays up. Now it is your turn, in another terminal:
   sed -i 's/version: .*/version: v4/' state.yaml        # or v1, v2; v3 is the broken one
   git -c user.name=me -c user.email=me@localhost commit -am v4 && git push
 
-  curl {app}/                         # the app itself
-  curl {admin}/status                 # everything as JSON; -H 'Accept: text/plain' for reading
+  curl {app}/          # the app itself
+  curl {admin}/status    # everything as JSON; -H 'Accept: text/plain' for reading
   {emptybox} status --socket {socket}
   {emptybox} rollback web --socket {socket}
 
-  {admin}/             the dashboard, in a browser
+  The dashboard, for a browser: {admin}/
 
 Ctrl-C here ends it and removes everything{keep}.
 """

@@ -12,9 +12,10 @@ import aiohttp
 
 from agent.cli.demo.account import Account, Push, account
 from agent.cli.demo.facts import Fact
-from agent.cli.demo.load import Load, load
-from agent.cli.demo.scenery import PROBATION, guide, state
+from agent.cli.demo.load import load
+from agent.cli.demo.scenery import PROBATION, state
 from agent.cli.demo.stage import HOST, Stage, raised
+from agent.cli.demo.stay import stay_up
 from agent.cli.demo.timeline import Timeline
 from agent.cli.demo.verdict import Check, Evidence, checks
 
@@ -40,7 +41,7 @@ async def show(directory: Path, timeline: Timeline, *, stay: bool, kept: bool) -
         verdict = checks(evidence)
         _conclude(stage, timeline, verdict, time.monotonic() - began)
         if stay:
-            await _stay(stage, timeline, kept=kept)
+            await stay_up(stage, timeline, kept=kept)
         guard.cancel()
     return {
         "ok": all(check.ok for check in verdict),
@@ -150,8 +151,8 @@ async def _taken_back(stage: Stage, timeline: Timeline, evidence: Evidence) -> N
         await _last_word(stage, found)
         if found.result != "rolled-back":
             raise Unexpected(f"v3 was to be rolled back, but its run is {found.result}")
-        back = await evidence.load.first("v2", found.live)
         await evidence.load.more("v2", 100)
+        back = evidence.load.since
     app = (await stage.get("/status"))["apps"]["web"]
     evidence.pid_after = app["child"]["pid"]
     timeline.line("  ", ("v3 is taken back", "bold red"), f": it served for {back - found.live:.1f} s")
@@ -180,36 +181,6 @@ def _conclude(stage: Stage, timeline: Timeline, verdict: list[Check], seconds: f
         timeline.line(
             ("Yes.", "bold green"), f" {seconds:.1f} s. {stage.admin}/status had the whole picture."
         )
-
-
-async def _stay(stage: Stage, timeline: Timeline, *, kept: bool) -> None:
-    """Stay up, tell of each further run, until cancelled."""
-    told = len(stage.facts.told)
-    timeline.line()
-    timeline.line(
-        guide(
-            repository=stage.repository, app=stage.app, admin=stage.admin, socket=stage.socket,
-            directory=stage.directory, kept=kept,
-        )
-    )  # fmt: skip
-    async with load(HOST, stage.app_port) as clients:
-        async for fact in stage.facts.follow(told):
-            if fact["fact"] == "RunFinished":
-                await _tell_more(stage, timeline, clients, fact)
-
-
-async def _tell_more(stage: Stage, timeline: Timeline, clients: Load, ended: Fact) -> None:
-    """A run of the user's own push ended, or had its last word."""
-    found = account(stage.facts.told, ended["run"])
-    found.delivery = stage.deliveries.get(found.sync)
-    if ended["result"] == "probation" or len(found.results) == 1:
-        timeline.heading(found.version, found.reason)
-        timeline.deployed(found)
-    timeline.line("  ", f"{found.version}: {ended['result']}")
-    if ended["failure"]:
-        timeline.failed((await stage.get("/status"))["apps"]["web"]["last_failure"] or ended["failure"])
-    lost = sum(clients.lost.values())
-    timeline.line("  ", f"{clients.total:,} requests since, {clients.page} pages, {lost} lost")
 
 
 class Unexpected(Exception):

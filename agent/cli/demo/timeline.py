@@ -74,6 +74,10 @@ class Timeline:
         for line in list(failure.get("log") or [])[-LOG_LINES:]:
             self.line("    ", (f"| {clean(line)}", "dim"))
 
+    def result(self, text: str, result: str, note: str) -> None:
+        """How something ended."""
+        self.line("  ", (clean(text), _TONES.get(result, "")), (f"   {clean(note)}", "dim"))
+
     def requests(self, load: Load, swaps_began: float) -> None:
         """What became of the requests; the first swap began then (seconds since the epoch)."""
         rate = load.total / load.seconds if load.seconds else 0.0
