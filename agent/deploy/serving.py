@@ -97,6 +97,8 @@ class Serving:
         self.child = child
         if old is not None and old is not child:
             self.warm = old if keep_old_warm and old.alive else None
+            if not old.alive:
+                self._tasks.start(self._processes.forget(old), name=f"forget {old.id}")
         self._exits.clear()
         self.watch(child)
         return old
@@ -167,13 +169,9 @@ class Serving:
 
     async def _until_end(self, child: Child) -> None:
         tail = await self._processes.until_end(child)
-        if child is not self.child and child is not self.warm and not child.expected:
-            return  # a new child: its run sees the end and tells it
-        self._bus.publish(
-            ChildExited(
-                self.app, child.id, child.code, child.signal, child.expected, () if child.expected else tail
-            )
-        )
+        serves = child is self.child or child is self.warm  # if not, its run sees the end and says why
+        told = tail if serves and not child.expected else ()
+        self._bus.publish(ChildExited(self.app, child.id, child.code, child.signal, child.expected, told))
         if child is self.warm:
             self.warm = None
             await self._processes.forget(child)

@@ -31,6 +31,6 @@ class Switch(Step):
         if context.gate is not None:
             await context.gate.serve(context.side)
         context.switched = True
-        context.serving.take(context.child, keep_old_warm=context.spec.health.probation > 0)
+        context.serving.take(context.child, keep_old_warm=True)
         await asyncio.to_thread(context.deployments.link, "current", context.deployment)
         context.bus.publish(PairCurrent(context.app, context.deployment.pair))
