@@ -74,6 +74,7 @@ def _checked(url: str, place: Place) -> str:
     if not place.sound:
         return ""
     scheme, separator, _ = url.partition("://")
+    hint = nearest(scheme, SCHEMES) or f", known are {', '.join(SCHEMES)}"
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -85,7 +86,7 @@ def _checked(url: str, place: Place) -> str:
     elif scheme.lower() in LATER:
         place.problem(f"{scheme.lower()}:// is not yet supported; {', '.join(SCHEMES)} are")
     elif scheme.lower() not in SCHEMES:
-        place.problem(f"unknown scheme {shown(scheme)}{nearest(scheme, SCHEMES)}")
+        place.problem(f"unknown scheme {shown(scheme)}{hint}")
     elif len(url) > URL_MAX:
         place.problem(f"longer than {URL_MAX} characters")
     elif any(c.isspace() or not c.isprintable() for c in url):
