@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.domain.events import Bus, Event
+from agent.domain.events import Bus, Event, RequestsAnswered
 from agent.domain.spec import MaintenanceSpec, PortSpec
 from agent.traffic.gate import SlotGate
 from agent.traffic.own import OwnGate
@@ -215,3 +215,15 @@ async def who(port: int, source: str | None = None) -> str:
 def is_refused(error: OSError) -> bool:
     """Whether nobody listened."""
     return error.errno == errno.ECONNREFUSED
+
+
+@contextmanager
+def serving(on: Stage, gate: SlotGate, side: int, name: str) -> Iterator[None]:
+    """A child on a side."""
+    with child_on(on.slot(gate, side), name):
+        yield
+
+
+def answered(on: Stage, how: str) -> int:
+    """Requests that were told to be answered in that way."""
+    return sum(f.count for f in on.facts if isinstance(f, RequestsAnswered) and f.how == how)

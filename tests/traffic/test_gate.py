@@ -6,49 +6,32 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from agent.domain.errors import OperatorNeeded
-from agent.domain.events import GateChanged, RequestsAnswered
+from agent.domain.events import GateChanged
 from agent.domain.spec import MaintenanceSpec, PortSpec
-from agent.traffic.gate import SlotGate
 from agent.traffic.page import Progress
-from agent.traffic.slots import accept_waiting, waiting
-from agent.traffic.state import CLOSED, SIDES, GateState, Mode, NotNow, Verb, advance
+from agent.traffic.slots import waiting
+from agent.traffic.state import CLOSED, GateState, Mode, NotNow
 from agent.traffic.steering import PROBE_SOURCE
 from tests.traffic.support import (
-    REQUEST,
     Stage,
+    answered,
     ask,
     body_of,
-    child_on,
     connect,
     eventually,
     free_port,
-    read_all,
+    serving,
     stage,
     status_of,
-    terminate,
     who,
 )
 
 MAINTENANCE = GateState(Mode.MAINTENANCE)
-
-
-@contextmanager
-def serving(on: Stage, gate: SlotGate, side: int, name: str) -> Iterator[None]:
-    """A child on a side."""
-    with child_on(on.slot(gate, side), name):
-        yield
-
-
-def answered(on: Stage, how: str) -> int:
-    return sum(f.count for f in on.facts if isinstance(f, RequestsAnswered) and f.how == how)
 
 
 def states(on: Stage) -> list[str]:
@@ -207,158 +190,6 @@ async def test_probes_still_reach_the_new_child_when_the_hold_has_ended_and_ever
             assert [await who(on.port, PROBE_SOURCE), await who(on.port)] == ["v2", "503"]
 
 
-async def test_a_queue_of_the_old_side_is_waited_for_until_the_deadline_and_then_taken_over() -> None:
-    async with stage() as on:
-        gate = on.slot_gate()
-        await gate.open_ports()
-        with child_on(on.slot(gate, 0), "v1") as old, serving(on, gate, 1, "v2"):
-            await gate.serve(0)
-            await terminate(old)  # it died by itself: nobody accepts at side 0
-            answers = [asyncio.ensure_future(who(on.port)) for _ in range(10)]
-            await eventually(lambda: waiting(on.slot(gate, 0)) == 10)
-            with pytest.raises(NotNow):
-                await gate.drained(0, 1.0)
-            await gate.serve(1)
-            assert not await gate.drained(0, 0.05)
-            await gate.take_over(0)
-            assert await asyncio.gather(*answers) == ["v2"] * 10
-            assert await gate.drained(0, 20.0)
-
-
-async def test_a_handshake_that_ends_after_the_flip_and_the_old_childs_exit_reaches_the_new_child() -> None:
-    async with stage() as on:
-        gate = on.slot_gate()
-        await gate.open_ports()
-        with child_on(on.slot(gate, 0), "v1") as old, serving(on, gate, 1, "v2"):
-            await gate.serve(0)
-            # With TCP_DEFER_ACCEPT a handshake stays in SYN_RECV until the client's first byte.
-            on.slot(gate, 0).setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
-            with await connect(on.port) as early:
-                await gate.serve(1)
-                assert not await gate.drained(0, 0.1)
-                await terminate(old)
-                await gate.take_over(0)
-                await asyncio.get_running_loop().sock_sendall(early, REQUEST)
-                assert body_of(await read_all(early)).startswith("v2 ")
-            assert await gate.drained(0, 20.0)
-
-
-async def test_who_waits_at_a_dead_child_gets_the_page_in_maintenance() -> None:
-    async with stage() as on:
-        gate = on.slot_gate()
-        await gate.open_ports()
-        await gate.serve(0)  # nobody is there
-        answers = [asyncio.ensure_future(who(on.port)) for _ in range(5)]
-        await eventually(lambda: waiting(on.slot(gate, 0)) == 5)
-        await gate.maintain()
-        await gate.take_over(0)
-        assert await asyncio.gather(*answers) == ["503"] * 5
-
-
-async def test_a_child_finds_its_slot_blocking_with_a_full_backlog_whatever_the_last_one_did_to_it() -> None:
-    async with stage() as on:
-        gate = on.slot_gate()
-        await gate.open_ports()
-        slot = on.slot(gate, 1)
-        slot.setblocking(False)
-        slot.listen(0)
-        await gate.prepare(1)
-        assert os.get_blocking(slot.fileno())
-        await gate.hold(1)
-        clients = [await connect(on.port) for _ in range(20)]
-        assert waiting(slot) == 20
-        for client in clients:
-            client.close()
-
-
-async def test_a_side_that_has_a_child_already_is_left_alone_by_prepare() -> None:
-    async with stage() as on:
-        gate = on.slot_gate()
-        await gate.open_ports()
-        await gate.prepare(0)
-        on.slot(gate, 0).setblocking(False)  # as many servers do with what they are given
-        await gate.serve(0)
-        await gate.detach()
-        successor = on.slot_gate()
-        await successor.open_ports()
-        await successor.prepare(0)
-        assert not os.get_blocking(on.slot(gate, 0).fileno())
-
-
-@pytest.mark.parametrize("dead", SIDES)
-async def test_a_child_that_shuts_its_socket_down_loses_no_connection_of_the_other_side(dead: int) -> None:
-    alive = 1 - dead
-    async with stage() as on:
-        gate = on.slot_gate()
-        await gate.open_ports()
-        with serving(on, gate, alive, "new"):
-            await gate.serve(dead)
-            await gate.serve(alive)
-            on.slot(gate, dead).shutdown(socket.SHUT_RDWR)
-            assert {await who(on.port) for _ in range(30)} == {"new"}  # before anyone knows
-            await gate.take_over(dead)
-            assert {await who(on.port) for _ in range(10)} == {"new"}
-            await gate.detach()
-            successor = on.slot_gate()
-            await successor.open_ports()
-            assert {await who(on.port) for _ in range(10)} == {"new"}
-            await successor.maintain()
-            assert await who(on.port) == "503"
-            with serving(on, successor, dead, "newer"):
-                await successor.serve(dead)
-                assert {await who(on.port) for _ in range(10)} == {"newer"}
-
-
-@pytest.mark.parametrize("verb", ["maintain", "hold", "serve"])
-async def test_a_successor_with_the_same_keeper_changes_nothing_for_traffic(verb: str) -> None:
-    async with stage() as on:
-        gate = on.slot_gate()
-        await gate.open_ports()
-        with serving(on, gate, 0, "v1"):
-            await gate.serve(0)
-            await (gate.maintain() if verb == "maintain" else getattr(gate, verb)(1))
-            state, note = gate.state, dict(on.holder.notes)
-            await gate.detach()  # from here on nobody is there
-            waits = asyncio.ensure_future(who(on.port))
-            if verb != "maintain":
-                await eventually(lambda: waiting(on.slot(gate, 1)) == 1)
-            successor = on.slot_gate()
-            await successor.open_ports()
-            assert successor.state == state
-            assert on.holder.notes == note
-            with serving(on, successor, 1, "v2"):
-                assert await waits == ("503" if verb == "maintain" else "v2")
-
-
-async def test_a_successor_ends_a_hold_when_its_predecessor_would_have() -> None:
-    async with stage() as on:
-        gate = on.slot_gate(hold=0.2)
-        await gate.open_ports()
-        await gate.hold(1)
-        waits = asyncio.ensure_future(who(on.port))
-        await eventually(lambda: waiting(on.slot(gate, 1)) == 1)
-        await gate.detach()
-        successor = on.slot_gate(hold=60.0)
-        await successor.open_ports()
-        assert successor.state == GateState(Mode.HOLDING, 1)
-        assert await waits == "503"
-
-
-async def test_a_flip_that_was_noted_but_not_done_is_completed_by_the_successor() -> None:
-    async with stage() as on:
-        gate = on.slot_gate()
-        await gate.open_ports()
-        with serving(on, gate, 0, "v1"), serving(on, gate, 1, "v2"):
-            await gate.serve(1)
-            noted = dict(on.holder.notes)
-            await gate.serve(0)
-            await gate.detach()
-            on.holder.notes.update(noted)
-            successor = on.slot_gate()
-            await successor.open_ports()
-            assert await who(on.port) == "v2"
-
-
 async def test_every_named_port_moves_and_each_has_slots_of_its_own() -> None:
     async with stage() as on:
         ports = [on.spec, PortSpec(name="metrics", port=free_port(), address="127.0.0.2")]
@@ -423,52 +254,3 @@ async def test_there_are_two_sides(side: int) -> None:
             with pytest.raises(ValueError, match="side"):
                 await call
         assert gate.state == MAINTENANCE
-
-
-def accepted_from(slot: socket.socket) -> list[tuple[str, int]]:
-    """Accept and close everything that waits; the clients' addresses."""
-    peers = []
-    while (connection := accept_waiting(slot)) is not None:
-        with connection, suppress(OSError):  # a departed client has no address any more
-            peers.append(connection.getpeername())
-    return peers
-
-
-STEPS = st.one_of(
-    st.tuples(
-        st.sampled_from(["hold", "serve", "prepare", "take_over", "steer_probe"]), st.sampled_from(SIDES)
-    ),
-    st.tuples(st.sampled_from(["maintain", "restart", "shutdown"]), st.sampled_from(SIDES)),
-)
-
-
-@given(st.lists(STEPS, max_size=10))
-@settings(max_examples=40, deadline=None)
-def test_after_any_sequence_a_new_connection_comes_where_the_state_says(steps: list[tuple[str, int]]) -> None:
-    async def check() -> None:
-        async with stage() as on:
-            gate, state = on.slot_gate(), MAINTENANCE
-            await gate.open_ports()
-            for verb, side in steps:
-                if verb == "restart":
-                    await gate.detach()
-                    gate = on.slot_gate()
-                    await gate.open_ports()
-                elif verb == "shutdown":
-                    on.slot(gate, side).shutdown(socket.SHUT_RDWR)
-                    await gate.take_over(1 - side)  # any verb mends
-                elif verb == "maintain":
-                    await gate.maintain()
-                    state = advance(state, Verb.MAINTAIN)
-                else:
-                    await getattr(gate, verb)(side)
-                    if verb in ("hold", "serve"):
-                        state = advance(state, Verb(verb), side)
-                assert gate.state == state
-                if state.side is None:
-                    assert await who(on.port) == "503"
-                else:
-                    with await connect(on.port) as client:
-                        assert client.getsockname() in accepted_from(on.slot(gate, state.side))
-
-    asyncio.run(check())

@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 
 from agent.domain.errors import OperatorNeeded
-from agent.domain.events import RequestsAnswered
 from agent.traffic.page import Progress
 from agent.traffic.state import CLOSED, GateState, Mode, NotNow
 from tests.traffic.support import (
     DEADLINE,
     REQUEST,
-    Stage,
+    answered,
     ask,
     body_of,
     connect,
@@ -64,10 +63,6 @@ async def listening(process: subprocess.Popen[str]) -> None:
     """The program says when it listens."""
     assert process.stdout is not None
     assert (await asyncio.to_thread(process.stdout.readline)).startswith("Serving HTTP")
-
-
-def answered(on: Stage, how: str) -> int:
-    return sum(f.count for f in on.facts if isinstance(f, RequestsAnswered) and f.how == how)
 
 
 async def test_before_the_first_child_the_page_answers() -> None:
