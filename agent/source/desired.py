@@ -17,7 +17,7 @@ from itertools import product
 from math import prod
 from pathlib import Path as FilePath
 
-from agent.domain.spec import AppSpec, PortSpec
+from agent.domain.spec import AppSpec
 from agent.source.merge import Document, read_state
 from agent.source.nodes import Entry, Mapping, Scalar, mark_at
 from agent.source.problems import Mark, Problem, Problems, StateInvalid, shown
@@ -35,7 +35,7 @@ from agent.source.schema.state import (
     is_flat,
     spell_out,
 )
-from agent.source.schema.traffic import same_port
+from agent.source.schema.traffic import ANYWHERE
 from agent.source.templates import FILE_MAX, Renderer
 from agent.source.tree import NotThere, Tree, TreeFault
 from agent.source.view import HostView
@@ -199,14 +199,18 @@ class _Reading:
 
 
 def _refuse_shared_ports(apps: MappingType[str, AppSpec], raw: MappingType[str, App], place: Place) -> None:
-    taken: dict[int, list[tuple[str, PortSpec]]] = {}
+    """Note each port that an app before has: of one number and address, or one address stands for all."""
+    taken: dict[tuple[int, str], str] = {}  # port and address, "" for any and "*" for all, to the first app
     for name, spec in apps.items():
         for port in spec.listen:
-            at = place / name / "listen"
-            named = at / port.name if isinstance(raw[name].listen, dict) else at
-            for other, others in taken.get(port.port, ()):
-                if other != name and same_port(port, others):
-                    mark = mark_at(place.work.root, (*place.path, other, "listen"))
-                    theirs = f"{mark.file}:{mark.line}"
-                    named.problem(f"{name} and {other} ({theirs}) both listen on port {port.port}")
-            taken.setdefault(port.port, []).append((name, port))
+            wide = port.address in ANYWHERE
+            others = [taken.get((port.port, key)) for key in (("",) if wide else ("*", port.address))]
+            other = next((other for other in others if other not in (None, name)), None)
+            if other is not None:
+                at = place / name / "listen"
+                mark = mark_at(place.work.root, (*place.path, other, "listen"))
+                (at / port.name if isinstance(raw[name].listen, dict) else at).problem(
+                    f"{name} and {other} ({mark.file}:{mark.line}) both listen on port {port.port}"
+                )
+            for key in ("", "*" if wide else port.address):
+                taken.setdefault((port.port, key), name)

@@ -41,37 +41,37 @@ class Problem:
 class StateInvalid(Permanent):
     """The desired state cannot be used. `problems` holds every mistake, `info.log` the same as lines."""
 
-    def __init__(self, problems: Iterable[Problem], left_out: int = 0) -> None:
+    def __init__(self, problems: Iterable[Problem], *, more: bool = False) -> None:
         self.problems = tuple(problems)
         first = self.problems[0]
-        count = len(self.problems) + left_out
         lines = [str(p) for p in self.problems]
-        if left_out:
-            lines.append(f"and {left_out} more")
+        count = f"more than {len(lines)} mistakes" if more else f"{len(lines)} mistakes"
+        if more:
+            lines.append("and more")
         super().__init__(
             "StateInvalid",
             f"{first.path}: {first.message}" if first.path else first.message,
             where=f"{first.file}:{first.line}:{first.column}" if first.line else first.file,
-            remedy="correct the state file" + (f"; it has {count} mistakes" if count > 1 else ""),
+            remedy="correct the state file" + (f"; it has {count}" if len(lines) > 1 else ""),
             log=tuple(lines),
         )
 
 
 class Problems:
-    """Collects mistakes. Keeps the first `PROBLEMS_MAX` and counts the rest."""
+    """Collects mistakes: the first `PROBLEMS_MAX`, and whether there were `more`."""
 
     def __init__(self) -> None:
         self._found: set[Problem] = set()
         self._lost: set[Path] = set()
         self._touched: set[Path] = set()
-        self.left_out = 0
+        self.more = False
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     @property
     def full(self) -> bool:
-        """Whether further mistakes are only counted."""
+        """Whether further mistakes are left out."""
         return len(self._found) >= PROBLEMS_MAX
 
     def add(self, mark: Mark, path: Path, message: str) -> None:
@@ -81,7 +81,7 @@ class Problems:
         if problem in self._found:
             return
         if self.full:
-            self.left_out += 1
+            self.more = True
         else:
             self._found.add(problem)
 
@@ -105,7 +105,7 @@ class Problems:
     def raise_any(self) -> None:
         """Raise StateInvalid when there is a mistake."""
         if self._found:
-            raise StateInvalid(self.sorted(), self.left_out)
+            raise StateInvalid(self.sorted(), more=self.more)
 
 
 def dotted(path: Path) -> str:

@@ -17,9 +17,11 @@ from agent.source.tree import Tree
 
 SECONDS_MAX = 5.0  # processor time of all templates of a state together
 FILE_MAX = 128 << 10  # bytes of a template file
-OUTPUT_MAX = 32 << 20  # characters of all rendered files together
+OUTPUT_MAX = 32 << 20  # characters of all that is rendered
 SCALAR = Limits(source=64 << 10, output=64 << 10, made=1 << 20, steps=20_000, seconds=0.5)
 FILE = Limits(source=FILE_MAX)
+
+_TOO_LONG = f"the templates of this state take longer than {SECONDS_MAX:g} s"
 
 # What an app's own maintenance page may show; the values are given when it is shown.
 PAGE_NAMES = ("phase", "detail", "percent", "elapsed", "refresh")
@@ -41,7 +43,7 @@ class Renderer:
         if "{" not in text or not _OPENING.search(text):
             return text
         filled = _fill(text, values)
-        return self._render(text, values, SCALAR) if filled is None else filled
+        return self._charged(self._render(text, values, SCALAR) if filled is None else filled)
 
     def file(self, name: str, values: Mapping[str, Any]) -> str:
         """A template file of the repository, rendered. Raises TreeFault, and TemplateFault with its line."""
@@ -49,11 +51,7 @@ class Renderer:
 
     def text(self, source: str, values: Mapping[str, Any]) -> str:
         """A template's text, rendered as a file is. Raises TemplateFault."""
-        rendered = source if not _OPENING.search(source) else self._render(source, values, FILE)
-        self._left -= len(rendered)
-        if self._left < 0:
-            raise TemplateFault(f"all files together are larger than {OUTPUT_MAX >> 20} MiB")
-        return rendered
+        return self._charged(self._render(source, values, FILE) if _OPENING.search(source) else source)
 
     def page(self, name: str) -> str:
         """The unrendered text of a maintenance page, tried out. Raises TreeFault and TemplateFault."""
@@ -62,17 +60,28 @@ class Renderer:
             self._render(source, dict.fromkeys(PAGE_NAMES, "") | {"percent": percent, "refresh": 3}, FILE)
         return source
 
+    def _charged(self, rendered: str) -> str:
+        self._left -= len(rendered)
+        if self._left < 0:
+            raise TemplateFault(f"all that is rendered is larger than {OUTPUT_MAX >> 20} MiB")
+        return rendered
+
     def _render(self, source: str, values: Mapping[str, Any], limits: Limits) -> str:
         from agent.kit.templating.template import parse  # 3 MiB and 20 ms that many states never need
 
-        if self._seconds <= 0:
-            raise TemplateFault(f"the templates of this state take longer than {SECONDS_MAX:g} s")
         before = time.thread_time()
         try:
+            if self._seconds <= 0:
+                raise TemplateFault(_TOO_LONG)
             template = parse(source, limits)
             if "secrets" in template.names:
                 raise TemplateFault("secrets are not yet supported")
-            return template.render(values, replace(limits, seconds=min(limits.seconds, self._seconds)))
+            seconds = min(limits.seconds, self._seconds)
+            return template.render(values, replace(limits, seconds=seconds))
+        except TemplateFault as fault:
+            if time.thread_time() - before >= self._seconds:
+                raise TemplateFault(_TOO_LONG, fault.line) from None
+            raise
         finally:
             self._seconds -= time.thread_time() - before
 

@@ -112,7 +112,6 @@ def test_two_apps_on_one_port_are_both_named(tmp_path: Path) -> None:
     assert mistakes(tmp_path, text) == [
         "state.yaml:3:54 apps.b.listen.web: b and a (state.yaml:2) both listen on port 8080",
         "state.yaml:4:48 apps.c.listen: c and a (state.yaml:2) both listen on port 8080",
-        "state.yaml:4:48 apps.c.listen: c and b (state.yaml:3) both listen on port 8080",
     ]
 
 
@@ -168,12 +167,12 @@ def test_the_shape_of_every_app_is_checked_and_the_meaning_of_those_for_this_hos
     assert len(mistakes(tmp_path, text, view=there)) == 3
 
 
-def test_a_hundred_mistakes_are_enough_and_the_rest_is_counted(tmp_path: Path) -> None:
+def test_a_hundred_mistakes_are_enough(tmp_path: Path) -> None:
     write(tmp_path, {"state.yaml": SPARSE + "".join(f"    k{n}: x\n" for n in range(20_000))})
     with pytest.raises(StateInvalid) as caught:
         load(tmp_path, "", HERE)
     assert len(caught.value.problems) == 100
-    assert caught.value.info.log[-1] == "and 19900 more"
+    assert caught.value.info.log[-1] == "and more"
 
 
 def test_five_hundred_apps_are_the_most(tmp_path: Path) -> None:

@@ -94,7 +94,10 @@ class Place:
         return self._render(text, self.work.renderer.text)
 
     def _render(self, text: str, render: Callable[[str, Mapping[str, Any]], str]) -> str:
-        if "vars" in text and self.work.problems.lost(("vars",)):
+        hidden = "vars" in text and self.work.problems.lost(("vars",))
+        if self.work.problems.full:  # after a hundred mistakes nobody waits for more
+            self.work.problems.more = hidden = True
+        if hidden:
             self.work.problems.mute(self.path)
             return ""
         try:

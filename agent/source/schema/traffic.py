@@ -18,7 +18,7 @@ from agent.source.tree import TreeFault
 ONLY_PORT = "main"  # the name of the port in `listen: 8080`
 PORTS_MAX = 32
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
-_ANYWHERE = ("0.0.0.0", "::")
+ANYWHERE = ("0.0.0.0", "::")
 
 
 class Listen(Raw, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ def ports(raw: int | dict[str, int | Listen] | None, place: Place) -> tuple[Port
             at.problem("a port's name holds small letters, digits, - and _, at most 32", key=True)
         port = _port(name, value, at)
         for other in found if port else ():
-            if port and same_port(port, other):
+            if port and _same_port(port, other):
                 at.problem(f"port {port.port} is {other.name} already")
         found += [port] if port else []
     return tuple(found)
@@ -80,7 +80,7 @@ def _port(name: str, raw: int | Listen, place: Place) -> PortSpec | None:
         return PortSpec(name=name, port=raw)
     if raw.protocol == "udp":
         (place / "protocol").problem("udp is not yet supported; tcp is")
-    address = _ANYWHERE[0] if raw.address is None else _address(raw.address, place / "address")
+    address = ANYWHERE[0] if raw.address is None else _address(raw.address, place / "address")
     if raw.port is None:
         place.missing("port")
         return None
@@ -92,14 +92,14 @@ def _address(text: str, place: Place) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         place.problem(f"{shown(text)!r} is not an IP address")
-        return _ANYWHERE[0]
+        return ANYWHERE[0]
 
 
-def same_port(one: PortSpec, other: PortSpec) -> bool:
+def _same_port(one: PortSpec, other: PortSpec) -> bool:
     """Whether the two cannot both be bound: one number, and one address or one that stands for all."""
     if one.port != other.port:
         return False
-    return one.address == other.address or one.address in _ANYWHERE or other.address in _ANYWHERE
+    return one.address == other.address or one.address in ANYWHERE or other.address in ANYWHERE
 
 
 def socket_mode(raw: str | None, listens: bool, place: Place) -> SocketMode:
