@@ -155,11 +155,15 @@ class Processes:
         """Stop a child by its ladder, whole group, and forget it. Not interrupted by cancellation."""
         assert child.deployment.spec.run is not None
         child.expected = True
+        if child.id not in self._keeper.children:
+            return  # ended and forgotten already
         await stop(self._keeper, child.id, child.deployment.spec.run.stop)
         await self.forget(child)
 
     async def forget(self, child: Child) -> None:
         """Drop what is left of an ended child: the rest of its group, its record, its instance directory."""
+        if child.id not in self._keeper.children:
+            return
         await end_group(self._keeper, child.id)
         await child.ended.wait()
         await self._keeper.forget(child.id)

@@ -130,9 +130,11 @@ class Serving:
         if child is self.child:
             self.stop_watching()
             self.child = None
-        await self._processes.stop(child)
-        if take_over and child.gate is not None:
-            await child.gate.take_over(child.side)
+        try:
+            await self._processes.stop(child)
+        finally:
+            if take_over and child.gate is not None:
+                await child.gate.take_over(child.side)
 
     # -- the way back ------------------------------------------------------------------------------
 

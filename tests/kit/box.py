@@ -82,7 +82,10 @@ class Box:
         await self._stack.enter_async_context(self.forge)
         self.repository = await self.forge.repository("state.git")
         self._session = await self._stack.enter_async_context(
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(force_close=True),
+                timeout=aiohttp.ClientTimeout(total=DEADLINE),
+            )
         )
         self.secret_file = self.directory / "secret"
         self.secret_file.write_bytes(SECRET)
