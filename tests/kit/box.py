@@ -18,7 +18,6 @@ import io
 import json
 import os
 import signal
-import socket
 import sys
 import tarfile
 import time
@@ -31,16 +30,10 @@ import aiohttp
 
 from agent.cli.demo import server as sample
 from tests.kit.git_server import Content, Forge, Repository
+from tests.kit.ports import free_port
 
 SECRET = b"an unguessable test secret"
 DEADLINE = 30.0
-
-
-def free_port() -> int:
-    """A TCP port nobody uses at this moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def archive(version: str, mode: str = "good", extra: dict[str, bytes] | None = None) -> bytes:
