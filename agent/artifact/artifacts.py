@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,7 +21,7 @@ from agent.artifact.http import HttpSource
 from agent.artifact.limits import DEFAULTS, Limits
 from agent.artifact.pipeline import Meter, Progress, carry, check_space, telling
 from agent.artifact.release import release_id
-from agent.artifact.source import Source, shown
+from agent.artifact.source import Source, shown, split
 from agent.artifact.store import Store
 from agent.domain.errors import Permanent
 from agent.domain.spec import ArtifactSpec, Checksum
@@ -114,7 +113,7 @@ class Artifacts:
 
     async def prewarm(self, url: str) -> None:
         """Open a connection to where `url` is, so that a delivery soon after finds one. Never fails."""
-        if urlsplit(url).scheme in self._http.schemes:
+        if split(url).scheme in self._http.schemes:
             await self._http.prewarm(url)
 
     def _board(self, spec: ArtifactSpec, app: str, release: str) -> Flight:
@@ -142,7 +141,7 @@ class Artifacts:
             await stop(flight.task)
 
     def _source(self, url: str) -> Source:
-        scheme = urlsplit(url).scheme
+        scheme = split(url).scheme
         source = self._sources.get(scheme)
         if source is None:
             known = ", ".join(f"{name}://" for name in self._sources)

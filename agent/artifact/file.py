@@ -14,9 +14,8 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
-from agent.artifact.source import Body, path_of, shown
+from agent.artifact.source import Body, path_of, shown, split
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.kit.threads import settled
 
@@ -59,7 +58,8 @@ class FileSource:
         return await settled(asyncio.get_running_loop().run_in_executor(self._executor, work))
 
     def _open(self, url: str, where: str) -> int:
-        if urlsplit(url).netloc not in ("", "localhost") or urlsplit(url).query:
+        parts = split(url)
+        if parts.netloc not in ("", "localhost") or parts.query or not parts.path.startswith("/"):
             raise Permanent("UrlInvalid", "write file:///absolute/path", where=where)
         try:
             named = os.open(path_of(url), os.O_PATH | os.O_CLOEXEC)

@@ -121,7 +121,9 @@ class HttpSource:
 def _parse(text: str) -> URL:
     try:
         # Escapes are left as they were written: a signature may cover them.
-        return URL(text, encoded=text.isascii() and " " not in text)
+        url = URL(text, encoded=text.isascii() and " " not in text)
+        str(url.port)  # looked at only now; raises for what is no port
+        return url
     except ValueError:
         raise Permanent("UrlInvalid", "not a valid URL", where=shown(text)) from None
 

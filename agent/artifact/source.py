@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,19 @@ class Source(Protocol):
 
 def shown(url: str) -> str:
     """A URL for people and logs: without credentials, and without the query, which may be a signature."""
-    parts = urlsplit(url)
+    parts = split(url)
     host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else "(not a URL)"
+
+
+def split(url: str) -> SplitResult:
+    """The parts of a URL, all empty when it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 def path_of(url: str) -> str:
     """The path of a URL, percent-decoded."""
-    return unquote(urlsplit(url).path)
+    return unquote(split(url).path)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.kit.archives import header
+from tests.kit.artifact_server import ArtifactServer
+
+SIZE = 200 << 20
+CHILD = """
+import asyncio, resource, sys
+from pathlib import Path
+import msgspec
+from agent.artifact.artifacts import Artifacts
+from agent.artifact.store import Store
+from agent.domain.spec import Checksum
+from tests.artifact.specs import spec
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+async def main():
+    root, *rest = sys.argv[1:]
+    async with Artifacts(Store(Path(root))) as artifacts:
+        async def deliver(url, digest):
+            wanted = msgspec.structs.replace(spec(url), checksum=Checksum(algorithm="sha256", hex=digest))
+            async with artifacts.deliver(wanted, "web") as delivery:
+                await delivery.published()
+        await deliver(*rest[:2])
+        before = peak()
+        await deliver(*rest[2:])
+        print(peak() - before)
+
+asyncio.run(main())
+"""
+
+
+def compressed(size: int, level: int) -> bytes:
+    """A tar.gz of one file of `size` bytes, the same noisy MiB over and over."""
+    noise = os.urandom(1 << 20)
+    deflate = zlib.compressobj(level, zlib.DEFLATED, 31)
+    parts = [deflate.compress(header("noise", size=size))]
+    parts += [deflate.compress(noise) for _ in range(size >> 20)]
+    return b"".join([*parts, deflate.compress(bytes(1024)), deflate.flush()])
+
+
+@pytest.mark.parametrize("name", ["large.tar.gz", "large"])
+async def test_memory_grows_by_less_than_32_mib_while_200_mib_are_delivered(
+    name: str, server: ArtifactServer, tmp_path: Path
+) -> None:
+    small = compressed(2 << 20, 1)
+    large = compressed(SIZE, 0) if name.endswith("gz") else os.urandom(1 << 20) * 200
+    arguments = [str(tmp_path / "store")]
+    for file, data in (("small.tar.gz", small), (name, large)):
+        arguments += [server.put(file, data), hashlib.sha256(data).hexdigest()]
+    del large
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await child.communicate()
+    assert child.returncode == 0
+    assert int(output) < 32, f"{int(output)} MiB"
