@@ -12,6 +12,7 @@ import gc
 import html
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -58,6 +59,7 @@ from agent.traffic.gate import SlotGate
 from agent.traffic.own import OwnGate
 from agent.traffic.page import Progress
 from agent.traffic.state import Gate
+from agent.web.maintenance import public_progress
 from agent.web.server import Face
 from webhook.app import Receiver
 from webhook.signature import read_secrets
@@ -67,16 +69,6 @@ log = logging.getLogger(__name__)
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 STOP_MARGIN = 30.0  # seconds for the agent's own end beside the apps' graces
-PHASES = {
-    "fetch": "Downloading",
-    "verify": "Verifying",
-    "release": "Unpacking",
-    "check": "Checking",
-    "migrate": "Migrating",
-    "stop": "Restarting",
-    "start": "Starting",
-    "probe": "Starting",
-}
 ONCE_DEADLINE = 3600.0  # seconds `emptybox once` waits for the sync
 
 
@@ -90,6 +82,8 @@ def main(arguments: Sequence[str]) -> int:
             print(f"emptybox: {problem}", file=sys.stderr)
         return EXIT_SETTINGS
     setup(settings.log_format, settings.log_level)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a gate may hold thousands of clients
     try:
         return asyncio.run(live(settings, int(os.environ[KEEPER_FD_VARIABLE]), once=verb == "once"))
     except Failure as failure:
@@ -232,7 +226,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         kind = SlotGate if spec.socket is SocketMode.FD else OwnGate
         return kind(
             spec.name, spec.listen, keeper, bus, maintenance=spec.maintenance,
-            progress=lambda: _progress(board, spec.name), render=_render_page,
+            progress=lambda: public_progress(board.apps.get(spec.name)), render=_render_page,
         )  # fmt: skip
 
     retries: dict[str, asyncio.Task[None]] = {}
@@ -304,17 +298,6 @@ def _webhook_secrets(settings: Settings) -> Sequence[bytes]:
     found = read_secrets(settings.webhook_secret_file)
     secrets.add(*found)
     return found
-
-
-def _progress(board: Board, app: str) -> Progress:
-    """What the maintenance page says about a run: the running step in plain words, nothing internal."""
-    run = (board.snapshot()["apps"].get(app) or {}).get("run")
-    if not run:
-        return Progress()
-    running = [step for step in run["steps"] if step["state"] == "running"]
-    done = sum(1 for step in run["steps"] if step["state"] == "succeeded")
-    phase = PHASES.get(running[0]["kind"], "Updating") if running else "Updating"
-    return Progress(phase, f"step {done + 1} of {len(run['steps'])}", 100.0 * done / len(run["steps"]))
 
 
 def _render_page(text: str, progress: Progress) -> str:

@@ -302,7 +302,7 @@ class Lane:
         self.services.bus.publish(
             RunFinished(context.id, wish.sync, self.name, outcome.result, seconds, failure)
         )
-        self.app.condition("Progressing", False, str(outcome.result), failure.message if failure else "")
+        self.app.condition("Progressing", False, _word(outcome.result), failure.message if failure else "")
         if outcome.result is not RunResult.CANCELLED:
             self._cancels = 0
         if context.switched:
@@ -371,3 +371,8 @@ class Lane:
         self.app.state(
             state_of(self.app, removed=self.removed, updating=updating, on_trial=self.trial.running)
         )
+
+
+def _word(result: RunResult) -> str:
+    """A result as the CamelCase reason of a condition: rolled-back is RolledBack."""
+    return "".join(part.capitalize() for part in result.value.split("-"))

@@ -34,6 +34,7 @@ from agent.process.health import until_healthy, watch
 from agent.process.keepers import Keeper
 from agent.process.probe import ProbeTarget
 from agent.process.stop import end_group, signal_number, stop
+from agent.traffic.drain import connections_gone
 from agent.traffic.gate import SlotGate
 from agent.traffic.state import Gate
 
@@ -133,6 +134,9 @@ class Processes:
             instance = await self.instance(deployment, name)
         context = self._context(deployment, instance, {})
         note = ChildNote(spec.name, deployment.pair.spec, side, str(instance), run)
+        if gate is not None:
+            # nginx uses an inherited socket as it finds it, and its workers would block in accept
+            await gate.prepare(side, blocking="NGINX" not in spec.env)
         record = await context.spawn(
             self._keeper,
             name,
@@ -159,6 +163,12 @@ class Processes:
             return  # ended and forgotten already
         await stop(self._keeper, child.id, child.deployment.spec.run.stop)
         await self.forget(child)
+
+    async def connections_gone(self, child: Child) -> None:
+        """With `drain.connections`: wait for the child's clients to leave, up to the drain's deadline."""
+        spec = child.deployment.spec
+        if spec.drain.connections and spec.listen and child.alive:
+            await connections_gone(child.pid, [port.port for port in spec.listen], spec.drain.deadline)
 
     async def forget(self, child: Child) -> None:
         """Drop what is left of an ended child: the rest of its group, its record, its instance directory."""

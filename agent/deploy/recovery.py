@@ -61,8 +61,9 @@ async def _still_serving(
         app.gate = gate
         for child in children:
             child.gate = gate
-            await gate.prepare(child.side)
     chosen = _choose(children, _open_side(gate), current)
+    if chosen is not None and gate is not None and _open_side(gate) is None:
+        await gate.serve(chosen.side)  # the agent died while it held the port; the child never stopped
     for child in children:
         app.services.bus.publish(ChildStarted(app.name, child.id, child.pid))
         if child is chosen:

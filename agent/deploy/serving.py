@@ -131,6 +131,8 @@ class Serving:
             self.stop_watching()
             self.child = None
         try:
+            if take_over:
+                await self._processes.connections_gone(child)
             await self._processes.stop(child)
         finally:
             if take_over and child.gate is not None:
@@ -145,7 +147,6 @@ class Serving:
         """
         if gate is not None:
             await gate.open_ports()
-            await gate.prepare(side)
         child = await self.start(deployment, gate, side)
         healthy = True
         try:
@@ -225,8 +226,6 @@ class Serving:
             return
 
     async def _start_again(self, dead: Child) -> Child:
-        if dead.gate is not None:
-            await dead.gate.prepare(dead.side)
         child = await self._processes.start(dead.deployment, dead.gate, dead.side, "", dead.instance)
         try:
             self.look_after(child)

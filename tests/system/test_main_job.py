@@ -228,8 +228,12 @@ async def test_after_kill_9_of_everything_the_last_version_starts_without_git(bo
     box.settings["--repo"] = "http://127.0.0.1:9/nowhere.git"
     await box.start()
     await box.serving("1.0")
-    status = await box.status()
-    assert any(c["type"] == "SourceReachable" and c["status"] == "False" for c in status["conditions"])
+
+    async def said() -> bool:
+        conditions = (await box.status())["conditions"]
+        return any(c["type"] == "SourceReachable" and c["status"] == "False" for c in conditions)
+
+    await box.until(said)
 
 
 @pytest.mark.parametrize(

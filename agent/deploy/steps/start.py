@@ -23,7 +23,6 @@ class Start(Step):
             await context.clear_side
         if context.gate is not None:
             await context.gate.open_ports()
-            await context.gate.prepare(context.side)
         context.child = await context.serving.start(
             context.deployment, context.gate, context.side, context.id, context.instance
         )
