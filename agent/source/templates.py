@@ -58,7 +58,7 @@ class Renderer:
         source = self._tree.text(name, FILE_MAX)
         for percent in (None, 50):
             self._render(source, dict.fromkeys(PAGE_NAMES, "") | {"percent": percent, "refresh": 3}, FILE)
-        return source
+        return self._charged(source)
 
     def _charged(self, rendered: str) -> str:
         self._left -= len(rendered)

@@ -12,7 +12,7 @@ from agent.source.schema.scalars import Command, Mode, Raw
 
 FILES_MAX = 200
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_AGENTS_OWN = frozenset({"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"})
+_AGENTS_OWN = re.compile(r"LISTEN_(FDS|PID|FDNAMES)|NOTIFY_SOCKET|EMPTYBOX_.*")
 
 
 class File(Raw, frozen=True, kw_only=True):
@@ -106,7 +106,7 @@ def environment(raw: Mapping[str, str] | None, place: Place) -> dict[str, str]:
         at = place / name
         if not _VARIABLE.fullmatch(name):
             at.problem("a variable's name holds letters, digits and _ and begins with no digit", key=True)
-        elif name in _AGENTS_OWN:
+        elif _AGENTS_OWN.fullmatch(name):
             at.problem("is set by the agent", key=True)
         else:
             found[name] = at.render(text)
