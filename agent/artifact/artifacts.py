@@ -123,7 +123,7 @@ class Artifacts:
         url, source = spec.url, self._source(spec.url)
         blob = self.store.blob(spec.checksum.hex)
         if blob.exists():
-            url, source = blob.as_uri(), self._blobs
+            url, source = blob.absolute().as_uri(), self._blobs
         flight = self._flights[release] = Flight(spec, app, release, self.store, self._limits)
         flight.task = self._tasks.start(flight.run(source, url, self._executor), name=release)
         flight.task.add_done_callback(lambda _: self._forget(flight))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.artifact.archive.unpack import Form
+from agent.artifact.checksum import LENGTHS
 from agent.artifact.source import path_of
 from agent.domain.spec import ArtifactSpec, canonical_digest
 
@@ -41,13 +42,15 @@ def release_id(spec: ArtifactSpec, app: str) -> str:
     Made of the start of the artifact's digest, to be recognised by people, and a digest over all that has
     a say in what the tree looks like.
 
-    Raises ValueError when the checksum is not pinned yet.
+    Raises ValueError when the digest is not known yet, or is none.
     """
     checksum = spec.checksum
     if not checksum.hex:
         raise ValueError(f"the checksum of {path_of(spec.url)} is not pinned")
     how = packing(spec, app)
     digest = checksum.hex.lower()
+    if len(digest) != LENGTHS[checksum.algorithm] or not set(digest) <= set("0123456789abcdef"):
+        raise ValueError(f"{checksum.hex!r} is no {checksum.algorithm} digest")
     content: list[object] = [_LAYOUT, checksum.algorithm, digest]
     if how.form is Form.PLAIN:
         content += ["plain", how.target]

@@ -63,9 +63,10 @@ class Store:
         Raises OSError.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        for directory, mode in ((self._trees, 0o755), (self._blobs, 0o700), (self._temp, 0o700)):
-            directory.mkdir(mode=mode, exist_ok=True)
-        self._trash.mkdir(mode=0o700, exist_ok=True)
+        modes = {self._trees: 0o755, self._blobs: 0o700, self._temp: 0o700, self._trash: 0o700}
+        for directory, mode in modes.items():
+            directory.mkdir(exist_ok=True)
+            directory.chmod(mode)  # whatever the umask is: apps run as other users
         sync_directory(self.root)
         for leftover in [*self._temp.iterdir(), *self._blobs.iterdir()]:
             self._discard(leftover)

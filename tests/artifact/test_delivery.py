@@ -258,6 +258,33 @@ async def test_what_does_not_tell_its_length_is_cut_off_at_the_limit(store: Stor
             await server.left.wait()
 
 
+async def test_a_body_that_breaks_off_is_a_transient_failure(artifacts: Artifacts) -> None:
+    data = big(3_000_000)
+
+    async def short(request: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data[:-1])
+        await writer.drain()
+        writer.close()
+
+    async with HostileServer(short) as server:
+        failure = await fail(artifacts, server.url + "/web.tar", data)
+    assert (failure.reason, isinstance(failure, Transient)) == ("ArtifactTruncated", True)
+
+
+async def test_a_body_that_drips_is_cut_off_at_the_deadline(store: Store) -> None:
+    async def drip(request: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + bytes(1_500_000))
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with HostileServer(drip) as server, Artifacts(store, limits=Limits(total=0.5)) as artifacts:
+        failure = await fail(artifacts, server.url + "/web.tar", b"")
+        assert (failure.reason, isinstance(failure, Transient)) == ("ArtifactTimeout", True)
+        await soon(server.left)
+
+
 async def test_space_is_looked_at_before_a_fetch_begins(store: Store) -> None:
     async def huge(request: Asked, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000000000\r\n\r\n")

@@ -3,10 +3,12 @@ from __future__ import annotations
 import gzip
 import os
 import socket
+import zlib
 from pathlib import Path
 
 import pytest
 
+from agent.artifact.archive import inflate
 from agent.artifact.archive.refusal import Refused
 from agent.artifact.archive.unpack import Form, Unpacker
 from agent.artifact.limits import Limits
@@ -52,6 +54,14 @@ def test_a_hostile_archive_is_refused_and_changes_nothing_outside(
 @pytest.mark.parametrize("name", [name for name, bad in HOSTILE.items() if len(bad.data) >= BLOCK])
 def test_a_hostile_archive_is_refused_inside_gzip_too(name: str, outside: Path) -> None:
     refuse(outside, gzip.compress(HOSTILE[name].data, 1))
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith("gzip")])
+def test_damaged_gzip_is_refused_where_there_is_only_zlib(
+    name: str, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inflate, "_make", zlib.decompressobj)
+    assert refuse(outside, HOSTILE[name].data, step=7).reason == HOSTILE[name].reason
 
 
 def test_a_compression_bomb_is_refused_by_its_ratio_long_before_it_is_unpacked(outside: Path) -> None:

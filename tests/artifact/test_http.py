@@ -81,6 +81,23 @@ async def test_a_connection_is_warm_when_it_was_opened_before(server: ArtifactSe
     assert served[0].connection == served[1].connection
 
 
+async def test_a_kept_connection_that_the_server_gave_up_is_replaced() -> None:
+    used: set[asyncio.StreamWriter] = set()
+
+    async def once(request: Asked, writer: asyncio.StreamWriter) -> None:
+        if writer in used:
+            writer.close()  # as a server does whose patience ended while the request was on its way
+        else:
+            used.add(writer)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+
+    async with HostileServer(once) as server:
+        source = HttpSource(DEFAULTS)
+        assert [await fetch(source, server.url) for _ in range(3)] == [b"x"] * 3
+        await source.aclose()
+        assert len(used) == 3
+
+
 async def test_a_body_is_told_with_its_size_and_validator_and_not_sent_again_unchanged(
     server: ArtifactServer,
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from agent.artifact.archive.unpack import Form
 from agent.artifact.release import packing, release_id
 from agent.artifact.store import Store
+from agent.domain.spec import ArtifactSpec, Checksum
 from tests.artifact.specs import spec
 
 TAR = "https://releases.example/web-1.0.tar.gz?x=1"
@@ -52,6 +53,9 @@ def test_the_case_of_a_digest_does_not_matter() -> None:
 def test_an_id_needs_a_digest() -> None:
     with pytest.raises(ValueError, match="not pinned"):
         release_id(spec(TAR), "web")
+    for text in ("../" * 21 + "x", "0" * 63, "g" * 64):
+        with pytest.raises(ValueError, match="is no sha256 digest"):
+            release_id(ArtifactSpec(url=TAR, checksum=Checksum(algorithm="sha256", hex=text)), "web")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from agent.artifact.archive.refusal import broken, unsupported
 BLOCK = 512
 ZEROS = bytes(BLOCK)
 
-_OCTAL = re.compile(rb" *([0-7]*) *\Z")
+_OCTAL = b"01234567"
 _PAX_TIME = re.compile(rb"(-?)([0-9]{1,11})(?:\.([0-9]{1,20}))?\Z")
 _MOST_TIME = 2**34  # seconds; what ext4 can hold
 
@@ -59,15 +59,23 @@ def parse(block: bytes) -> Header:
 
 def number(field: bytes, name: bytes) -> int:
     """A numeric field: octal digits, or GNU's base 256 for what is too large. Raises Refused."""
+    digits = _digits(field)
+    if digits is not None:
+        return int(digits or b"0", 8)
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         if field[0] & 0x40 or value >= 1 << 63:  # negative, or beyond any file
             raise broken("a number in the header is out of range", name)
         return value
-    match = _OCTAL.match(field.split(b"\0", 1)[0])
-    if match is None:
-        raise broken("a number in the header is malformed", name)
-    return int(match[1] or b"0", 8)
+    raise broken("a number in the header is malformed", name)
+
+
+def _digits(field: bytes) -> bytes | None:
+    """The octal digits of a field, b"" when it is blank, None when it holds anything else."""
+    digits = field.rstrip(b"\0 ")
+    if not digits.isdigit():  # padded on the left as well, or with garbage behind the end
+        digits = field.split(b"\0", 1)[0].strip(b" ")
+    return digits if not digits.translate(None, _OCTAL) else None
 
 
 def parse_pax(data: bytes, name: bytes) -> dict[bytes, bytes]:
@@ -132,10 +140,10 @@ def _text(field: bytes) -> bytes:
 
 
 def _checksum_fits(block: bytes) -> bool:
-    match = _OCTAL.match(block[148:156].split(b"\0", 1)[0])
-    if match is None or not match[1]:
+    digits = _digits(block[148:156])
+    if not digits:
         return False
-    told = int(match[1], 8)
+    told = int(digits, 8)
     actual = sum(block) - sum(block[148:156]) + 8 * 0x20
     if told == actual:
         return True

@@ -38,7 +38,7 @@ def components(path: bytes, entry: bytes, limits: Limits) -> list[bytes]:
         raise harmful("a path that leaves the directory", entry)
     if len(parts) > limits.depth:
         raise too_large(f"a path deeper than {limits.depth} directories", entry)
-    if any(len(p) > limits.name for p in parts):
+    if len(path) > limits.name and any(len(p) > limits.name for p in parts):
         raise too_large(f"a name longer than {limits.name} bytes", entry)
     return parts
 
@@ -47,7 +47,7 @@ class Tree:
     """The writing end, a `reader.Sink`. `close` it in any case.
 
     Args:
-        root: an empty directory that nobody else writes to.
+        root: an empty directory that nobody else writes to, just made with mode 0755.
         strip: leading components to drop, counted as GNU tar's --strip-components does ("." is one).
     """
 
@@ -65,6 +65,8 @@ class Tree:
         self._root = os.open(root, _DIRECTORY)
         # Asking each file's mode would cost a call a file; the umask is the same for all.
         self._umask_interferes = stat.S_IMODE(os.fstat(self._root).st_mode) & 0o777 != 0o755
+        if self._umask_interferes:
+            os.fchmod(self._root, 0o755)
 
     def directory(self, header: Header) -> None:
         """Make a directory, or find it made already."""

@@ -67,7 +67,6 @@ class Unpacker:
         self._tree = Tree(root, strip, limits)
         self._gunzip: Gunzip | None = None
         self._reader: TarReader | None = None
-        self._plain = False
         self._outer: bytes | None = b""  # the first bytes as they came, None once they are judged
         self._inner: bytes | None = b""  # the same after decompression
 
