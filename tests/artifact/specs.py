@@ -1,7 +1,8 @@
-"""Specifications and archives that the tests deliver."""
+"""Specifications and archives that the tests deliver, and patience."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import os
@@ -29,3 +30,9 @@ def release(content: bytes = b"1.0", size: int = 10_000) -> bytes:
 def big(size: int) -> bytes:
     """A tar of one incompressible file of `size` bytes."""
     return Tar().file("noise", os.urandom(size)).end()
+
+
+async def soon(event: asyncio.Event) -> None:
+    """Wait for it, with a deadline."""
+    async with asyncio.timeout(30):
+        await event.wait()
