@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import html
+import json
 import logging
 import os
 import resource
@@ -31,17 +32,19 @@ from agent.config import ConfigError, Settings, load
 from agent.deploy.journal import Journal
 from agent.deploy.lane import Lane
 from agent.deploy.layout import FORMAT, DataDirectory
+from agent.deploy.leaving import longest_stop
 from agent.deploy.look import Look
 from agent.deploy.operator import PAUSE, Operator
 from agent.deploy.processes import Processes
 from agent.deploy.reconciler import Lanes, Reconciler
 from agent.deploy.services import Services
+from agent.deploy.successor import hand_on, try_successor
 from agent.domain.errors import Failure, FailureInfo
-from agent.domain.events import Bus, ConditionChanged, PauseChanged
+from agent.domain.events import Bus, ConditionChanged, Event, PauseChanged, SyncFinished
 from agent.domain.model import Condition, ConditionStatus, SyncResult, Trigger, TriggerKind
 from agent.domain.spec import AppSpec, SocketMode
 from agent.keeper.client import KeeperClient
-from agent.keeper.protocol import KEEPER_FD_VARIABLE
+from agent.keeper.protocol import KEEPER_FD_VARIABLE, VERSION
 from agent.kit.mask import secrets
 from agent.kit.tasks import Owned
 from agent.kit.templating.template import parse
@@ -52,6 +55,7 @@ from agent.source.poller import Poller
 from agent.source.pushes import PushSink
 from agent.source.reachability import Reachability
 from agent.status.board import AgentInfo, Board
+from agent.status.lag import measure_lag
 from agent.status.log import setup
 from agent.status.metrics import Metrics
 from agent.status.narrator import narrate
@@ -68,13 +72,17 @@ log = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
-STOP_MARGIN = 30.0  # seconds for the agent's own end beside the apps' graces
+EXIT_UPGRADED = 3  # any code but 0 and 2: the keeper starts the next agent at once
+STOP_MARGIN = 30.0  # seconds for the agent's own end beside the apps'
 ONCE_DEADLINE = 3600.0  # seconds `emptybox once` waits for the sync
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the agent under its keeper; `arguments` are the verb (run or once) and its flags."""
     verb, flags = arguments[0], arguments[1:]
+    if verb == "--introduce":
+        print(json.dumps({"version": version("emptybox"), "protocol": VERSION, "format": FORMAT}))
+        return 0
     try:
         settings = load(flags, os.environ)
     except ConfigError as error:
@@ -93,14 +101,19 @@ def main(arguments: Sequence[str]) -> int:
 
 async def live(settings: Settings, keeper_fd: int, *, once: bool) -> int:
     """The agent's whole life. Raises Failure when it cannot begin."""
-    stopped = asyncio.Event()
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
         agent = await build(settings, keeper_fd, stack)
-        await agent.begin()
-        code = await agent.until(stopped, once=once)
-        await agent.shut_down(code)
+        await agent.begin(once=once)
+        loop.add_signal_handler(signal.SIGHUP, agent.look_now)
+        code = await agent.until(stopped)
+        if code == EXIT_UPGRADED:
+            await agent.tasks.aclose()
+            await hand_on(agent.lanes.live().values())
+        else:
+            await agent.shut_down(code)
         return code
 
 
@@ -120,10 +133,13 @@ class Agent:
     poller: Poller
     processes: Processes
     face: Face
+    operator: Operator
+    metrics: Metrics
     tasks: Owned
     broken: asyncio.Event
+    first: asyncio.Future[SyncResult] | None = None  # the last word on the first sync, for `once`
 
-    async def begin(self) -> None:
+    async def begin(self, *, once: bool) -> None:
         """Recover what is on disk, without Git; then open the doors and look at the truth."""
         if not self.keeper.children:
             await end_strays(self.data.box, {os.getpid(), self.keeper.keeper_pid})
@@ -135,35 +151,45 @@ class Agent:
         await self.journal.mark_interrupted()
         if (message := self.journal.fact(PAUSE)) is not None:
             self.bus.publish(PauseChanged(message, "an earlier agent"))
-        self.inbox.offer(Trigger(TriggerKind.START))
+        sync = self.inbox.offer(Trigger(TriggerKind.START)).sync
+        if once:
+            self.first = _last_word(self.bus, sync)
         self.tasks.start(self.reconciler.run(), name="reconciler")
         self.tasks.start(self.poller.run(), name="poller")
+        self.tasks.start(measure_lag(self.metrics), name="lag")
         gc.collect()
         gc.freeze()
         log.info("ready: following %s at %s", self.settings.ref, secrets.text(self.settings.repo))
 
-    async def until(self, stopped: asyncio.Event, *, once: bool) -> int:
+    async def until(self, stopped: asyncio.Event) -> int:
         """Wait for the end: a signal, the keeper's loss, a broken task, or with `once` the first sync."""
         waits: dict[asyncio.Task[Any], int] = {
-            self.tasks.start(stopped.wait(), name="signal"): 0,
+            self.tasks.start(stopped.wait(), name="signal"): EXIT_FAILED if self.first else 0,
             self.tasks.start(self.keeper.lost.wait(), name="keeper"): EXIT_FAILED,
             self.tasks.start(self.broken.wait(), name="broken"): EXIT_FAILED,
+            self.tasks.start(self.operator.upgrading.wait(), name="upgrade"): EXIT_UPGRADED,
         }
-        first = self.tasks.start(self._first_sync(), name="once") if once else None
+        first = self.tasks.start(self._first_sync(self.first), name="once") if self.first else None
         done, _ = await asyncio.wait(
             {*waits, *([first] if first else [])}, return_when=asyncio.FIRST_COMPLETED
         )
         ended = done.pop()
         return first.result() if first is not None and ended is first else waits.get(ended, EXIT_FAILED)
 
-    async def _first_sync(self) -> int:
-        sync = self.inbox.pending or self.inbox.running
-        end = await self.inbox.wait(sync, ONCE_DEADLINE) if sync else None
-        if end is None:
+    async def _first_sync(self, end: asyncio.Future[SyncResult]) -> int:
+        """The last word on the first sync, as an exit code."""
+        try:
+            async with asyncio.timeout(ONCE_DEADLINE):
+                result = await end
+        except TimeoutError:
+            log.error("once: not done within %.0f s", ONCE_DEADLINE)
             return EXIT_FAILED
-        good = end.result in (SyncResult.SUCCEEDED, SyncResult.UNCHANGED, SyncResult.PROBATION)
-        log.info("once: %s", end.result)
-        return 0 if good else EXIT_FAILED
+        log.info("once: %s", result)
+        return 0 if result in (SyncResult.SUCCEEDED, SyncResult.UNCHANGED) else EXIT_FAILED
+
+    def look_now(self) -> None:
+        """SIGHUP: an operator wants a look at the truth."""
+        self.inbox.offer(Trigger(TriggerKind.OPERATOR, detail="SIGHUP"))
 
     async def shut_down(self, code: int) -> None:
         """End in order: say so, keep serving a while, take no more triggers, stop the apps, close."""
@@ -171,12 +197,8 @@ class Agent:
             return  # the children are none of ours any more, or the next agent's
         log.info("shutting down")
         lanes = self.lanes.live().values()
-        graces = [
-            lane.app.current.spec.run.stop.grace
-            for lane in lanes
-            if lane.app.current and lane.app.current.spec.run
-        ]
-        deadline = self.settings.shutdown_delay + max(graces, default=0.0) + STOP_MARGIN
+        longest = max((longest_stop(lane.app) for lane in lanes), default=0.0)
+        deadline = self.settings.shutdown_delay + longest + STOP_MARGIN
         await self.keeper.stopping(deadline, code)
         self.face.shutting_down()
         if self.settings.shutdown_delay:
@@ -264,7 +286,18 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     lanes = Lanes(make_lane)
     reachability = Reachability(bus)
     reconciler = Reconciler(inbox, look, reachability, lanes, journal, bus)
-    operator = Operator(inbox, reconciler, lanes, look, journal, processes, bus, release_of)
+    operator = Operator(
+        inbox,
+        reconciler,
+        lanes,
+        look,
+        journal,
+        processes,
+        store,
+        bus,
+        release_of,
+        lambda: try_successor(VERSION),
+    )
     sink = PushSink(inbox, settings.repo, settings.ref, bus)
     receiver = Receiver(sink, lambda: _webhook_secrets(settings))
     announced = sink.announced if settings.webhook_secret_file else None
@@ -286,6 +319,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         poller,
         processes,
         face,
+        operator,
+        metrics,
         tasks,
         broken,
     )
@@ -310,6 +345,19 @@ def _broke(broken: asyncio.Event, error: BaseException) -> None:
     """A task that must not end has failed: this agent ends, the keeper starts the next one."""
     log.critical("the agent cannot go on", exc_info=error)
     broken.set()
+
+
+def _last_word(bus: Bus, sync: str) -> asyncio.Future[SyncResult]:
+    """How a sync ends, probation included: a release that is still watched is no success."""
+    end: asyncio.Future[SyncResult] = asyncio.get_running_loop().create_future()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, SyncFinished) and event.sync == sync and not end.done():
+            if event.result is not SyncResult.PROBATION:
+                end.set_result(event.result)
+
+    bus.subscribe(hear)
+    return end
 
 
 def _journal_condition(bus: Bus, failure: FailureInfo | None) -> None:

@@ -27,6 +27,7 @@ VERBS = {
     "retry": "agent.cli.retry",
     "pause": "agent.cli.pause",
     "resume": "agent.cli.resume",
+    "upgrade": "agent.cli.upgrade",
     "config": "agent.cli.config",
     "completion": "agent.cli.completion",
     "demo": "agent.cli.demo.command",

@@ -23,18 +23,20 @@ import msgspec
 from agent.artifact.release import release_id
 from agent.deploy.catalog import CATALOG
 from agent.deploy.child import Child
+from agent.deploy.deployments import pair_of
+from agent.deploy.leaving import remove, stop_with_agent
 from agent.deploy.outcome import Outcome, judge
-from agent.deploy.planner import Situation, plan
+from agent.deploy.planner import plan
 from agent.deploy.recovery import recover
 from agent.deploy.run import Run, RunContext, as_info
-from agent.deploy.run_context import ports_conflict, run_context
+from agent.deploy.run_context import run_context, situation
 from agent.deploy.services import AppContext, Services
 from agent.deploy.settlement import Settlement
 from agent.deploy.trial import Trial
 from agent.deploy.wish import Wish
-from agent.deploy.wording import state_of
+from agent.deploy.wording import OPERATOR_ROLLBACK, state_of, tell_standing
 from agent.domain.errors import Failure, FailureInfo, FailureKind
-from agent.domain.events import AppRemoved, AppWanted, RunFinished, RunStarted
+from agent.domain.events import AppWanted, RunFinished, RunStarted
 from agent.domain.model import NoChange, Pair, Plan, RunResult, SyncResult
 from agent.domain.spec import AppSpec
 from agent.kit.tasks import Owned, stop
@@ -61,9 +63,12 @@ class Lane:
         self._cancels = 0
         self._ending = False
         self._stopped = asyncio.Event()
+        self._asked = ""  # digest of the wanted specification as it came, before its checksum was looked up
+        self._wanted: Pair | None = None  # the newest wish as it was told
         self._attempts = 0  # transient failures in a row
         self._tasks = Owned(f"{name}/lane")
         self._active: RunContext | None = None
+        self._changed = asyncio.Event()  # a run ended
 
     # -- leaving word ------------------------------------------------------------------------------
 
@@ -72,14 +77,17 @@ class Lane:
         waiting = self._wish
         if waiting is not None and waiting is not self._handled:
             waiting.settle(SyncResult.SUPERSEDED)
+        if self._leaving is not None:
+            self._leaving.settle(self.name, SyncResult.SUPERSEDED)
+            self._leaving = None
         self._wish = wish
         self.removed = False
-        if not wish.rollback:
-            self.app.wanted = wish.spec
         self._wake.set()
 
     def remove(self, settlement: Settlement) -> None:
         """The app is gone from the state."""
+        if self._leaving is not None:
+            self._leaving.settle(self.name, SyncResult.SUPERSEDED)
         self._leaving = settlement
         self._wake.set()
 
@@ -132,12 +140,15 @@ class Lane:
 
     async def _advance(self) -> None:
         if self._ending:
-            await self._stop_all()
+            await stop_with_agent(self.app)
+            self._stopped.set()
             return
         if self._leaving is not None:
             leaving, self._leaving = self._leaving, None
-            await self._remove(leaving)
-            return
+            if self.services.paused() is None:
+                await self._remove(leaving)
+                return
+            leaving.settle(self.name, SyncResult.UNCHANGED)
         if self.trial.due and self.trial.verdict is None:
             await self.trial.prove()
         if self.trial.verdict is not None:
@@ -156,14 +167,23 @@ class Lane:
         try:
             spec = await self._pinned(wish.spec)
         except Failure as error:
+            if wish.newest and wish.spec.digest != self._asked:
+                self.app.wanted = wish.spec
             self._failed_early(wish, error)
             return
-        if not (wish.rollback or wish.fallback):
-            self.app.wanted = spec
+        if wish.newest:
+            self.app.wanted, self._asked = spec, wish.spec.digest
         release = release_id(spec.artifact, self.name) if spec.artifact else ""
-        outcome = plan(spec, self.situation(spec, release, wish))
-        wanted = self._wanted_pair(spec, wish, release)
-        self.services.bus.publish(AppWanted(self.name, wanted, outcome.reason))
+        outcome = plan(spec, situation(self.app, spec, release, wish))
+        if wish.newest:
+            self._wanted = pair_of(spec, release, wish.commit)
+        if self._wanted is not None:
+            told = outcome.reason
+            if wish.rollback:
+                told = f"an operator went back to version {spec.version}"
+            elif wish.fallback:
+                told = f"it does not work; version {spec.version} of before is tried"
+            self.services.bus.publish(AppWanted(self.name, self._wanted, told))
         if isinstance(outcome, NoChange):
             await self._unchanged(wish, spec, outcome)
         else:
@@ -174,43 +194,9 @@ class Lane:
             return spec
         return msgspec.structs.replace(spec, artifact=await self.services.artifacts.pin(spec.artifact))
 
-    def situation(self, spec: AppSpec, release: str, wish: Wish | None = None) -> Situation:
-        """What the planner has to know about this app now."""
-        current = self.app.current
-        quarantined = None
-        if wish is None or not (wish.rollback or wish.fallback):
-            quarantined = self.quarantined(spec)
-        operator = wish is not None and wish.rollback
-        return Situation(
-            current=current.spec if current else None,
-            alive=self.app.serving.child is not None or self.app.serving.restarting,
-            in_store=bool(release) and self.services.store.has(release),
-            quarantined=quarantined,
-            paused=None if operator else self.services.paused(),
-            gate_conflict=current is not None and ports_conflict(current.spec, spec),
-            first=current is None,
-        )
-
-    def quarantined(self, spec: AppSpec) -> FailureInfo | None:
-        """Why a specification was set aside, or None."""
-        entry = self.services.journal.quarantine.find(self.name, spec.digest)
-        return entry.failure if entry is not None else None
-
-    def _wanted_pair(self, spec: AppSpec, wish: Wish, release: str) -> Pair:
-        checksum = spec.artifact.checksum if spec.artifact else None
-        return Pair(
-            spec=spec.digest,
-            release=release,
-            generation=spec.files_digest if spec.files else "",
-            version=spec.version,
-            commit=wish.commit,
-            digest=f"{checksum.algorithm}:{checksum.hex}" if checksum else "",
-            since=time.time(),
-        )
-
     async def _unchanged(self, wish: Wish, spec: AppSpec, outcome: NoChange) -> None:
         """Nothing is done; say so honestly: a quarantined specification is no success."""
-        held = self.quarantined(spec)
+        held = self.app.quarantined(spec)
         current = self.app.current
         if current is not None and current.spec.digest == spec.digest:
             self._attempts = 0
@@ -219,7 +205,7 @@ class Lane:
                 wish.settle(SyncResult.PROBATION)
             else:
                 wish.settle(SyncResult.UNCHANGED)
-        elif held is not None and held.reason != "OperatorRollback":
+        elif held is not None and held.reason != OPERATOR_ROLLBACK:
             wish.settle(SyncResult.FAILED, held)
         else:
             wish.settle(SyncResult.UNCHANGED)
@@ -264,6 +250,7 @@ class Lane:
             if not task.done():
                 await stop(task)
             self._active = None
+            self._changed.set()
         error = None if task.cancelled() else task.result()
         result = await judge(self.app, context, run, error, task.cancelled())
         await self._conclude(wish, context, result, time.monotonic() - began)
@@ -312,7 +299,6 @@ class Lane:
             return
         if outcome.quarantine and failure is not None and not wish.rollback:
             await self.services.journal.quarantine.add(self.name, context.spec.digest, failure, durable=True)
-            self.app.condition("Quarantined", True, failure.reason, failure.message)
         wish.settle(outcome.sync_result, failure)
         if outcome.retry and failure is not None:
             self._retry(failure, outcome.retry_after)
@@ -322,27 +308,36 @@ class Lane:
                 self._wish = again
                 self._wake.set()
 
-    # -- removal -----------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     async def _remove(self, settlement: Settlement) -> None:
-        """Stop the app, run its cleanup hook, release its ports; keep its releases and directories."""
-        current = self.app.current
-        self._wish = self._handled = None
+        """The app is gone from the state. Who wants it back meanwhile is served afterwards."""
+        if self._wish is not None and self._wish is not self._handled:
+            self._wish.settle(SyncResult.SUPERSEDED)
+        self._wish = self._handled = self._wanted = None
         self.trial.end()
-        serving = self.app.serving
-        serving.stop_restarting()
-        for child in [c for c in (serving.child, serving.warm) if c is not None]:
-            await serving.retire(child, take_over=False)
-        if current is not None:
-            await self.services.processes.hook(current, "cleanup", {})
-        if self.app.gate is not None:
-            await self.app.gate.close()
-            self.app.gate = None
-        await asyncio.to_thread(self.app.deployments.forget)
-        self.removed = True
-        self.app.wanted = None
-        self.services.bus.publish(AppRemoved(self.name))
+        try:
+            await remove(self.app)
+        except (Failure, OSError) as error:
+            failure = as_info(error, self.name)
+            self.app.failed(failure)
+            settlement.settle(self.name, SyncResult.FAILED, failure)
+            self._retry(failure, None)
+            return
+        self.app.forget()
+        self.removed = self._wish is None
         settlement.settle(self.name, SyncResult.SUCCEEDED)
+
+    async def idle(self) -> None:
+        """Wait until no run is under way."""
+        while self._active is not None:
+            await self._changed.wait()
+            self._changed.clear()
+
+    async def detach(self) -> None:
+        """The agent makes way for the next one: the ports stay with the keeper as they are."""
+        if self.app.gate is not None:
+            await self.app.gate.detach()
 
     async def shut_down(self) -> None:
         """The agent ends for good: give up the run, stop the children in order; returns when it is done."""
@@ -350,27 +345,15 @@ class Lane:
         self._wake.set()
         await self._stopped.wait()
 
-    async def _stop_all(self) -> None:
-        """New clients get the page, the children are stopped, the cleanup hook runs."""
-        serving, current = self.app.serving, self.app.current
-        serving.stop_restarting()
-        if self.app.gate is not None:
-            await self.app.gate.maintain()
-        for child in [c for c in (serving.child, serving.warm) if c is not None]:
-            await serving.retire(child, take_over=False)
-        if current is not None:
-            await self.services.processes.hook(current, "cleanup", {})
-        if self.app.gate is not None:
-            await self.app.gate.detach()
-        self._stopped.set()
-
     # -- one word ----------------------------------------------------------------------------------
 
     def _tell_state(self) -> None:
+        if self.removed:
+            return
         updating = self._active is not None
-        self.app.state(
-            state_of(self.app, removed=self.removed, updating=updating, on_trial=self.trial.running)
-        )
+        self.app.state(state_of(self.app, updating=updating, on_trial=self.trial.running))
+        if not updating:
+            tell_standing(self.app)
 
 
 def _word(result: RunResult) -> str:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from agent.artifact.store import Store
 from agent.deploy.deployments import Deployment
 from agent.deploy.journal import Journal
 from agent.deploy.lane import Lane
 from agent.deploy.look import Look
-from agent.deploy.planner import plan
+from agent.deploy.planner import Situation, plan
 from agent.deploy.processes import Processes
 from agent.deploy.reconciler import Lanes, Reconciler
+from agent.deploy.run_context import situation
 from agent.deploy.settlement import Settlement
 from agent.deploy.wish import Wish
+from agent.deploy.wording import OPERATOR_ROLLBACK
 from agent.domain.control import Accepted, NotPossible, UnknownApp
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.events import Bus, PauseChanged, SyncFinished, SyncResolved, SyncStarted
 from agent.domain.model import NoChange, Trigger, TriggerKind, new_id
 from agent.domain.spec import AppSpec
 from agent.source.inbox import TriggerInbox
+
+log = logging.getLogger(__name__)
 
 PAUSE = "pause"  # key of the journal's fact that holds the operator's message
 DIFF_LINES = 200
@@ -31,8 +38,9 @@ class Operator:
 
     def __init__(
         self, inbox: TriggerInbox, reconciler: Reconciler, lanes: Lanes, look: Look,
-        journal: Journal, processes: Processes, bus: Bus,
+        journal: Journal, processes: Processes, store: Store, bus: Bus,
         release_of: Callable[[AppSpec], Awaitable[tuple[AppSpec, str]]],
+        try_successor: Callable[[], Awaitable[Mapping[str, Any]]],
     ) -> None:  # fmt: skip
         self._inbox = inbox
         self._reconciler = reconciler
@@ -40,8 +48,11 @@ class Operator:
         self._look = look
         self._journal = journal
         self._processes = processes
+        self._store = store
         self._bus = bus
         self._release_of = release_of
+        self._try_successor = try_successor
+        self.upgrading = asyncio.Event()  # this agent is to make way for the next one
 
     def sync(self, by: str, *, prune_all: bool = False) -> Accepted:
         """Look at the truth now."""
@@ -61,7 +72,7 @@ class Operator:
         if current is not None:
             failure = FailureInfo(
                 FailureKind.OPERATOR,
-                "OperatorRollback",
+                OPERATOR_ROLLBACK,
                 f"{by} went back from version {current.pair.version} to {target.pair.version}",
                 remedy=f"push a changed specification, or: emptybox retry {app}",
             )
@@ -82,15 +93,17 @@ class Operator:
 
     def _target(self, lane: Lane, current: Deployment | None, to: str) -> Deployment:
         if to:
+            there = lane.app.deployments.all()
             found = [
-                d
-                for d in lane.app.deployments.all()
-                if d.pair.version == to or (len(to) >= 8 and d.pair.spec.startswith(to))
+                d for d in there if d.pair.version == to or (len(to) >= 8 and d.pair.spec.startswith(to))
             ]
             if not found:
-                known = ", ".join(dict.fromkeys(d.pair.version for d in lane.app.deployments.all())) or "none"
+                known = ", ".join(dict.fromkeys(d.pair.version for d in there)) or "none"
                 raise NotPossible(f"no deployment {to!r} of {lane.name} is on disk; there are: {known}")
-            return found[0]
+            others = [d for d in found if current is None or d.pair.spec != current.pair.spec]
+            if not others:
+                raise NotPossible(f"{to} of {lane.name} serves already")
+            return others[0]
         good = lane.app.good
         if good is not None and (current is None or good.pair.spec != current.pair.spec):
             return good
@@ -119,6 +132,13 @@ class Operator:
         self._bus.publish(PauseChanged(None, by))
         return self._inbox.offer(Trigger(TriggerKind.OPERATOR, detail=f"resume by {by}"))
 
+    async def upgrade(self, by: str) -> Mapping[str, Any]:
+        """Try the installed code, then ask this agent to make way for it."""
+        newer = await self._try_successor()
+        log.info("%s asked for an upgrade to version %s", by, newer["version"])
+        self.upgrading.set()
+        return newer
+
     def paused(self) -> str | None:
         """The operator's message while updates are paused."""
         return self._journal.fact(PAUSE)
@@ -126,7 +146,7 @@ class Operator:
     async def plan(self, ref: str = "") -> Mapping[str, Any]:
         """What a sync of `ref` would do: steps with reasons, and a diff of the rendered files."""
         try:
-            desired = await self._look.resolve(None, ref)
+            desired = await self._look.peek(ref)
         except Failure as failure:
             raise NotPossible(str(failure)) from failure
         apps: dict[str, Any] = {}
@@ -144,13 +164,15 @@ class Operator:
         except Failure as failure:
             return {"action": "fail", "reason": str(failure), "steps": []}
         if lane is None:
-            return {"action": "install", "reason": "new app", "version": spec.version, "steps": []}
-        outcome = plan(spec, lane.situation(spec, release))
+            current = None
+            now = Situation(in_store=self._store.has(release), paused=self.paused(), first=True)
+        else:
+            current, now = lane.app.current, situation(lane.app, spec, release)
+        outcome = plan(spec, now)
         if isinstance(outcome, NoChange):
             return {"action": "none", "reason": outcome.reason, "version": spec.version, "steps": []}
-        current = lane.app.current
         return {
-            "action": "update",
+            "action": "update" if current else "install",
             "reason": outcome.reason,
             "version": spec.version,
             "steps": [

@@ -49,6 +49,9 @@ class Control(Protocol):
     async def resume(self, by: str) -> Accepted:
         """Undo `pause`, and look at the truth."""
 
+    async def upgrade(self, by: str) -> Mapping[str, Any]:
+        """Make way for the code installed now; apps go on. Raises NotPossible."""
+
     async def plan(self, ref: str = "") -> Mapping[str, Any]:
         """What a sync of `ref` ("" = the followed one) would do, as JSON; nothing is done."""
 

@@ -18,7 +18,7 @@ from aiohttp import web
 from agent.domain.control import Accepted
 from agent.domain.events import SyncFinished
 from agent.domain.model import SyncResult
-from agent.status.picture import failure_json
+from agent.status.picture import whole_failure_json
 from agent.web.access import privileged, who
 from agent.web.context import CONTEXT
 from agent.web.problem import Problem, json_response
@@ -106,6 +106,14 @@ async def resume(request: web.Request) -> web.Response:
     return await _answer(request, await _to_the_end(request, resuming))
 
 
+@privileged
+async def upgrade(request: web.Request) -> web.Response:
+    """Make way for the code that is installed now."""
+    await _wish(request, ResumeWish)
+    newer = await _to_the_end(request, request.app[CONTEXT].control.upgrade(who(request)))
+    return json_response({"upgrade": dict(newer)}, 202)
+
+
 async def _to_the_end(request: web.Request, wish: Coroutine[Any, Any, T]) -> T:
     """Carry a wish out even if its client goes away in the middle."""
     return await asyncio.shield(request.app[CONTEXT].tasks.start(wish, name=request.path.strip("/")))
@@ -157,4 +165,4 @@ async def _answer(request: web.Request, accepted: Accepted) -> web.Response:
 
 def _ended(end: SyncFinished) -> dict[str, Any]:
     ended = {"result": str(end.result), "commit": end.commit, "seconds": round(end.seconds, 3)}
-    return ended if end.failure is None else {**ended, "failure": failure_json(end.failure)}
+    return ended if end.failure is None else {**ended, "failure": whole_failure_json(end.failure)}

@@ -3,7 +3,7 @@
 GET  /             overview           GET  /healthz /readyz /metrics
 GET  /status       the whole picture  GET  /maintenance
 GET  /events       as they happen     GET  /history
-GET  /plan /logs   POST /sync /rollback /retry /pause /resume     by the socket, or with the token
+GET  /plan /logs   POST /sync /rollback /retry /pause /resume /upgrade   by the socket, or with the token
 POST /webhook      the only one on the webhook listener
 """
 
@@ -174,5 +174,6 @@ def _add_routes(router: web.UrlDispatcher) -> None:
         ("/retry", wishes.retry),
         ("/pause", wishes.pause),
         ("/resume", wishes.resume),
+        ("/upgrade", wishes.upgrade),
     ):
         router.add_post(path, wish)

@@ -150,6 +150,10 @@ class Stage:
         self.asked.append(("pause", message))
         self.tell(PauseChanged(message, by))
 
+    async def upgrade(self, by: str) -> dict[str, str]:
+        self.asked.append(("upgrade", by))
+        return {"version": "9.9"}
+
     async def resume(self, by: str) -> Accepted:
         self.tell(PauseChanged(None, by))
         return self._accept("resume")

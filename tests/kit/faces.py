@@ -68,6 +68,10 @@ class RecordingControl:
     async def pause(self, message: str, by: str) -> None:
         self._heard("pause", by, message)
 
+    async def upgrade(self, by: str) -> dict[str, str]:
+        self.wishes.append(("upgrade", by))
+        return {"version": "9.9"}
+
     async def resume(self, by: str) -> Accepted:
         return self._heard("resume", by)
 
