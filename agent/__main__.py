@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return keeper(words)
     if verb == AGENT:
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # the keeper passes them on
+            signal.signal(number, signal.SIG_IGN)  # HUP gets its meaning once there is an agent
         from agent.kit.lean_aiohttp import load
 
         load()

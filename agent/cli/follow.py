@@ -53,7 +53,7 @@ def _told(sync: str, end: Json, *, as_json: bool, to_wanted: bool) -> int:
     result = end["result"]
     behind = _behind(end["status"]) if to_wanted and result in _DONE else {}
     code = OK if result in _DONE and not behind else NOT_NOW if result in (*_GOING, UNSEEN) else FAILED
-    if behind and end["status"].get("paused"):
+    if behind and (end["status"].get("paused") or all(_by_hand(end["status"], app) for app in behind)):
         code = NOT_NOW
     if as_json:
         answer = {
@@ -86,6 +86,12 @@ def _behind(status: Json) -> dict[str, str]:
         if wanted and wanted.get("spec") != current.get("spec"):
             found[name] = wanted.get("reason") or "no reason is given"
     return found
+
+
+def _by_hand(status: Json, app: str) -> bool:
+    """Whether an operator went back to another version of the app."""
+    conditions = status["apps"][app].get("conditions") or []
+    return any(c.get("type") == "Diverged" and c.get("status") == "True" for c in conditions)
 
 
 class Follower:

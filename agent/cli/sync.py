@@ -19,6 +19,7 @@ from agent.cli.follow import ask
 def command(agent: Agent, prune_all: bool, wait: bool, as_json: bool) -> int:
     """Look at the state repository now, and bring this host to it.
 
-    Exits 0 if everything is as wanted in the end, 1 if a run failed or was rolled back.
+    Exits 0 if everything is as wanted in the end, 1 if a run failed or was rolled back, 4 if an operator
+    holds it up: paused, or gone back by hand.
     """
     return ask(agent, "/sync", {"prune_all": True} if prune_all else {}, wait=wait, as_json=as_json)

@@ -15,6 +15,8 @@ from agent.kit.clock import span
 
 Json = Mapping[str, Any]
 
+MISTAKES = 30  # of a state, shown at most
+
 # What apps and Git servers wrote ends up on somebody's terminal: no control character gets there.
 _CONTROL = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -126,8 +128,13 @@ def failure_lines(failure: Json, log_lines: int = 10) -> list[str]:
         lines.append(f"where   {where}")
     if failure.get("remedy"):
         lines.append(f"remedy  {clean(failure['remedy'])}")
-    lines += [dim(f"| {clean(line)}") for line in _last(failure.get("log") or [], log_lines)]
-    return lines
+    told = failure.get("log") or []
+    if failure.get("reason") == "StateInvalid":  # mistakes, not a program's output: the first ones count
+        lines += [clean(line) for line in told[: log_lines and MISTAKES]]
+        if len(told) > MISTAKES:
+            lines.append(dim(f"and {len(told) - MISTAKES} more; see emptybox validate"))
+        return lines
+    return lines + [dim(f"| {clean(line)}") for line in _last(told, log_lines)]
 
 
 def _last(lines: Sequence[str], count: int) -> Sequence[str]:

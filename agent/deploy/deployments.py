@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,28 +21,37 @@ from agent.domain.spec import AppSpec, decode, encode
 from agent.kit.files import link_atomically, remove_tree, sync_directory
 
 
+def pair_of(spec: AppSpec, release: str, commit: str) -> Pair:
+    """The pair that a pinned specification is about; `release` is "" without an artifact."""
+    checksum = spec.artifact.checksum if spec.artifact else None
+    return Pair(
+        spec=spec.digest,
+        release=release,
+        generation=spec.files_digest if spec.files else "",
+        version=spec.version,
+        commit=commit,
+        digest=f"{checksum.algorithm}:{checksum.hex}" if checksum else "",
+        since=time.time(),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A pair, its spec, and where it lies."""
+    """A pair, its spec, and where it lies, or will once it is written.
+
+    `release` is the release's tree (None for an app without an artifact), `generation` the config
+    generation's directory (None when the app has no files).
+    """
 
     pair: Pair
     spec: AppSpec
     path: Path
-
-    @property
-    def release(self) -> Path | None:
-        """The release's tree, None for an app without an artifact."""
-        return (self.path / "release").resolve() if self.pair.release else None
-
-    @property
-    def generation(self) -> Path | None:
-        """The config generation's directory, None when the app has no files."""
-        return (self.path / "config").resolve() if self.pair.generation else None
+    release: Path | None
+    generation: Path | None
 
     def whole(self) -> bool:
         """Whether release and generation are there."""
-        release, generation = self.release, self.generation
-        return (release is None or release.is_dir()) and (generation is None or generation.is_dir())
+        return all(path is None or path.is_dir() for path in (self.release, self.generation))
 
 
 class Deployments:
@@ -50,11 +60,17 @@ class Deployments:
     def __init__(self, directory: AppDirectory) -> None:
         self._directory = directory
 
-    def write(self, spec: AppSpec, pair: Pair) -> Deployment:
-        """Write a deployment whole (or find it written) and return it."""
-        path = self._directory.deployments / pair.spec
+    def describe(self, spec: AppSpec, pair: Pair) -> Deployment:
+        """A deployment as it is to be; nothing is written yet."""
+        release = self._directory.store / "trees" / pair.release if pair.release else None
+        generation = self._directory.generations / pair.generation if pair.generation else None
+        return Deployment(pair, spec, self._directory.deployments / pair.spec, release, generation)
+
+    def write(self, deployment: Deployment) -> None:
+        """Write a deployment whole, or find it written. Raises OSError."""
+        path, pair, spec = deployment.path, deployment.pair, deployment.spec
         if (found := self._read(path)) is not None and found.whole():
-            return found
+            return
         beside = path.with_name(f".{pair.spec}.tmp")
         remove_tree(beside)
         beside.mkdir()
@@ -72,7 +88,6 @@ class Deployments:
         remove_tree(path)
         os.rename(beside, path)
         sync_directory(path.parent)
-        return Deployment(pair, spec, path)
 
     def _read(self, path: Path) -> Deployment | None:
         try:
@@ -80,7 +95,7 @@ class Deployments:
             pair = msgspec.json.decode((path / "pair").read_bytes(), type=Pair)
         except (OSError, msgspec.MsgspecError):
             return None
-        return Deployment(pair, spec, path)
+        return self.describe(spec, pair)
 
     def get(self, spec: str) -> Deployment | None:
         """The deployment of a spec digest, if it is whole."""

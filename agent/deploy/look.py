@@ -31,6 +31,7 @@ class Look:
         self._view = HostView(name=settings.name, labels=settings.labels)
         self.reached = False  # the newest look got an answer from the repository
         self.seen: str | None = None  # the newest commit resolved, readable or not: what a poll compares with
+        self._reading = asyncio.Lock()  # of the exported trees: none is tidied away under a reader
         remove_tree(directory)  # a cache: what a power cut left half-written must not be taken for a commit
         directory.mkdir()
 
@@ -38,20 +39,24 @@ class Look:
         """The commit that the followed ref names now: one request. Raises Failure."""
         return await self._remote.ls_ref(self._settings.ref)
 
-    async def resolve(self, announced: str | None, ref: str = "") -> DesiredState:
+    async def resolve(self, announced: str | None) -> DesiredState:
         """The desired state at the followed ref, read and merged for this host. Raises Failure."""
         self.reached = False
-        snapshot = await self._remote.resolve(ref or self._settings.ref, announced)
+        snapshot = await self._remote.resolve(self._settings.ref, announced)
         self.reached = True
-        if not ref:
-            self.seen = snapshot.commit
+        self.seen = snapshot.commit
         return await self._read(snapshot)
+
+    async def peek(self, ref: str = "") -> DesiredState:
+        """The same for any ref ("" = the followed one), leaving no trace for polls. Raises Failure."""
+        return await self._read(await self._remote.resolve(ref or self._settings.ref, None))
 
     async def at(self, commit: str) -> DesiredState:
         """The desired state of one commit. Raises Failure."""
         tree = self._directory / commit
-        if tree.is_dir():
-            return await self._load(commit, tree)
+        async with self._reading:
+            if tree.is_dir():
+                return await self._load(commit, tree)
         return await self._read(await self._remote.fetch(commit))
 
     async def earlier(self, commit: str, app: str, count: int) -> list[tuple[str, AppSpec]]:
@@ -74,6 +79,10 @@ class Look:
         return found
 
     async def _read(self, snapshot: Snapshot) -> DesiredState:
+        async with self._reading:
+            return await self._export_and_load(snapshot)
+
+    async def _export_and_load(self, snapshot: Snapshot) -> DesiredState:
         tree = self._directory / snapshot.commit
         try:
             if not tree.is_dir():

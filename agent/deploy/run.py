@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -23,7 +22,7 @@ from typing import ClassVar
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.delivery import Delivery
 from agent.deploy.child import Child
-from agent.deploy.deployments import Deployment, Deployments
+from agent.deploy.deployments import Deployment, Deployments, pair_of
 from agent.deploy.graph import Graph, Node
 from agent.deploy.journal import Journal
 from agent.deploy.layout import AppDirectory
@@ -67,6 +66,8 @@ class RunContext:
     back_healthy: bool = False  # ... and the old pair, started again, passed its probe
     committed: bool = False  # from migrate on the run ends before a newer commit is looked at
     switched: bool = False
+    marked: Awaitable[None] | None = None  # the journal has everything before the switch on disk
+    _writing: asyncio.Future[None] | None = None
     clear_side: asyncio.Task[None] | None = None  # a warm predecessor is being stopped
 
     @property
@@ -77,16 +78,18 @@ class RunContext:
     @property
     def pair(self) -> Pair:
         """The pair this run is about."""
-        digest = self.spec.artifact.checksum if self.spec.artifact else None
-        return Pair(
-            spec=self.spec.digest,
-            release=self.release,
-            generation=self.spec.files_digest if self.spec.files else "",
-            version=self.spec.version,
-            commit=self.commit,
-            digest=f"{digest.algorithm}:{digest.hex}" if digest else "",
-            since=time.time(),
-        )
+        return pair_of(self.spec, self.release, self.commit)
+
+    def describe(self) -> None:
+        """The deployment of this run is known; it is written while the run goes on. See `written`."""
+        self.deployment = self.deployments.describe(self.spec, self.pair)
+        loop = asyncio.get_running_loop()
+        self._writing = loop.run_in_executor(None, self.deployments.write, self.deployment)
+
+    async def written(self) -> None:
+        """The deployment is on disk: nothing may point at it before. Raises OSError."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
 
     def progress(self, step: str, done: int, total: int, unit: str = "bytes") -> None:
         """Tell how far a step is."""

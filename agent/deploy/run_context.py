@@ -1,7 +1,8 @@
-"""What a run begins with: the gate, the side, the old child, all chosen before its first step."""
+"""What a plan and a run begin with: how things stand, and the gate, the side and the old child."""
 
 from __future__ import annotations
 
+from agent.deploy.planner import Situation
 from agent.deploy.run import RunContext
 from agent.deploy.services import AppContext
 from agent.deploy.wish import Wish
@@ -9,6 +10,22 @@ from agent.domain.model import Plan
 from agent.domain.spec import AppSpec
 from agent.kit.tasks import Owned
 from agent.traffic.state import Gate
+
+
+def situation(app: AppContext, spec: AppSpec, release: str, wish: Wish | None = None) -> Situation:
+    """What the planner has to know about an app now, for a wish or for a look ahead."""
+    current = app.current
+    by_hand = wish is not None and wish.rollback
+    way_back = wish is not None and not wish.newest
+    return Situation(
+        current=current.spec if current else None,
+        alive=app.serving.child is not None or app.serving.restarting,
+        in_store=bool(release) and app.services.store.has(release),
+        quarantined=None if way_back else app.quarantined(spec),
+        paused=None if by_hand else app.services.paused(),
+        gate_conflict=current is not None and ports_conflict(current.spec, spec),
+        first=current is None,
+    )
 
 
 def run_context(

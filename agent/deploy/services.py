@@ -56,6 +56,7 @@ class AppContext:
         self.wanted: AppSpec | None = None
         self.unhealthy: FailureInfo | None = None
         self._state = AppState.EMPTY
+        self._conditions: dict[str, tuple[bool, str, str]] = {}
 
     @property
     def current(self) -> Deployment | None:
@@ -81,10 +82,24 @@ class AppContext:
         self.services.bus.publish(PairGood(self.name, deployment.pair if deployment else None))
 
     def condition(self, kind: str, status: bool, reason: str, message: str = "") -> None:
-        """Tell a condition of this app."""
+        """Tell a condition of this app, when it is another than before."""
+        if self._conditions.get(kind) == (status, reason, message):
+            return
+        self._conditions[kind] = (status, reason, message)
         value = ConditionStatus.TRUE if status else ConditionStatus.FALSE
         condition = Condition(kind, value, reason, message, time.time())
         self.services.bus.publish(ConditionChanged(self.name, condition))
+
+    def quarantined(self, spec: AppSpec) -> FailureInfo | None:
+        """Why a specification was set aside, or None."""
+        entry = self.services.journal.quarantine.find(self.name, spec.digest)
+        return entry.failure if entry is not None else None
+
+    def forget(self) -> None:
+        """The app is gone from this host: nothing that was told of it holds for one that may come back."""
+        self.wanted = self.unhealthy = None
+        self._state = AppState.EMPTY
+        self._conditions.clear()
 
     def failed(self, failure: FailureInfo, run: str = "") -> None:
         """Tell a failure that people want to read later."""

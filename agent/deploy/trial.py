@@ -95,14 +95,6 @@ class Trial:
         self._candidates = None
         self.app.unhealthy = None
         self._on = OnTrial(context.id, wish.sync, context.deployment, [wish])
-        self.app.condition(
-            "Degraded", wish.fallback, "EarlierSpecification" if wish.fallback else "AsWanted",
-            "the newest specification does not work; an earlier one serves" if wish.fallback else "",
-        )  # fmt: skip
-        if wish.rollback:
-            self.app.condition("Diverged", True, "OperatorRollback", "an operator went back by hand")
-        else:
-            self.app.condition("Diverged", False, "AsWanted")
         if result is RunResult.SUCCEEDED:
             await self.prove()
         else:
@@ -224,7 +216,6 @@ class Trial:
             self._environment(failure)
         else:
             await self._quarantine(trial, failure)
-            self.app.condition("Quarantined", True, failure.reason, failure.message)
             self.app.condition("EnvironmentFailing", False, "OldPairHealthy")
         self._close(trial, RunResult.ROLLED_BACK, failure)
         self.app.failed(failure, trial.run)

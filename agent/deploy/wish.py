@@ -27,6 +27,11 @@ class Wish:
     also: list[Settlement] = field(default_factory=list)
 
     @property
+    def newest(self) -> bool:
+        """Whether it is what the state wants, and not a way back."""
+        return not (self.rollback or self.fallback)
+
+    @property
     def sync(self) -> str:
         """Id of the sync that brought it."""
         return self.settlement.sync

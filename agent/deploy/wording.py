@@ -1,4 +1,4 @@
-"""The one word for an app, from what its lane knows."""
+"""What is said about an app, from what its lane knows: the one word, and whether it is what is wanted."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from agent.deploy.services import AppContext
 from agent.domain.model import AppState
 from agent.traffic.state import Mode
 
+OPERATOR_ROLLBACK = "OperatorRollback"  # the reason of a quarantine that is nobody's fault
 
-def state_of(app: AppContext, *, removed: bool, updating: bool, on_trial: bool) -> AppState:
+
+def state_of(app: AppContext, *, updating: bool, on_trial: bool) -> AppState:
     """The first line that fits is the word.
 
     Args:
         app: the app.
-        removed: it is gone from the state.
         updating: a run is under way.
         on_trial: its release is on probation.
     """
-    if removed:
-        return AppState.STOPPED
     child = app.serving.child
     if child is None or app.serving.restarting:
         if app.gate is not None and app.gate.state.mode in (Mode.MAINTENANCE, Mode.HOLDING):
@@ -31,3 +30,26 @@ def state_of(app: AppContext, *, removed: bool, updating: bool, on_trial: bool) 
     if app.unhealthy or (wanted is not None and wanted.digest != child.deployment.spec.digest):
         return AppState.DEGRADED
     return AppState.PROBATION if on_trial else AppState.RUNNING
+
+
+def tell_standing(app: AppContext) -> None:
+    """Tell whether what serves is what is wanted, and who is to blame if not. Between runs only."""
+    wanted, current = app.wanted, app.current
+    if wanted is None or current is None:
+        return
+    held = app.quarantined(wanted)
+    failed = held if held is not None and held.reason != OPERATOR_ROLLBACK else None
+    behind = current.spec.digest != wanted.digest
+    if failed is not None:
+        app.condition("Quarantined", True, failed.reason, failed.message)
+    else:
+        app.condition("Quarantined", False, "AsWanted")
+    if behind and held is not None and failed is None:
+        app.condition("Diverged", True, OPERATOR_ROLLBACK, held.message)
+    else:
+        app.condition("Diverged", False, "AsWanted")
+    if behind:
+        told = f"version {current.pair.version} serves, {wanted.version} is wanted"
+        app.condition("Degraded", True, "EarlierSpecification", told)
+    else:
+        app.condition("Degraded", False, "AsWanted")

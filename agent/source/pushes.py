@@ -53,7 +53,7 @@ class PushSink:
         self._bus.publish(TriggerHeard(TriggerKind.PUSH, verdict, reason, detail=detail))
 
     async def wait(self, sync: str, deadline: float) -> Mapping[str, object] | None:
-        """See `Sink`: `sync`, `result`, `commit`, `seconds` and, if the sync itself failed, `failure`."""
+        """See `Sink`: `sync`, `result`, `commit`, `seconds` and what failed as `failure`."""
         end = await self._inbox.wait(sync, deadline)
         if end is None:
             return None
@@ -71,6 +71,7 @@ class PushSink:
                 "message": failure.message,
                 "where": failure.where,
                 "remedy": failure.remedy,
+                "log": list(failure.log),
             }
         return dict(secrets.data(answer))
 

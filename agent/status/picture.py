@@ -104,12 +104,7 @@ class FailurePicture:
 
     def as_json(self) -> Json:
         """The form in /status, with the log lines that explain it."""
-        return {
-            **failure_json(self.info),
-            "at": rfc3339(self.at),
-            "run": self.run or None,
-            "log": list(self.info.log),
-        }
+        return {**whole_failure_json(self.info), "at": rfc3339(self.at), "run": self.run or None}
 
 
 @dataclass(slots=True)
@@ -225,6 +220,11 @@ def failure_json(failure: FailureInfo) -> Json:
         "remedy": failure.remedy,
         "kind": str(failure.kind),
     }
+
+
+def whole_failure_json(failure: FailureInfo) -> Json:
+    """A failure with the lines that explain it: a program's last ones, or every mistake of a state."""
+    return {**failure_json(failure), "log": list(failure.log)}
 
 
 def progress_json(progress: tuple[int, int, str] | None) -> Json | None:

@@ -20,7 +20,7 @@ from agent.domain.events import (
 )
 from agent.domain.model import SyncResult
 from agent.kit.clock import rfc3339
-from agent.status.picture import Json, failure_json
+from agent.status.picture import Json, whole_failure_json
 
 REMEMBERED = 64  # syncs whose result can still be told anew
 
@@ -107,7 +107,7 @@ def _finished_json(event: SyncFinished | None) -> Json | None:
         "commit": event.commit or None,
         "at": rfc3339(event.at),
         "seconds": round(event.seconds, 4),
-        "failure": None if event.failure is None else failure_json(event.failure),
+        "failure": None if event.failure is None else whole_failure_json(event.failure),
     }
 
 
