@@ -34,8 +34,8 @@ from agent.process.health import until_healthy, watch
 from agent.process.keepers import Keeper
 from agent.process.probe import ProbeTarget
 from agent.process.stop import end_group, signal_number, stop
-from agent.traffic.drain import connections_gone
 from agent.traffic.gate import SlotGate
+from agent.traffic.ports import variables
 from agent.traffic.state import Gate
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Processes:
             base=os.environ,
             spec_env=spec.env,
             directories=directories,
-            extra={"PORT": str(spec.listen[0].port), **extra} if spec.listen else dict(extra),
+            extra={**variables(spec.listen, {}), **extra},
         )
         return ChildContext(spec.name, instance, environment, user)
 
@@ -132,11 +132,12 @@ class Processes:
         name = new_id(spec.name)
         if instance is None:
             instance = await self.instance(deployment, name)
-        context = self._context(deployment, instance, {})
+        self._user(spec)  # first of all: a start that cannot be must not cost the gate anything
         note = ChildNote(spec.name, deployment.pair.spec, side, str(instance), run)
         if gate is not None:
             # nginx uses an inherited socket as it finds it, and its workers would block in accept
             await gate.prepare(side, blocking="NGINX" not in spec.env)
+        context = self._context(deployment, instance, _ports(spec, gate, side))
         record = await context.spawn(
             self._keeper,
             name,
@@ -167,8 +168,8 @@ class Processes:
     async def connections_gone(self, child: Child) -> None:
         """With `drain.connections`: wait for the child's clients to leave, up to the drain's deadline."""
         spec = child.deployment.spec
-        if spec.drain.connections and spec.listen and child.alive:
-            await connections_gone(child.pid, [port.port for port in spec.listen], spec.drain.deadline)
+        if spec.drain.connections and child.gate is not None and child.alive:
+            await child.gate.connections_gone(child.side, child.pid, spec.drain.deadline)
 
     async def forget(self, child: Child) -> None:
         """Drop what is left of an ended child: the rest of its group, its record, its instance directory."""
@@ -179,8 +180,10 @@ class Processes:
         await self._keeper.forget(child.id)
         await self.remove_instance(child.instance)
 
-    async def forget_id(self, child: str) -> None:
-        """Drop the keeper's record of a child that ended while no agent was there."""
+    async def end(self, child: str) -> None:
+        """End and forget a child of an earlier agent that has no deployment, or that ended already."""
+        await end_group(self._keeper, child)
+        await self._keeper.wait(child)
         await self._keeper.forget(child)
 
     async def tail(self, child: Child, lines: int = 200) -> list[str]:
@@ -256,15 +259,13 @@ class Processes:
         host, port, source = "127.0.0.1", 0, None
         if child.gate is not None:
             host, port, source = child.gate.probe_target(child.side, health.port)
+        deployment, extra = child.deployment, _ports(child.deployment.spec, child.gate, child.side)
         return ProbeTarget(
-            host=host,
-            port=port,
-            source=source,
-            alive=lambda: child.alive,
+            host=host, port=port, source=source, alive=lambda: child.alive,
             execute=lambda argv, timeout: self.command(
-                child.deployment, child.instance, "probe", argv, timeout
+                deployment, child.instance, "probe", argv, timeout, extra
             ),
-        )
+        )  # fmt: skip
 
     async def until_healthy(self, child: Child, health: HealthSpec | None = None) -> None:
         """Probe until healthy. Raises Permanent (ProbeFailed, ChildExited) with the child's last lines."""
@@ -342,3 +343,8 @@ class Processes:
             await end_group(self._keeper, record.child)
             await self._keeper.wait(record.child)
             await self._keeper.forget(record.child)
+
+
+def _ports(spec: AppSpec, gate: Gate | None, side: int) -> dict[str, str]:
+    """The variables that say where the child of `side` listens."""
+    return variables(spec.listen, gate.child_ports(side) if gate is not None else {})

@@ -77,9 +77,10 @@ async def _still_serving(
             log.info("%s: child %s of an interrupted run is stopped", app.name, child.id)
             app.serving.look_after(child)
             await app.serving.retire(child, take_over=False)
+    known = {child.id for child in children}
     for record in found:
-        if not record.running:
-            await app.services.processes.forget_id(record.id)
+        if record.id not in known:
+            await app.services.processes.end(record.id)
     return chosen
 
 

@@ -80,11 +80,12 @@ class RunContext:
         """The pair this run is about."""
         return pair_of(self.spec, self.release, self.commit)
 
-    def describe(self) -> None:
-        """The deployment of this run is known; it is written while the run goes on. See `written`."""
-        self.deployment = self.deployments.describe(self.spec, self.pair)
+    def describe(self) -> Deployment:
+        """The deployment of this run; it is written while the run goes on, see `written`."""
+        deployment = self.deployments.describe(self.spec, self.pair)
         loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(None, self.deployments.write, self.deployment)
+        self._writing = loop.run_in_executor(None, self.deployments.write, deployment)
+        return deployment
 
     async def written(self) -> None:
         """The deployment is on disk: nothing may point at it before. Raises OSError."""

@@ -39,7 +39,8 @@ def app(number: int) -> AppSpec:
 def deploy(directory: AppDirectory, spec: AppSpec, release: str = "") -> Pair:
     pair = Pair(spec.digest, release, spec.files_digest, spec.version, "c" * 40, "sha256:0", 1.0)
     write_generation(directory.generations, spec, None)
-    Deployments(directory).write(spec, pair)
+    deployments = Deployments(directory)
+    deployments.write(deployments.describe(spec, pair))
     return pair
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from agent.deploy.run import RunContext, Step
 from agent.domain.model import PlannedStep, new_id
 
 
 class Check(Step):
-    """Writes the deployment, builds the instance directory, runs the files' checks and the init hook."""
+    """Begins to write the deployment, builds the instance, runs the files' checks and the init hook."""
 
     kind = "check"
 
@@ -20,7 +18,7 @@ class Check(Step):
 
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Raises Permanent("CheckFailed"), Transient("Later"), OSError."""
-        context.deployment = await asyncio.to_thread(context.deployments.write, context.spec, context.pair)
+        context.deployment = context.describe()
         context.instance = await context.processes.instance(context.deployment, new_id("i"))
         for file in context.spec.files:
             if file.check:
@@ -40,5 +38,6 @@ class Check(Step):
 
     async def undo(self, context: RunContext) -> None:
         """Remove the instance directory, unless a child lives in it."""
+        await context.written()
         if not context.switched and context.instance is not None:
             await context.processes.remove_instance(context.instance)

@@ -23,9 +23,8 @@ class Record(Step):
         """Raises OSError."""
         await context.journal.mark(context.id, "record", durable=True)
         if context.deployment is None:
-            context.deployment = await asyncio.to_thread(
-                context.deployments.write, context.spec, context.pair
-            )
+            context.deployment = context.describe()
+        await context.written()
         await asyncio.to_thread(context.deployments.link, "current", context.deployment)
         context.switched = True
         child = context.serving.child

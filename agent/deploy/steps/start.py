@@ -26,6 +26,7 @@ class Start(Step):
         context.child = await context.serving.start(
             context.deployment, context.gate, context.side, context.id, context.instance
         )
+        context.marked = context.journal.mark(context.id, "start", durable=True)  # while the probe waits
 
     async def undo(self, context: RunContext) -> None:
         """Stop the new child, unless it serves."""

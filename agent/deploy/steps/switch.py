@@ -1,7 +1,7 @@
 """Switch: new connections go to the new child, and `current` names its deployment.
 
-Order: the journal knows first (durable), then the kernel flips, then the link is renamed. After a crash
-in between, the gate's own note says who serves, and the link is brought in line.
+Order: journal and deployment are on disk first, then the kernel flips, then the link is renamed. After a
+crash in between, the gate's own note says who serves, and the link is brought in line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Switch(Step):
         """Raises OSError."""
         assert context.child is not None
         assert context.deployment is not None
-        await context.journal.mark(context.id, "switch", durable=True)
+        if context.marked is not None:
+            await context.marked
+        await context.written()
         if context.gate is not None:
             await context.gate.serve(context.side)
         context.switched = True
