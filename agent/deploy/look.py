@@ -31,6 +31,7 @@ class Look:
         self._view = HostView(name=settings.name, labels=settings.labels)
         self.reached = False  # the newest look got an answer from the repository
         self.seen: str | None = None  # the newest commit resolved, readable or not: what a poll compares with
+        self._tidying: asyncio.Future[None] | None = None
         self._reading = asyncio.Lock()  # of the exported trees: none is tidied away under a reader
         remove_tree(directory)  # a cache: what a power cut left half-written must not be taken for a commit
         directory.mkdir()
@@ -55,6 +56,7 @@ class Look:
         """The desired state of one commit. Raises Failure."""
         tree = self._directory / commit
         async with self._reading:
+            await self._tidied()
             if tree.is_dir():
                 return await self._load(commit, tree)
         return await self._read(await self._remote.fetch(commit))
@@ -80,6 +82,7 @@ class Look:
 
     async def _read(self, snapshot: Snapshot) -> DesiredState:
         async with self._reading:
+            await self._tidied()
             return await self._export_and_load(snapshot)
 
     async def _export_and_load(self, snapshot: Snapshot) -> DesiredState:
@@ -87,7 +90,8 @@ class Look:
         try:
             if not tree.is_dir():
                 beside = self._directory / f".{snapshot.commit}.tmp"
-                await asyncio.to_thread(remove_tree, beside)
+                if beside.exists():
+                    await asyncio.to_thread(remove_tree, beside)
                 await snapshot.export(beside)
                 os.rename(beside, tree)
         except OSError as error:
@@ -105,8 +109,14 @@ class Look:
         try:
             loaded = await asyncio.to_thread(load, tree, self._settings.path, self._view)
         finally:
-            await asyncio.to_thread(self._tidy, commit)
+            self._tidying = asyncio.get_running_loop().run_in_executor(None, self._tidy, commit)
         return DesiredState(commit, str(tree), loaded.apps, loaded.warnings)
+
+    async def _tidied(self) -> None:
+        """Old trees are removed beside the deploy that follows; the next reader waits until that is done."""
+        if self._tidying is not None:
+            await self._tidying
+            self._tidying = None
 
     def _tidy(self, commit: str) -> None:
         trees = [p for p in self._directory.iterdir() if not p.name.startswith(".") and p.name != commit]
