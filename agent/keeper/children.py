@@ -6,6 +6,7 @@ import errno
 import os
 import time
 
+from agent.keeper.adopt.adopter import Adopter
 from agent.keeper.output import Output, Sink
 from agent.keeper.spawn import spawn
 
@@ -33,7 +34,8 @@ class Child:
 
     def __init__(self, request: dict[str, Any], slots: Slots, sink: Sink, asked: tuple[Link, object]) -> None:
         """Fork it. Raises SpawnError; LookupError, TypeError, ValueError when the request makes no sense."""
-        descriptors = [slots.descriptor(key, index) for key, index, _ in request["slots"]]
+        self.wanted = [(key, index, name) for key, index, name in request["slots"]]
+        descriptors = [slots.descriptor(key, index) for key, index, _ in self.wanted]
         self.name: str = request["child"]
         self.note: str = request["note"]
         self.asked = asked
@@ -41,12 +43,15 @@ class Child:
         self.signal: int | None = None
         self.started = time.time()
         self.group_left = True  # whether somebody of its process group may be there
+        self.adopter: Adopter | None = None
         try:
             output, written = os.pipe()
         except OSError as error:
             raise SpawnError("pipe", error.errno or errno.EMFILE, str(error)) from error
         try:
-            self.pid, self.report = spawn(request, descriptors, output=written)
+            self.pid, self.report = spawn(
+                request, () if request.get("adopt") else descriptors, output=written
+            )
         except OSError as error:
             os.close(output)
             raise SpawnError("fork", error.errno or errno.EAGAIN, str(error)) from error
@@ -91,6 +96,7 @@ class Child:
             "note": self.note,
             "code": self.code,
             "signal": self.signal,
+            **(self.adopter.told() if self.adopter is not None else {}),
         }
 
 

@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from agent.keeper.connection import Connection, KeeperLost, Refused, nothing
@@ -25,7 +25,7 @@ __all__ = ["KeeperClient", "KeeperLost", "PortTaken", "SpawnFailed"]
 class SpawnFailed(Exception):
     """A child could not be started.
 
-    `stage` is the step that failed (pipe, fork, setup, setgroups, setgid, setuid, chdir, exec,
+    `stage` is the step that failed (pipe, fork, setup, adopt, setgroups, setgid, setuid, chdir, exec,
     interpreter), or "" when the request itself was refused; `errno` says how.
     """
 
@@ -62,7 +62,7 @@ class KeeperClient:
         self.keeper_pid = 0
         self.lost = asyncio.Event()
         self._connection = Connection(sock, self._told, self._ended)
-        self._exits: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._discarded: set[str] = set()
 
     @classmethod
@@ -122,15 +122,28 @@ class KeeperClient:
     async def wait(self, child: str) -> ChildRecord:
         """Wait for a child's end; returns its record with code or signal. Raises LookupError, KeeperLost."""
         while self._known(child).running:
-            if self._connection.closed:
-                raise KeeperLost("the keeper is gone")
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._exits.setdefault(child, set()).add(future)
-            try:
-                await future
-            finally:
-                self._exits.get(child, set()).discard(future)
+            await self._change(child)
         return self._known(child)
+
+    async def taken(self, child: str, names: Collection[str]) -> ChildRecord:
+        """Wait until a child that is adopted has bound its ports of these names, or has ended.
+
+        Raises LookupError, KeeperLost.
+        """
+        while (record := self._known(child)).running and not set(names) <= set(record.taken):
+            await self._change(child)
+        return record
+
+    async def _change(self, child: str) -> None:
+        """Wait until something is told of a child. Raises KeeperLost."""
+        if self._connection.closed:
+            raise KeeperLost("the keeper is gone")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(child, set()).add(future)
+        try:
+            await future
+        finally:
+            self._waiting.get(child, set()).discard(future)
 
     async def tail(self, child: str, lines: int = 200) -> list[str]:
         """The last lines of a child's output, oldest first; also after its end, until `forget`.
@@ -228,13 +241,12 @@ class KeeperClient:
             raise OSError(error.code, error.text) from None
 
     def _told(self, event: dict[str, Any]) -> None:
-        if event["event"] != "exited":
-            return
         record = event["child"]
         child = record["child"]
         if child in self._discarded:
-            self._discarded.remove(child)
-            self._connection.post({"do": "forget", "child": child})
+            if event["event"] == "exited":
+                self._discarded.remove(child)
+                self._connection.post({"do": "forget", "child": child})
         elif child in self.children:
             self.children[child] = ChildRecord(**record)
             self._wake(child)
@@ -244,10 +256,10 @@ class KeeperClient:
         self._wake_all()
 
     def _wake(self, child: str) -> None:
-        for future in self._exits.pop(child, ()):
+        for future in self._waiting.pop(child, ()):
             if not future.done():
                 future.set_result(None)
 
     def _wake_all(self) -> None:
-        for child in list(self._exits):
+        for child in list(self._waiting):
             self._wake(child)

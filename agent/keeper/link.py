@@ -90,7 +90,7 @@ class Link:
         self.close_report()
 
     def close_report(self) -> None:
-        """Close the pipe that tells whether its program runs."""
+        """Close the socket that tells whether its program runs."""
         if self.report >= 0:
             os.close(self.report)
             self.report = -1

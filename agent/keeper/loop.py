@@ -18,21 +18,21 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import selectors
 import signal
-import socket
 import time
 
+from agent.keeper.adopt.adopter import Adopter, TreeGone
 from agent.keeper.children import Child, SpawnError, adopted
 from agent.keeper.link import Link
 from agent.keeper.output import Sink
+from agent.keeper.reactor import READ, WRITE, Reactor
 from agent.keeper.slots import Slots
-from agent.keeper.spawn import read_failure
+from agent.keeper.spawn import read_report
 from agent.keeper.verbs import answer, refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 BACKOFF = (0.05, 5.0)  # seconds before the agent is started again: first, longest
@@ -75,48 +75,34 @@ class Keeper:
         self._pids: dict[int, Child] = {}
         self._backoff = BACKOFF[0]
         self._asked_before = False
-        self._signals: list[int] = []
-        self._timers: dict[str, tuple[float, Callable[[], None]]] = {}
-        self._selector = selectors.DefaultSelector()
-        self._wakeup, self._wake = socket.socketpair()
+        self._reactor = Reactor(self._defect)
 
     def run(self) -> int:
         """Keep until the end; returns the exit code."""
-        self._listen_to_signals()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whatever it was for whoever started us
+        self._reactor.hear((*FORWARDED, signal.SIGCHLD), self._heard)
         self._start_agent()
         while self.state != OVER:
             self._watch_writers()
-            due = min((when for when, _ in self._timers.values()), default=None)
-            for key, _ in self._selector.select(None if due is None else max(0.0, due - time.monotonic())):
-                if self._selector.get_map().get(key.fd) is key:  # not closed by one before it
-                    self._survive(key.data)
-            while self._signals:
-                self._survive(self._heard, self._signals.pop(0))
-            for name, timer in list(self._timers.items()):
-                if timer[0] <= time.monotonic() and self._timers.get(name) is timer:
-                    del self._timers[name]
-                    self._survive(timer[1])
+            self._reactor.turn()
         self._flush()
         return self.code
 
-    def _survive(self, call: Callable[..., object], *arguments: object) -> None:
-        """A defect here must not end what is kept: say so and go on."""
-        try:
-            call(*arguments)
-        except Exception as error:
-            trace = error.__traceback__
-            while trace is not None and trace.tb_next is not None:
-                trace = trace.tb_next
-            line = trace.tb_lineno if trace is not None else 0
-            self._say(f"defect in the keeper, line {line}: {type(error).__name__}: {error}")
+    def _defect(self, error: Exception) -> None:
+        """A mistake in here must not end what is kept: say so and go on."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        line = trace.tb_lineno if trace is not None else 0
+        self._say(f"defect in the keeper, line {line}: {type(error).__name__}: {error}")
 
     # -- for the verbs -----------------------------------------------------------------------------
 
     def started(self, child: Child) -> None:
         """Look after a child that was just forked, and answer who asked for it once its program runs."""
         self.children[child.name] = self._pids[child.pid] = child
-        self._watch(child.output.fd, call=lambda: self.hear(child))
-        self._watch(child.report, call=lambda: self._settle(child))
+        self._reactor.watch(child.output.fd, call=lambda: self.hear(child))
+        self._reactor.watch(child.report, call=lambda: self._settle(child))
 
     def hear(self, child: Child, *, drain: bool = False) -> None:
         """Take what a child says: one chunk, or all that is there."""
@@ -125,14 +111,15 @@ class Keeper:
                 return
         except BlockingIOError:
             return
-        self._watch(child.output.fd, 0)
+        self._reactor.watch(child.output.fd, 0)
         child.output.close()
 
     def forget(self, child: Child) -> None:
-        """Drop a child, and its last lines."""
+        """Drop a child, its last lines, and its trap."""
         del self.children[child.name]
+        self._end_trap(child)
         if child.output.fd >= 0:
-            self._watch(child.output.fd, 0)
+            self._reactor.watch(child.output.fd, 0)
             child.output.close()
 
     def leave(self, deadline: float, code: int) -> None:
@@ -140,17 +127,21 @@ class Keeper:
         self.code = code
         self._move("asked")
         if self.state == LEAVING:
-            self._at("overdue", deadline, lambda: self._move("overdue"))
+            self._reactor.at("overdue", deadline, lambda: self._move("overdue"))
 
     # -- children ----------------------------------------------------------------------------------
 
     def _settle(self, child: Child) -> None:
-        """A child's program runs, or cannot: answer who asked."""
+        """A child's program runs, or cannot: answer who asked. Before that its trap may come."""
         try:
-            failure = read_failure(child.report)
+            failure, descriptors = read_report(child.report)
+            if descriptors:
+                child.adopter = Adopter(descriptors[0], child.wanted, self.slots)
+                self._reactor.watch(descriptors[0], call=lambda: self._adopt(child))
+                failure, _ = read_report(child.report)
         except BlockingIOError:
             return
-        self._watch(child.report, 0)
+        self._reactor.watch(child.report, 0)
         os.close(child.report)
         child.report = -1
         link, request = child.asked
@@ -162,6 +153,24 @@ class Keeper:
         self._pids.pop(child.pid, None)
         self.forget(child)
         refuse(link, request, SpawnError(*failure))
+
+    def _adopt(self, child: Child) -> None:
+        """Answer a call of a child's tree, or see that there is no tree any more."""
+        assert child.adopter is not None
+        if child.report >= 0:  # its start is told before any event
+            self._settle(child)
+        try:
+            news = child.adopter.serve()
+        except TreeGone:
+            self._end_trap(child)
+            return
+        if news and self.link is not None:
+            self.link.send({"event": "changed", "child": child.record()})
+
+    def _end_trap(self, child: Child) -> None:
+        if child.adopter is not None:
+            self._reactor.watch(child.adopter.listener, 0)
+            child.adopter.close()
 
     def _reap(self) -> None:
         """Take every process that has ended: children, the agent, and orphans that came to us."""
@@ -209,17 +218,17 @@ class Keeper:
             self._say(f"the agent cannot be started: {error}")
             self._start_later()
             return
-        self._watch(self.link.report, call=self._agent_runs)
+        self._reactor.watch(self.link.report, call=self._agent_runs)
 
     def _start_later(self) -> None:
-        self._at("start", self._backoff, self._start_agent)
+        self._reactor.at("start", self._backoff, self._start_agent)
         self._backoff = min(2 * self._backoff, BACKOFF[1])
 
     def _agent_runs(self) -> None:
         """Its program runs, or cannot; then its end is near and needs no other answer than a word."""
         assert self.link is not None
-        failure = read_failure(self.link.report)
-        self._watch(self.link.report, 0)
+        failure, _ = read_report(self.link.report)
+        self._reactor.watch(self.link.report, 0)
         self.link.close_report()
         if failure is not None:
             self._say(f"the agent cannot be started: {failure[2]}")
@@ -236,11 +245,11 @@ class Keeper:
             os.killpg(link.pid, signal.SIGKILL)  # what it started itself must not meet the next one
         while link.receive(lambda message: answer(self, link, message)):
             pass
-        self._watch(link.report, 0)
-        self._watch(link.fd, 0)
+        self._reactor.watch(link.report, 0)
+        self._reactor.watch(link.fd, 0)
         link.close()
         self.link = None
-        self._timers.pop("mute", None)
+        self._reactor.forget("mute")
         final = code == 0 or (code == 2 and not any(child.running for child in self.children.values()))
         if self.state == RUNNING and not final:
             if time.monotonic() - link.since >= PROVEN:
@@ -256,19 +265,6 @@ class Keeper:
         self._move("alone")
 
     # -- signals, time and the way out -------------------------------------------------------------
-
-    def _listen_to_signals(self) -> None:
-        for number in FORWARDED:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) or a shell's & arranged it
-                signal.signal(number, self._note_signal)
-        signal.signal(signal.SIGCHLD, self._note_signal)
-        self._wakeup.setblocking(False)
-        self._wake.setblocking(False)
-        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        self._watch(self._wakeup.fileno(), call=lambda: self._wakeup.recv(4096))
-
-    def _note_signal(self, number: int, _frame: object) -> None:
-        self._signals.append(number)
 
     def _heard(self, number: int) -> None:
         if number == signal.SIGCHLD:
@@ -289,46 +285,31 @@ class Keeper:
         if (self.state, event) not in MOVES:
             return
         self.state = MOVES[self.state, event]
-        self._timers.clear()
+        self._reactor.forget()
         if self.state == LEAVING:
-            self._at("overdue", LEAVE_DEADLINE, lambda: self._move("overdue"))
+            self._reactor.at("overdue", LEAVE_DEADLINE, lambda: self._move("overdue"))
             if self.link is None:
                 self._move("alone")
         elif self.state == ENDING:
-            self._at("overdue", GRACE, lambda: self._move("overdue"))
+            self._reactor.at("overdue", GRACE, lambda: self._move("overdue"))
             self._signal_all(signal.SIGTERM)
             self._reap()
         elif self.state == KILLING:
             self._say("the end is overdue, or was asked for twice: killing what is left")
             self.code = self.code or 1
-            self._at("overdue", KILL_DEADLINE, lambda: self._move("overdue"))
+            self._reactor.at("overdue", KILL_DEADLINE, lambda: self._move("overdue"))
             self._signal_all(signal.SIGKILL)
-
-    def _at(self, name: str, delay: float, call: Callable[[], None]) -> None:
-        self._timers[name] = (time.monotonic() + delay, call)
 
     def _watch_writers(self) -> None:
         """Wait for room to write only where something is to be written; leave a closed socket alone."""
-        self._watch(self.sink.fd, selectors.EVENT_WRITE if self.sink.waiting else 0, self.sink.flush)
+        self._reactor.watch(self.sink.fd, WRITE if self.sink.waiting else 0, self.sink.flush)
         link = self.link
         if link is None:
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.waiting else 0)
-        self._watch(link.fd, events if link.open else 0, self._talk)
-        if not link.open and self.state == RUNNING and "mute" not in self._timers:
-            self._at("mute", MUTE_DEADLINE, lambda: link.kill(signal.SIGKILL))
-
-    def _watch(
-        self, fd: int, events: int = selectors.EVENT_READ, call: Callable[[], object] | None = None
-    ) -> None:
-        """Call when something happens to a descriptor; with no events: no more. -1 (closed) is no error."""
-        key = self._selector.get_map().get(fd) if fd >= 0 else None
-        if key is None and events:
-            self._selector.register(fd, events, call)
-        elif key is not None and not events:
-            self._selector.unregister(fd)
-        elif key is not None and key.events != events:
-            self._selector.modify(fd, events, call)
+        events = READ | (WRITE if link.waiting else 0)
+        self._reactor.watch(link.fd, events if link.open else 0, self._talk)
+        if not link.open and self.state == RUNNING and not self._reactor.waits("mute"):
+            self._reactor.at("mute", MUTE_DEADLINE, lambda: link.kill(signal.SIGKILL))
 
     def _say(self, text: str) -> None:
         self.sink.put(b"keeper | ", [text.encode(errors="replace")])

@@ -21,6 +21,7 @@ and stage; an answer with descriptors beside it says how many: `"descriptors": n
 | event | content |
 |---|---|
 | exited | child: its `ChildRecord`, with code or signal |
+| changed | child: its `ChildRecord`: it has bound a port (only with `adopt`) |
 
 Signal 0 asks whether anybody is left (kill(2)); a group outlives its leader and can still be signalled.
 An answer to `spawn` comes before any event about the child, and a child's last lines are kept before its
@@ -74,9 +75,11 @@ class ChildRequest:
 
     `environment` is the whole environment: nothing is inherited. `slots` are (key, index, name):
     listening sockets handed over as descriptors 3, 4, ... with LISTEN_FDS, LISTEN_PID and
-    LISTEN_FDNAMES set (sd_listen_fds(3)). `prefix` heads each passed-through output line. `note`
-    is kept with the child for the agent. uid and gid None mean the keeper's own; `groups` matters
-    only beside a uid. A program without a slash is looked up in the PATH of `environment`.
+    LISTEN_FDNAMES set (sd_listen_fds(3)); with `adopt` each takes the place of the socket that the
+    program binds to its port by itself (see `agent.keeper.adopt`). `prefix` heads each passed-through
+    output line. `note` is kept with the child for the agent. uid and gid None mean the keeper's own;
+    `groups` matters only beside a uid. A program without a slash is looked up in the PATH of
+    `environment`.
     """
 
     child: str
@@ -89,6 +92,7 @@ class ChildRequest:
     groups: list[int] = field(default_factory=list)
     umask: int = 0o022
     slots: list[tuple[str, int, str]] = field(default_factory=list)
+    adopt: bool = False
     note: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -98,7 +102,11 @@ class ChildRequest:
 
 @dataclass(frozen=True)
 class ChildRecord:
-    """A child as the keeper knows it. code and signal are None while it runs; started is epoch seconds."""
+    """A child as the keeper knows it. code and signal are None while it runs; started is epoch seconds.
+
+    Of one that is adopted: `taken` are the names of slots it has now, `others` other TCP ports it has
+    bound (the first few), `trouble` is why one of its calls could not be dealt with.
+    """
 
     child: str
     pid: int
@@ -106,6 +114,9 @@ class ChildRecord:
     note: str
     code: int | None = None
     signal: int | None = None
+    taken: list[str] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
+    trouble: str = ""
 
     @property
     def running(self) -> bool:

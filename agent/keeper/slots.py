@@ -45,6 +45,11 @@ class Slots:
         """One slot's descriptor. Raises LookupError."""
         return self._groups[key][1][index].fileno()
 
+    def address(self, key: str) -> tuple[str, int] | None:
+        """Address and port of a group; None when it is not open."""
+        record, _ = self._groups.get(key, (None, []))
+        return None if record is None else (record["address"], record["port"])
+
     def close(self, key: str) -> None:
         """Close a group; one that is not open is no error."""
         for sock in self._groups.pop(key, ({}, []))[1]:

@@ -1,8 +1,8 @@
 """From fork(2) to execve(2): a child as it was ordered, or the step that failed.
 
 The keeper has one thread, so what the child does between the two is ordinary Python. Each step's name
-is sent back through a pipe that the new program closes by starting (close-on-exec): its end without a
-word means that the program runs.
+is sent back through a socket that the new program closes by starting (close-on-exec): its end without a
+word means that the program runs. A child that is adopted sends its trap's listener before.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ import functools
 import os
 import resource
 import signal
+import socket
+
+from agent.keeper.adopt import trap
+from agent.keeper.wire import receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,19 +38,19 @@ def spawn(
     output: int | None = None,
     death_signal: int = signal.SIGKILL,
 ) -> tuple[int, int]:
-    """Start a program in a session of its own; returns its pid and the pipe that tells of failure.
+    """Start a program in a session of its own; returns its pid and the socket that tells of failure.
 
     Args:
         order: `argv` and `environment`; and as in a `ChildRequest`, or left out: `slots` (whose names
-            become LISTEN_FDNAMES), `directory`, `uid`, `gid`, `groups`, `umask`.
+            become LISTEN_FDNAMES), `adopt`, `directory`, `uid`, `gid`, `groups`, `umask`.
         descriptors: what becomes 3, 4, ...; nothing else is inherited but 0 (/dev/null), 1 and 2.
         output: becomes 1 and 2; None leaves the keeper's own.
         death_signal: what it gets when the keeper dies.
 
-    The pipe (non-blocking, the caller closes it) ends empty once the program runs, or holds one
-    report for `read_failure`. Raises OSError when there is no process or descriptor to be had.
+    The socket (non-blocking, the caller closes it) has reports for `read_report`, until its end. Raises
+    OSError when there is no process or descriptor to be had.
     """
-    report, told = os.pipe()
+    report, told = (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     keeper = os.getpid()
     # A signal between fork and the reset of handlers would be handled by the copy, and lost to the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -57,6 +61,9 @@ def spawn(
             stage = ["setup"]
             try:
                 told = _arrange(altered, descriptors, output, told)
+                if order.get("adopt"):  # before any right to do so is given up
+                    stage[0] = "adopt"
+                    _give_trap(told)
                 _become(stage, order)
                 prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)  # after setuid, which clears it
                 if os.getppid() != keeper:
@@ -78,16 +85,29 @@ def spawn(
     return pid, report
 
 
-def read_failure(report: int) -> tuple[str, int, str] | None:
-    """The report of a failed start: stage, errno, text; None when the program runs.
+def read_report(report: int) -> tuple[tuple[str, int, str] | None, list[int]]:
+    """The next report: of a failure (stage, errno, text), or of descriptors; neither: the program runs.
 
-    Raises BlockingIOError while neither is known.
+    Raises BlockingIOError while there is none.
     """
-    data = os.read(report, 4096)
-    if not data:
-        return None
+    sock = socket.socket(fileno=report)
+    try:
+        data, descriptors = receive(sock, 4096)
+    finally:
+        sock.detach()
+    if not data or descriptors:
+        return None, descriptors
     stage, code, text = data.decode(errors="replace").split("\0", 2)
-    return stage, int(code), text
+    return (stage, int(code), text), []
+
+
+def _give_trap(told: int) -> None:
+    """Set the trap and send its listener to the keeper. Raises OSError."""
+    listener = trap.install()
+    sock = socket.socket(fileno=told)
+    send(sock, b"trap", [listener])
+    sock.detach()
+    os.close(listener)
 
 
 @functools.cache
@@ -135,7 +155,7 @@ def _exec(stage: list[str], order: Mapping[str, Any]) -> NoReturn:
     """Be the program. Raises OSError, or ValueError on NUL bytes."""
     stage[0] = "exec"
     argv, environment = list(order["argv"]), dict(order["environment"])
-    if slots := order.get("slots"):
+    if (slots := order.get("slots")) and not order.get("adopt"):
         environment["LISTEN_PID"] = str(os.getpid())
         environment["LISTEN_FDS"] = str(len(slots))
         environment["LISTEN_FDNAMES"] = ":".join(name for _, _, name in slots)

@@ -28,10 +28,9 @@ def test_the_keeper_imports_nothing_heavy() -> None:
     ).stdout.split()
     assert not HEAVY & set(loaded)
     ours = {name for name in loaded if name.partition(".")[0] in ("agent", "webhook")}
-    assert ours == {"agent", "agent.keeper"} | {
-        f"agent.keeper.{name}"
-        for name in ("main", "loop", "link", "verbs", "children", "spawn", "output", "slots", "wire")
-    }
+    names = "main loop reactor link verbs children spawn output slots wire "
+    names += "adopt adopt.adopter adopt.notice adopt.sight adopt.trap"
+    assert ours == {"agent", "agent.keeper"} | {f"agent.keeper.{name}" for name in names.split()}
 
 
 async def test_the_keepers_memory_is_told(kept: KeeperProcess) -> None:
