@@ -17,7 +17,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -62,6 +62,7 @@ from agent.status.narrator import narrate
 from agent.traffic.gate import SlotGate
 from agent.traffic.own import OwnGate
 from agent.traffic.page import Progress
+from agent.traffic.relayed import RelayGate
 from agent.traffic.state import Gate
 from agent.web.maintenance import public_progress
 from agent.web.server import Face
@@ -70,6 +71,11 @@ from webhook.signature import read_secrets
 
 log = logging.getLogger(__name__)
 
+GATES: Mapping[SocketMode, type[SlotGate | OwnGate]] = {
+    SocketMode.FD: SlotGate,
+    SocketMode.RELAY: RelayGate,
+    SocketMode.OWN: OwnGate,
+}
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 EXIT_UPGRADED = 3  # any code but 0 and 2: the keeper starts the next agent at once
@@ -245,8 +251,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     def make_gate(spec: AppSpec) -> Gate | None:
         if not spec.listen:
             return None
-        kind = SlotGate if spec.socket is SocketMode.FD else OwnGate
-        return kind(
+        return GATES[spec.socket](
             spec.name, spec.listen, keeper, bus, maintenance=spec.maintenance,
             progress=lambda: public_progress(board.apps.get(spec.name)), render=_render_page,
         )  # fmt: skip

@@ -226,7 +226,7 @@ class Serving:
             return
 
     async def _start_again(self, dead: Child) -> Child:
-        child = await self._processes.start(dead.deployment, dead.gate, dead.side, "", dead.instance)
+        child = await self._processes.start(dead.deployment, dead.gate, dead.side, "")
         try:
             self.look_after(child)
             await self._processes.until_healthy(child)

@@ -24,6 +24,7 @@ class SocketMode(StrEnum):
     """How an app gets its listening socket."""
 
     FD = "fd"  # LISTEN_FDS, see sd_listen_fds(3)
+    RELAY = "relay"  # the app binds a private $PORT, the agent relays
     OWN = "own"  # the app binds the port by itself; only with Swap.RESTART
 
 

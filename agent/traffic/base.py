@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -12,10 +13,11 @@ from agent.domain.events import Bus, GateChanged
 from agent.domain.spec import MaintenanceSpec, PortSpec
 from agent.kit.tasks import Owned, stop
 from agent.traffic.acceptor import Acceptor
+from agent.traffic.drain import connections_gone
 from agent.traffic.page import Page, Progress, Render
 from agent.traffic.responder import Responder, Tally
 from agent.traffic.slots import Notes
-from agent.traffic.state import CLOSED, GateNote, GateState, Mode, Verb, advance, read_note
+from agent.traffic.state import CLOSED, GateNote, GateState, Mode, Verb, advance, check_side, read_note
 
 LOOK = 0.05  # seconds between two looks at who is held
 GRACE = 1.0  # seconds that connections in hand have when the gate is closed or left
@@ -57,6 +59,7 @@ class BaseGate(ABC):
         self._changing = asyncio.Lock()
         self._patience: asyncio.Task[None] | None = None  # the end of a hold
         self._state = CLOSED
+        self._moved = asyncio.Event()  # set, and replaced, at each change of state
         self._note_key = f"gate {app} " + ",".join(f"{port.address}:{port.port}" for port in self.ports)
 
     @property
@@ -67,6 +70,15 @@ class BaseGate(ABC):
     def configure(self, maintenance: MaintenanceSpec) -> None:
         """Use another page, hold and retry_after from now on; a hold that has begun keeps its end."""
         self._page.configure(maintenance)
+
+    def child_ports(self, side: int) -> dict[str, int]:
+        """The numbers, by name, at which the child of `side` listens: the public ones."""
+        check_side(side)
+        return {port.name: port.port for port in self.ports}
+
+    async def connections_gone(self, side: int, pid: int, deadline: float) -> bool:
+        """Wait until the child of `side`, process `pid`, has no open connection; False at the deadline."""
+        return await connections_gone(pid, self.child_ports(side).values(), deadline)
 
     async def maintain(self) -> None:
         """New connections get the maintenance page."""
@@ -112,6 +124,14 @@ class BaseGate(ABC):
         if state != self._state:
             self._state = state
             self._bus.publish(GateChanged(self.app, state.mode.value))
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def _any_move(self, timeout: float) -> None:
+        """Wait for the next change of state, `timeout` seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._moved.wait()
 
     async def _renote(self) -> None:
         """Note what changed without a change of state."""

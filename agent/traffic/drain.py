@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Collection
 
 from agent.traffic.inet_diag import TcpSocket
-from agent.traffic.sockets import SYN_RECV, established, tcp_sockets
+from agent.traffic.sockets import LISTEN, SYN_RECV, established, tcp_sockets
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,16 @@ async def queues_empty(waiting: Callable[[], int], ports: Collection[int], deadl
     except TimeoutError:
         return False
     return True
+
+
+async def backlogs_empty(ports: Collection[int]) -> None:
+    """Wait until nobody waits in the accept queue of whoever listens on local `ports`."""
+    quiet = 0
+    while quiet < QUIET_READS:
+        listeners = await asyncio.to_thread(tcp_sockets, ports, (LISTEN,))
+        quiet = 0 if any(listener.waiting for listener in listeners) else quiet + 1
+        if quiet < QUIET_READS:
+            await asyncio.sleep(PAUSE)
 
 
 async def connections_gone(pid: int, ports: Collection[int], deadline: float) -> bool:

@@ -28,6 +28,8 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from agent.domain.events import Bus
 from agent.domain.spec import MaintenanceSpec, PortSpec
 from agent.traffic.base import BaseGate
@@ -242,7 +244,7 @@ class SlotGate(BaseGate):
         after = {group.key: group.mended_order(broken[group.key]) for group in self._groups}
         if (note := self._noted()) is not None:
             order = {group.port.name: after[group.key] for group in self._groups}
-            changed = GateNote(note.mode, note.side, note.until, note.lent, order)
+            changed = msgspec.structs.replace(note, order=order)
             await self._holder.note(self._note_key, changed.encode())
         for group in self._groups:
             group.mend(broken[group.key], after[group.key])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
@@ -28,12 +28,16 @@ _MESSAGE = struct.Struct("=BBBB 2s2s16s16sI8s IIIII")  # inet_diag_msg
 
 @dataclass(frozen=True, slots=True)
 class TcpSocket:
-    """One socket: addresses as host and port, `state` as the kernel counts (tcp_states.h)."""
+    """One socket: addresses as host and port, `state` as the kernel counts (tcp_states.h).
+
+    `waiting` is the length of a listener's accept queue; of others, the unread bytes.
+    """
 
     local: tuple[bytes, int]
     remote: tuple[bytes, int]
     state: int
     inode: int
+    waiting: int = field(default=0, compare=False)
 
 
 def dump(ports: Collection[int], states: Collection[int]) -> Iterator[TcpSocket]:
@@ -86,11 +90,14 @@ def _once(
 
 
 def _parse(data: bytes, offset: int) -> TcpSocket:
-    family, state, _, _, sport, dport, source, target, *_, inode = _MESSAGE.unpack_from(data, offset)
+    family, state, _, _, sport, dport, source, target, _, _, _, waiting, _, _, inode = _MESSAGE.unpack_from(
+        data, offset
+    )
     size = 4 if family == socket.AF_INET else 16
     return TcpSocket(
         (source[:size], int.from_bytes(sport, "big")),
         (target[:size], int.from_bytes(dport, "big")),
         state,
         inode,
+        waiting,
     )

@@ -103,7 +103,6 @@ class OwnGate(BaseGate):
         self._doors = [Door(port) for port in self.ports]
         self._seeker: asyncio.Task[Door | None] | None = None
         self._lent = False  # the port is left to a child
-        self._moved = asyncio.Event()  # set, and replaced, at each change of state
 
     async def open_ports(self) -> None:
         """Have the ports: listen in maintenance, or do nothing if the note says that a child has them.
@@ -198,11 +197,6 @@ class OwnGate(BaseGate):
             await self._shut()
         else:
             self._seek()
-
-    def _become(self, state: GateState) -> None:
-        super()._become(state)
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
 
     async def _receive(self, connection: socket.socket, port: PortSpec) -> None:
         if self._state.mode is Mode.HOLDING:

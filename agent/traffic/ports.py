@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Mapping, Sequence
 
 from agent.domain.errors import OperatorNeeded
 from agent.domain.spec import PortSpec
@@ -13,6 +14,18 @@ from agent.traffic.sockets import listeners
 def near_address(port: PortSpec) -> tuple[str, int]:
     """Where a public port is reached from this host."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(port.address, port.address), port.port
+
+
+def variables(ports: Sequence[PortSpec], numbers: Mapping[str, int]) -> dict[str, str]:
+    """What a child is told: PORT is the first port, PORT_<NAME> each one.
+
+    Args:
+        ports: as in `listen`.
+        numbers: what the child binds, by name, where that is not the public port.
+    """
+    bound = [(port.name, str(numbers.get(port.name, port.port))) for port in ports]
+    named = {f"PORT_{name.upper().replace('-', '_')}": number for name, number in bound}
+    return {"PORT": bound[0][1], **named} if bound else {}
 
 
 async def port_failure(port: PortSpec, error: OSError) -> OperatorNeeded:

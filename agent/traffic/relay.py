@@ -1,10 +1,13 @@
 """Relays a connection byte for byte: for clients whose own way to the child is closed.
 
-Used for the few that came too late for a slot (stragglers) and for those held in front of an app that
-binds its port by itself. Memory is bounded to one chunk a direction, a slow reader slows its writer,
-and an end of stream is passed on in each direction by itself (half-close, RFC 9293 section 3.6). A
-connection that breaks on one side is reset on the other, so that nobody takes a torn answer for a
-whole one.
+All connections of an app with `socket: relay`; else the few that came too late for a slot (stragglers)
+and those held in front of an app that binds its port by itself. Memory is bounded to one chunk a
+direction, a slow reader slows its writer, and an end of stream is passed on in each direction by itself
+(half-close, RFC 9293 section 3.6). A connection that breaks on one side is reset on the other, so that
+nobody takes a torn answer for a whole one.
+
+Bytes are moved by the event loop's readiness callbacks, one recv and one send each: streams, tasks and
+futures for every chunk cost twice the time (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 
 CHUNK = 64 << 10  # bytes in flight in each direction
 CONNECT_DEADLINE = 5.0  # seconds
@@ -31,54 +35,140 @@ async def relay(client: socket.socket, address: tuple[str, int], *, source: str 
     Returns False, with `client` still open and untouched, when nobody accepts at `address`.
     """
     try:
-        async with asyncio.timeout(CONNECT_DEADLINE):
-            upstream = await _connect(address, source)
+        upstream = await connect(address, source=source)
     except OSError:  # TimeoutError is one
         return False
-    with upstream, client:
-        await _both_ways(client, upstream)
+    await join(client, upstream)
     return True
 
 
-async def _connect(address: tuple[str, int], source: str | None) -> socket.socket:
-    """Connect, as often as it takes. Raises OSError when nobody listens.
+async def connect(address: tuple[str, int], *, source: str | None = None) -> socket.socket:
+    """Connect, as often as it takes. Raises OSError when nobody listens, or does not accept for long.
 
     A listener with a short queue that is full drops the SYN, and the kernel sends the next one after a
     whole second; that is too long a time for many clients that are let through at once.
     """
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     patience = CONNECT_AGAIN
-    while True:
-        upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            if source is not None:
-                upstream.bind((source, 0))
-            async with asyncio.timeout(patience) as attempt:
-                await asyncio.get_running_loop().sock_connect(upstream, address)
-            return upstream
-        except BaseException as error:
-            upstream.close()
-            if not (isinstance(error, TimeoutError) and attempt.expired()):
-                raise
-        patience *= 2
+    async with asyncio.timeout(CONNECT_DEADLINE):
+        while True:
+            upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            try:
+                if source is not None:
+                    upstream.bind((source, 0))
+                # The handshake over loopback is done within the first call: the second one tells, and
+                # spares the event loop two rounds.
+                if upstream.connect_ex(address) and upstream.connect_ex(address):
+                    async with asyncio.timeout(patience) as attempt:
+                        await asyncio.get_running_loop().sock_connect(upstream, address)
+                return upstream
+            except BaseException as error:
+                upstream.close()
+                if not (isinstance(error, TimeoutError) and attempt.expired()):
+                    raise
+            patience *= 2
 
 
-async def _both_ways(client: socket.socket, upstream: socket.socket) -> None:
-    for end in (client, upstream):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        async with asyncio.TaskGroup() as both:
-            both.create_task(_pump(client, upstream))
-            both.create_task(_pump(upstream, client))
-    except* OSError:
+async def join(client: socket.socket, upstream: socket.socket) -> None:
+    """Relay between two connected, non-blocking sockets until both directions have ended; closes both."""
+    with upstream, client:
         for end in (client, upstream):
-            with contextlib.suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        whole = asyncio.get_running_loop().create_future()
+        forth = Flow(client, upstream, whole)
+        back = Flow(upstream, client, whole)
+        forth.begin(back)
+        back.begin(forth)
+        try:
+            await whole
+        except OSError:
+            for end in (client, upstream):
+                with contextlib.suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        finally:
+            forth.stop()
+            back.stop()
+            if whole.done() and not whole.cancelled():
+                whole.exception()  # known also when the caller was cancelled at that moment
 
 
-async def _pump(reader: socket.socket, writer: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    while data := await loop.sock_recv(reader, CHUNK):
-        await loop.sock_sendall(writer, data)
-    writer.shutdown(socket.SHUT_WR)
+class Flow:
+    """One direction: either it waits for bytes of `source`, or for `target` to take the rest of a chunk.
+
+    Args:
+        source: read from.
+        target: written to.
+        whole: gets its result when this and the other direction have ended, an OSError when one breaks.
+    """
+
+    __slots__ = ("_loop", "_other", "_recv", "_rest", "_send", "_source", "_target", "_whole", "ended")
+
+    def __init__(self, source: socket.socket, target: socket.socket, whole: asyncio.Future[None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._source, self._target = source, target
+        self._recv: Callable[[int], bytes] = source.recv
+        self._send: Callable[[bytes | memoryview], int] = target.send
+        self._whole = whole
+        self._rest = memoryview(b"")
+        self._other: Flow | None = None
+        self.ended = False
+
+    def begin(self, other: Flow) -> None:
+        """Move bytes from now on; `other` is the opposite direction."""
+        self._other = other
+        self._loop.add_reader(self._source, self._readable)
+
+    def stop(self) -> None:
+        """Wait for nothing any more. Call before the sockets are closed."""
+        self._loop.remove_reader(self._source)
+        self._loop.remove_writer(self._target)
+
+    def _readable(self) -> None:
+        try:
+            data = self._recv(CHUNK)
+            if not data:
+                self._end()
+                return
+            try:
+                sent = self._send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._break(error)
+            return
+        if sent < len(data):
+            self._rest = memoryview(data)[sent:]
+            self._loop.remove_reader(self._source)
+            self._loop.add_writer(self._target, self._writable)
+
+    def _writable(self) -> None:
+        try:
+            self._rest = self._rest[self._send(self._rest) :]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._break(error)
+            return
+        if not self._rest:
+            self._loop.remove_writer(self._target)
+            self._loop.add_reader(self._source, self._readable)
+
+    def _end(self) -> None:
+        """`source` has said its last: tell `target`."""
+        self._loop.remove_reader(self._source)
+        self.ended = True
+        try:
+            self._target.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._break(error)
+            return
+        if self._other is not None and self._other.ended and not self._whole.done():
+            self._whole.set_result(None)
+
+    def _break(self, error: OSError) -> None:
+        self.stop()
+        if not self._whole.done():
+            self._whole.set_exception(error)

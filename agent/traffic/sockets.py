@@ -40,8 +40,11 @@ def proc_sockets(ports: Collection[int], states: Collection[int]) -> Iterator[Tc
                 for line in lines:
                     _, local, remote, state, rest = line.split(None, 4)
                     if state in wanted_states and local[-4:] in wanted_ports:
-                        inode = int(rest.split(None, 6)[5])
-                        yield TcpSocket(_address(local), _address(remote), int(state, 16), inode)
+                        queues, *_, inode = rest.split(None, 6)[:6]
+                        yield TcpSocket(
+                            _address(local), _address(remote), int(state, 16), int(inode),
+                            int(queues.partition(":")[2], 16),
+                        )  # fmt: skip
         except FileNotFoundError:
             continue
 

@@ -113,7 +113,8 @@ class GateNote(msgspec.Struct, frozen=True):
     """What a gate leaves with the keeper, so that its successor changes nothing for traffic.
 
     `until` is when a hold ends (time.monotonic, which all processes of one boot share), `lent` the
-    sides at which a child may be, `order` each port's slots in the order of the kernel's indices.
+    sides at which a child may be, `order` each port's slots in the order of the kernel's indices,
+    `private` the private ports of relayed children by side and name.
     """
 
     mode: Mode
@@ -121,6 +122,7 @@ class GateNote(msgspec.Struct, frozen=True):
     until: float = 0.0
     lent: list[int] = []
     order: dict[str, list[int]] = {}
+    private: dict[int, dict[str, int]] = {}
 
     def encode(self) -> str:
         """As text for the keeper."""
@@ -142,7 +144,7 @@ def read_note(notes: Mapping[str, str], key: str) -> GateNote | None:
 
 
 class Gate(Protocol):
-    """The owner of an app's public ports: `SlotGate` (socket: fd) or `OwnGate` (socket: own).
+    """The owner of an app's public ports: `SlotGate` (socket: fd), `RelayGate` or `OwnGate` (socket: own).
 
     Verbs of one gate are called one at a time by the app's lane. Each raises NotNow in a state that
     does not know it. Times are seconds.
@@ -164,6 +166,10 @@ class Gate(Protocol):
 
     def slots(self, side: int) -> list[tuple[str, int, str]]:
         """(key, index, port name) of each listening socket for `ChildRequest.slots`."""
+        ...
+
+    def child_ports(self, side: int) -> dict[str, int]:
+        """The numbers, by name, at which the child of `side` listens; known once it is prepared."""
         ...
 
     async def maintain(self) -> None:
@@ -192,6 +198,10 @@ class Gate(Protocol):
 
     async def drained(self, side: int, deadline: float) -> bool:
         """Wait until nothing waits for the child of `side` any more; False at the deadline."""
+        ...
+
+    async def connections_gone(self, side: int, pid: int, deadline: float) -> bool:
+        """Wait until the child of `side`, process `pid`, has no open connection; False at the deadline."""
         ...
 
     async def take_over(self, side: int) -> None:

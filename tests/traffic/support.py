@@ -18,6 +18,7 @@ from agent.domain.spec import MaintenanceSpec, PortSpec
 from agent.traffic.gate import SlotGate
 from agent.traffic.own import OwnGate
 from agent.traffic.page import Progress, Render
+from agent.traffic.relayed import RelayGate
 
 DEADLINE = 20.0
 FD_SERVER = Path(__file__).parents[1] / "kit" / "fd_server.py"
@@ -104,6 +105,15 @@ class Stage:
         self.gates.append(gate)
         return gate
 
+    def relay_gate(self, *, ports: Sequence[PortSpec] = (), **spec: float) -> RelayGate:
+        gate = RelayGate(
+            "web", ports or [self.spec], self.holder, self.bus,
+            maintenance=MaintenanceSpec(**{"hold": 60.0, **spec}),  # type: ignore[arg-type]
+            progress=lambda: self.progress,
+        )  # fmt: skip
+        self.gates.append(gate)
+        return gate
+
     def own_gate(self, *, bind_deadline: float = DEADLINE, **spec: float) -> OwnGate:
         gate = OwnGate(
             "web", [self.spec], self.holder, self.bus,
@@ -137,7 +147,7 @@ async def stage() -> AsyncIterator[Stage]:
 def child_on(listener: socket.socket, name: str) -> Iterator[subprocess.Popen[str]]:
     """A server process that has `listener` as descriptor 3 of its own, ready; killed at the end."""
     fd = listener.fileno()
-    command = [sys.executable, "-S", "-E", str(FD_SERVER), name, str(fd)]
+    command = [sys.executable, "-S", "-E", "-P", str(FD_SERVER), name, str(fd)]
     process = subprocess.Popen(command, pass_fds=[fd], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

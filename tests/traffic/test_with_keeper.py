@@ -30,7 +30,7 @@ def gate_on(client: KeeperClient, port: int) -> SlotGate:
 
 async def start(client: KeeperClient, gate: SlotGate, side: int, name: str) -> None:
     await gate.prepare(side)
-    argv = [sys.executable, "-S", "-E", "-u", str(FD_SERVER), name]
+    argv = [sys.executable, "-S", "-E", "-P", "-u", str(FD_SERVER), name]
     await client.spawn(ChildRequest(name, argv, {"PATH": "/"}, "/", slots=gate.slots(side)))
     await said(client, name, "ready")
 

@@ -71,6 +71,8 @@ def ports(raw: int | dict[str, int | Listen] | None, place: Place) -> tuple[Port
         for other in found if port else ():
             if port and _same_port(port, other):
                 at.problem(f"port {port.port} is {other.name} already")
+            if name.replace("-", "_") == other.name.replace("-", "_"):
+                at.problem(f"has the same variable as {other.name}, which differs in - and _ only", key=True)
         found += [port] if port else []
     return tuple(found)
 
@@ -104,19 +106,19 @@ def _same_port(one: PortSpec, other: PortSpec) -> bool:
 
 def socket_mode(raw: str | None, listens: bool, place: Place) -> SocketMode:
     """How the app gets its socket; `place` is that of `socket`."""
-    if raw in ("adopt", "relay"):
-        place.problem(f"{raw} is not yet supported; fd is")
-    elif raw == "fd" and not listens:
-        place.problem("fd needs a port in listen")
-    return SocketMode.FD if raw == "fd" else SocketMode.OWN
+    if raw == "adopt":
+        place.problem("adopt is not yet supported; fd and relay are")
+    elif raw is not None and not listens:
+        place.problem(f"{raw} needs a port in listen")
+    return SocketMode(raw) if raw in ("fd", "relay") else SocketMode.OWN
 
 
 def swap_of(raw: Swap | None, socket: SocketMode, place: Place, *, sound: bool) -> Swap:
     """How releases change over; `sound` says that `socket` and `listen` are as meant."""
     if raw is None:
-        return Swap.OVERLAP if socket is SocketMode.FD else Swap.RESTART
-    if raw is Swap.OVERLAP and socket is not SocketMode.FD and sound:
-        place.problem("overlap needs socket: fd and a port in listen (adopt is not yet supported)")
+        return Swap.RESTART if socket is SocketMode.OWN else Swap.OVERLAP
+    if raw is Swap.OVERLAP and socket is SocketMode.OWN and sound:
+        place.problem("overlap needs socket: fd or relay, and a port in listen (adopt is not yet supported)")
     return raw
 
 
