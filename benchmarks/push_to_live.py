@@ -53,10 +53,19 @@ async def run(rounds: int = ROUNDS) -> Report:
                     found = await clock({"do": what, **order})
                     if what == "push":
                         await stand.proven(version)
+                        await _told(facts, found)
                         ours.append(found)
                     else:
                         bare.append(found)
             return _report(bare[WARM_UP:], ours[WARM_UP:], facts)
+
+
+async def _told(facts: Facts, found: Json) -> None:
+    """Wait until all of a round's run is told, and keep which run it was."""
+    async with asyncio.timeout(10.0):
+        begun = await facts.first(lambda f: f["fact"] == "RunStarted" and f["sync"] == found["sync"])
+        await facts.first(lambda f: f["fact"] == "RunFinished" and f["run"] == begun["run"])
+    found["run"] = begun["run"]
 
 
 def padded(version: str) -> bytes:
@@ -135,8 +144,7 @@ def _our_steps(ours: list[Json], facts: Facts) -> dict[str, tuple[float, float]]
     began: dict[str, list[float]] = {}
     took: dict[str, list[float]] = {}
     for round_ in ours:
-        run = next(f["run"] for f in facts.told if f["fact"] == "RunStarted" and f["sync"] == round_["sync"])
-        for step in account(facts.told, run).steps:
+        for step in account(facts.told, round_["run"]).steps:
             began.setdefault(step.name, []).append(step.began - round_["sent"])
             took.setdefault(step.name, []).append(step.seconds)
     return {name: (statistics.median(began[name]), statistics.median(took[name])) for name in began}
