@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from agent.kit.mask import mask_urls
+
 
 class ConfigError(Exception):
     """Everything that is wrong with the settings, one line each in `problems`."""
@@ -274,7 +276,7 @@ def _check(values: dict[str, Any], problems: list[str], need_repo: bool) -> None
 
 
 def as_rows(settings: Settings) -> list[tuple[str, str]]:
-    """(name, value) of every setting in force, for `emptybox config`: file names, never contents."""
+    """(name, value) of every setting in force, for `emptybox config`: without contents and passwords."""
     rows = []
     for item in fields(settings):
         value = getattr(settings, item.name)
@@ -284,5 +286,5 @@ def as_rows(settings: Settings) -> list[tuple[str, str]]:
             text = ", ".join(f"{k}={v}" for k, v in value.items())
         else:
             text = "" if value is None else str(value)
-        rows.append((item.name, text))
+        rows.append((item.name, mask_urls(text)))
     return rows

@@ -47,7 +47,7 @@ async def listen_tcp(runner: web.AppRunner, address: Address) -> asyncio.Server:
         reason = "PortTaken" if error.errno == errno.EADDRINUSE else "AddressUnavailable"
         raise OperatorNeeded(
             reason,
-            f"cannot listen: {error.strerror or error}",
+            f"cannot listen: {os.strerror(error.errno) if error.errno else error}",
             where=str(address),
             remedy="give another HOST:PORT, or end the program that has it",
         ) from None

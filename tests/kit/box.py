@@ -60,6 +60,7 @@ class Box:
         self.data = directory / "data"
         self.port = free_port()
         self.admin = free_port()
+        self.webhooks = self.admin  # where deliveries go
         self.settings = settings or {}
         self._log = directory / "output.log"
         self.process: asyncio.subprocess.Process | None = None
@@ -227,7 +228,8 @@ class Box:
             "Content-Type": "application/json",
         }
         path = "/webhook?wait=1" if wait else "/webhook"
-        async with self._session.post(self.url(path), data=body, headers=headers) as answer:
+        url = f"http://127.0.0.1:{self.webhooks}{path}"
+        async with self._session.post(url, data=body, headers=headers) as answer:
             return answer.status, await answer.json(content_type=None)
 
     # -- looking -------------------------------------------------------------------------------------

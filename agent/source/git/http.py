@@ -22,6 +22,7 @@ import aiohttp
 from yarl import URL
 
 from agent.domain.errors import Failure, OperatorNeeded, Transient
+from agent.kit.mask import secrets
 from agent.source.git import credentials
 from agent.source.git.address import Address, mask
 
@@ -98,6 +99,7 @@ class HttpTransport:
         headers = {"Git-Protocol": "version=2", "Accept-Encoding": "identity", **(headers or {})}
         login = self._login()
         if login is not None:
+            secrets.add(login[1])
             headers["Authorization"] = credentials.basic(*login)
         for attempt in range(1, TRIES + 1):
             try:
