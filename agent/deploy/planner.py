@@ -29,7 +29,8 @@ class Situation:
 
     `current` is the spec that serves or last served. `in_store` says whether the wanted release is
     there. `quarantined` is the failure for which the wanted spec was set aside. `gate_conflict` says
-    that the wanted ports cannot be opened while the old child lives.
+    that the wanted ports cannot be opened while the old child lives, `memory_short` why two children do
+    not fit side by side ("" when they do).
     """
 
     current: AppSpec | None = None
@@ -38,6 +39,7 @@ class Situation:
     quarantined: FailureInfo | None = None
     paused: str | None = None
     gate_conflict: bool = False
+    memory_short: str = ""
     first: bool = False
 
 
@@ -166,10 +168,10 @@ def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
             )
         )
         gate = [name]
-    restart = wanted.swap is Swap.RESTART or now.gate_conflict
+    why = _why_restart(wanted, now)
+    restart = bool(why)
     if restart and now.alive:
-        why = "its ports overlap with the old ones" if now.gate_conflict else "swap: restart"
-        steps.append(PlannedStep("stop", "stop", why, tuple(gate)))
+        steps.append(PlannedStep("stop", "stop", why, tuple(gate), {"memory_short": now.memory_short}))
         gate = ["stop"]
     steps += [
         PlannedStep("start", "start", reason, tuple(gate)),
@@ -179,6 +181,15 @@ def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
     if now.alive and not restart and wanted.listen:
         steps.append(PlannedStep("drain", "drain", "no waiting connection is lost", ("switch",)))
     return Plan(wanted.name, reason, tuple(_with_tasks(wanted, steps)))
+
+
+def _why_restart(wanted: AppSpec, now: Situation) -> str:
+    """Why the old child has to go first; "" when both may run for a while."""
+    if wanted.swap is Swap.RESTART:
+        return "swap: restart"
+    if now.gate_conflict:
+        return "its ports overlap with the old ones"
+    return f"no memory for two: {now.memory_short}" if now.memory_short else ""
 
 
 def _with_tasks(wanted: AppSpec, steps: list[PlannedStep]) -> list[PlannedStep]:

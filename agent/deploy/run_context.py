@@ -7,8 +7,9 @@ from agent.deploy.run import RunContext
 from agent.deploy.services import AppContext
 from agent.deploy.wish import Wish
 from agent.domain.model import Plan
-from agent.domain.spec import AppSpec
+from agent.domain.spec import AppSpec, Swap
 from agent.kit.tasks import Owned
+from agent.process.memory import shortage
 from agent.traffic.state import Gate
 
 
@@ -24,8 +25,16 @@ def situation(app: AppContext, spec: AppSpec, release: str, wish: Wish | None = 
         quarantined=None if way_back else app.quarantined(spec),
         paused=None if by_hand else app.services.paused(),
         gate_conflict=current is not None and ports_conflict(current.spec, spec),
+        memory_short=_memory_short(app, spec),
         first=current is None,
     )
+
+
+def _memory_short(app: AppContext, spec: AppSpec) -> str:
+    """Why a second child would not fit beside the one that serves; "" when it does, or none is wanted."""
+    child = app.serving.child
+    two = child is not None and child.alive and spec.swap is Swap.OVERLAP
+    return shortage(child.pid) if child is not None and two else ""
 
 
 def run_context(
@@ -50,6 +59,12 @@ def run_context(
         side=serving.free_side(),
         old=serving.child,
     )
+    short = next(
+        (str(step.options.get("memory_short", "")) for step in plan.steps if step.kind == "stop"), ""
+    )
+    if short or app.memory_short:
+        app.condition("MemoryShort", bool(short), "NoRoomForTwo" if short else "RoomForTwo", short)
+        app.memory_short = short
     starts = any(step.kind == "start" for step in plan.steps)
     if starts and serving.warm is not None and serving.warm.side == context.side:
         context.clear_side = tasks.start(serving.retire(serving.warm), name="clear side")

@@ -56,6 +56,7 @@ class AppContext:
         self.wanted: AppSpec | None = None
         self.unhealthy: FailureInfo | None = None
         self._state = AppState.EMPTY
+        self.memory_short = ""  # why the last swap had to be a restart
         self._conditions: dict[str, tuple[bool, str, str]] = {}
 
     @property

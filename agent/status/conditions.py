@@ -48,6 +48,7 @@ QUARANTINED = "Quarantined"
 ENVIRONMENT_FAILING = "EnvironmentFailing"
 CRASH_LOOPING = "CrashLooping"
 SOCKET_MODE = "SocketMode"
+MEMORY_SHORT = "MemoryShort"
 
 _TYPES = (
     ConditionType(SOURCE_REACHABLE, "agent", Polarity.NORMAL, "The state repository answers."),
@@ -71,6 +72,12 @@ _TYPES = (
         ENVIRONMENT_FAILING, "app", Polarity.ABNORMAL, "The last good version fails in the same way now."
     ),
     ConditionType(CRASH_LOOPING, "app", Polarity.ABNORMAL, "The child ends by itself again and again."),
+    ConditionType(
+        MEMORY_SHORT,
+        "app",
+        Polarity.ABNORMAL,
+        "The last swap was a restart: no memory for two versions at once.",
+    ),
     ConditionType(SOCKET_MODE, "app", Polarity.NEUTRAL, "How the app gets its listening socket."),
 )
 TYPES: Mapping[str, ConditionType] = MappingProxyType({t.name: t for t in _TYPES})
@@ -123,6 +130,8 @@ _REASONS: dict[str, str] = {
     "ArchiveUnsupported": "The archive is of a kind that is not yet supported.",
     "DeliveryCancelled": "The delivery was cancelled.",
     # runs
+    "NoRoomForTwo": "Old and new version do not fit into memory side by side.",
+    "RoomForTwo": "Old and new version fit into memory side by side.",
     "StepTimeout": "A step did not end in time.",
     "CheckFailed": "The check command refused the rendered files.",
     "TaskFailed": "A task's command failed.",

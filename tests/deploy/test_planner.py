@@ -90,6 +90,16 @@ def test_ports_that_overlap_with_the_old_ones_force_a_restart_and_the_step_says_
     assert "ports" in stop.reason
 
 
+def test_an_overlap_without_memory_for_two_becomes_a_restart_that_says_why() -> None:
+    short = "the running version uses 300 MiB, 100 MiB are left"
+    outcome = plan(
+        other(env={"A": "b"}), Situation(current=WEB, alive=True, in_store=True, memory_short=short)
+    )
+    assert isinstance(outcome, Plan)
+    stop = next(step for step in outcome.steps if step.name == "stop")
+    assert short in stop.reason
+
+
 def test_several_migrations_run_one_after_the_other_in_the_files_order() -> None:
     wanted = other(
         migrate=(MigrationSpec(name="b", command=("m",)), MigrationSpec(name="a", command=("m",))),

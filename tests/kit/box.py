@@ -62,6 +62,7 @@ class Box:
         self.admin = free_port()
         self.webhooks = self.admin  # where deliveries go
         self.settings = settings or {}
+        self.wrapper: list[str] = []  # a program and its arguments that start the agent
         self._log = directory / "output.log"
         self.process: asyncio.subprocess.Process | None = None
         self.forge = Forge(directory / "forge")
@@ -108,7 +109,15 @@ class Box:
             "--log-level": "debug",
             **self.settings,
         }
-        return [sys.executable, "-P", "-m", "agent", verb, *(f"{k}={v}" for k, v in flags.items())]
+        return [
+            *self.wrapper,
+            sys.executable,
+            "-P",
+            "-m",
+            "agent",
+            verb,
+            *(f"{k}={v}" for k, v in flags.items()),
+        ]
 
     async def start(self, verb: str = "run", environment: dict[str, str] | None = None) -> None:
         """Start the agent and wait until its admin listener answers (not for `once`)."""
