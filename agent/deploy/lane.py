@@ -140,8 +140,10 @@ class Lane:
 
     async def _advance(self) -> None:
         if self._ending:
-            await stop_with_agent(self.app)
-            self._stopped.set()
+            try:
+                await stop_with_agent(self.app)
+            finally:
+                self._stopped.set()
             return
         if self._leaving is not None:
             leaving, self._leaving = self._leaving, None

@@ -29,7 +29,7 @@ async def remove(app: AppContext) -> None:
 
 
 async def stop_with_agent(app: AppContext) -> None:
-    """New clients get the page, the children are stopped, the cleanup hook runs. The links stay."""
+    """New clients get the page until the children are stopped and the cleanup hook has run; links stay."""
     gates: list[Gate] = []
     try:
         gates = await _stop_children(app)
@@ -37,7 +37,7 @@ async def stop_with_agent(app: AppContext) -> None:
     except (Failure, OSError) as error:  # whatever is left is the keeper's to end
         log.error("%s: not stopped in order: %s", app.name, error)
     for gate in gates:
-        await gate.detach()
+        await gate.close()
 
 
 def longest_stop(app: AppContext) -> float:
