@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 from tests.kit.box import Box, Load
@@ -60,14 +61,22 @@ async def test_clients_of_a_crashed_relayed_child_are_held_for_its_restart(box: 
     await box.start()
     child = (await box.proven("1.0"))["child"]["pid"]
     os.kill(child, signal.SIGKILL)
+
+    async def gone() -> bool:
+        return not Path(f"/proc/{child}").exists()
+
+    await box.until(gone)  # until then it takes connections, and they end with it
     async with Load(box.port) as load:
 
         async def another() -> Any:
             app = await box.app()
             return app["child"] and app["child"]["pid"] != child and app["state"] == "running"
 
+        async def answered() -> bool:
+            return load.total > 0
+
         await box.until(another)
-        await box.serving("1.0")
+        await box.until(answered)
     assert load.failures == []
     assert set(load.answers) == {"1.0"}
 
