@@ -214,8 +214,10 @@ class Evaluator:
         if not is_scalar(item):
             raise TemplateFault(f"{kind(item)} cannot be looked for")
         if isinstance(holder, str):
+            if not isinstance(item, str):
+                raise TemplateFault(f"{kind(item)} cannot be looked for in a text")
             self._meter.step(len(holder))
-            return text(item) in holder
+            return item in holder
         if isinstance(holder, Mapping):
             return item in holder
         return item in [v for v in items(self._meter, holder) if is_scalar(v)]
