@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import html
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -47,7 +46,6 @@ from agent.keeper.client import KeeperClient
 from agent.keeper.protocol import KEEPER_FD_VARIABLE, VERSION
 from agent.kit.mask import secrets
 from agent.kit.tasks import Owned
-from agent.kit.templating.template import parse
 from agent.process.strays import end_strays
 from agent.source.git.remote import GitRemote
 from agent.source.inbox import TriggerInbox
@@ -61,7 +59,7 @@ from agent.status.metrics import Metrics
 from agent.status.narrator import narrate
 from agent.traffic.gate import SlotGate
 from agent.traffic.own import OwnGate
-from agent.traffic.page import Progress
+from agent.traffic.page import REFRESH, Progress
 from agent.traffic.relayed import RelayGate
 from agent.traffic.state import Gate
 from agent.web.maintenance import public_progress
@@ -341,9 +339,13 @@ def _webhook_secrets(settings: Settings) -> Sequence[bytes]:
 
 
 def _render_page(text: str, progress: Progress) -> str:
-    """An app's own page: its template with the progress, escaped."""
-    shown = {name: html.escape(str(value)) for name, value in asdict(progress).items()}
-    return parse(text).render({"progress": shown, **shown})
+    """An app's own page with what is going on. Jinja2 is imported for it only."""
+    from agent.source.templates import render_page
+
+    elapsed = max(0, int(time.time() - progress.since)) if progress.since else 0
+    percent = None if progress.percent is None else int(progress.percent)
+    values = {"phase": progress.phase, "detail": progress.detail, "percent": percent}
+    return render_page(text, {**values, "elapsed": elapsed, "refresh": REFRESH})
 
 
 def _broke(broken: asyncio.Event, error: BaseException) -> None:
