@@ -102,27 +102,37 @@ class Flow:
         whole: gets its result when this and the other direction have ended, an OSError when one breaks.
     """
 
-    __slots__ = ("_loop", "_other", "_recv", "_rest", "_send", "_source", "_target", "_whole", "ended")
+    __slots__ = (
+        "_from", "_loop", "_other", "_recv", "_rest", "_send", "_target", "_to", "_waits", "_whole", "ended",
+    )  # fmt: skip
 
     def __init__(self, source: socket.socket, target: socket.socket, whole: asyncio.Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._source, self._target = source, target
+        # Numbers, not sockets: for a socket it does not know the loop writes out a long text, each time.
+        self._from, self._to = source.fileno(), target.fileno()
         self._recv: Callable[[int], bytes] = source.recv
         self._send: Callable[[bytes | memoryview], int] = target.send
+        self._target = target
         self._whole = whole
         self._rest = memoryview(b"")
         self._other: Flow | None = None
+        self._waits = False
         self.ended = False
 
     def begin(self, other: Flow) -> None:
         """Move bytes from now on; `other` is the opposite direction."""
         self._other = other
-        self._loop.add_reader(self._source, self._readable)
+        self._waits = True
+        self._loop.add_reader(self._from, self._readable)
 
     def stop(self) -> None:
         """Wait for nothing any more. Call before the sockets are closed."""
-        self._loop.remove_reader(self._source)
-        self._loop.remove_writer(self._target)
+        if self._waits:
+            self._waits = False
+            if self._rest:
+                self._loop.remove_writer(self._to)
+            else:
+                self._loop.remove_reader(self._from)
 
     def _readable(self) -> None:
         try:
@@ -141,8 +151,8 @@ class Flow:
             return
         if sent < len(data):
             self._rest = memoryview(data)[sent:]
-            self._loop.remove_reader(self._source)
-            self._loop.add_writer(self._target, self._writable)
+            self._loop.remove_reader(self._from)
+            self._loop.add_writer(self._to, self._writable)
 
     def _writable(self) -> None:
         try:
@@ -153,18 +163,14 @@ class Flow:
             self._break(error)
             return
         if not self._rest:
-            self._loop.remove_writer(self._target)
-            self._loop.add_reader(self._source, self._readable)
+            self._loop.remove_writer(self._to)
+            self._loop.add_reader(self._from, self._readable)
 
     def _end(self) -> None:
-        """`source` has said its last: tell `target`."""
-        self._loop.remove_reader(self._source)
+        """The source has said its last: tell the target. Raises OSError."""
+        self.stop()
         self.ended = True
-        try:
-            self._target.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self._break(error)
-            return
+        self._target.shutdown(socket.SHUT_WR)
         if self._other is not None and self._other.ended and not self._whole.done():
             self._whole.set_result(None)
 

@@ -84,6 +84,9 @@ class RelayGate(SlotGate):
             note = self._noted()
             self._private = dict(note.private) if note is not None else {}
         await super().open_ports()
+        for group in self._groups:
+            for listener in group.sockets:
+                listener.setblocking(False)  # no child has them: spares five system calls an accept
 
     def slots(self, side: int) -> list[tuple[str, int, str]]:
         """None: the child binds its private ports by itself."""
