@@ -19,5 +19,5 @@ USER 7070
 VOLUME /var/lib/emptybox
 EXPOSE 7070
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-  CMD ["emptybox", "status", "--quiet"]
+  CMD ["emptybox", "status", "--json"]
 ENTRYPOINT ["emptybox", "run"]

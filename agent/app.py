@@ -359,9 +359,10 @@ def _last_word(bus: Bus, sync: str) -> asyncio.Future[SyncResult]:
     end: asyncio.Future[SyncResult] = asyncio.get_running_loop().create_future()
 
     def hear(event: Event) -> None:
-        if isinstance(event, SyncFinished) and event.sync == sync and not end.done():
-            if event.result is not SyncResult.PROBATION:
-                end.set_result(event.result)
+        if not isinstance(event, SyncFinished) or event.sync != sync or end.done():
+            return
+        if event.result is not SyncResult.PROBATION:
+            end.set_result(event.result)
 
     bus.subscribe(hear)
     return end
