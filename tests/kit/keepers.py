@@ -182,6 +182,8 @@ async def keeper(
         path = f"{directory}/agent.sock"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(path)
+        os.chmod(directory, 0o755)  # for keepers of other users
+        os.chmod(path, 0o777)
         listener.listen()
         listener.setblocking(False)
         printed = Path(directory) / "output"

@@ -60,6 +60,9 @@ class Adopter:
                 if notice.valid():
                     self.trouble = error.strerror or str(error)
                 notice.pass_on()
+            except BaseException:  # a mistake in here must not leave the caller standing
+                notice.pass_on()
+                raise
         return self.told() != before
 
     def told(self) -> dict[str, Any]:

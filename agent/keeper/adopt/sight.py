@@ -63,8 +63,9 @@ def same_file(pid: int, fd: int, other: int) -> bool:
 
 def open_flags(pid: int, fd: int) -> int:
     """O_NONBLOCK, O_CLOEXEC and their like of a descriptor of a thread. Raises OSError."""
-    for line in _as_its_user(pid, lambda: _text(f"/proc/{pid}/fdinfo/{fd}")).splitlines():
-        if line.startswith("flags:"):
+    path = f"/proc/{pid}/fdinfo/{fd}"
+    for line in _as_its_user(pid, lambda: _read(path, 4096, 0)).splitlines():
+        if line.startswith(b"flags:"):
             return int(line.split()[1], 8)
     raise OSError(errno.EPROTO, "fdinfo tells no flags")
 
@@ -72,16 +73,16 @@ def open_flags(pid: int, fd: int) -> int:
 def _memory(pid: int, place: int, length: int) -> bytes:
     if place > 0x7FFF_FFFF_FFFF_FFFF:  # no address of a program, and no offset of a file
         raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
-    fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    return _read(f"/proc/{pid}/mem", length, place)
+
+
+def _read(path: str, length: int, place: int) -> bytes:
+    """Bare calls only: another user may not be able to read what Python would import for more."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.pread(fd, length, place)
     finally:
         os.close(fd)
-
-
-def _text(path: str) -> str:
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read()
 
 
 def _as_its_user(pid: int, look: Callable[[], T]) -> T:
