@@ -4,20 +4,26 @@ A minimal HTTP/1.1 server (RFC 9112): one request head of at most 16 KiB, one an
 connection is closed, so that a client's next request reaches the new child. Request bodies are read
 and dropped, for a close with unread bytes would reset the connection and tear the answer away.
 
-Clients that do not speak HTTP/1 are sent nothing (any byte would be a wrong one); they are closed at the
-deadline. Every connection ends by then, and at most 1,000 are looked after at once.
+HTTP/2 clients that need no negotiation, gRPC above all, are answered in their own protocol (`http2.py`).
+All others are sent nothing, for any byte would be a wrong one: they are kept, and closed at the deadline.
+That is also what happens to a TLS handshake, for which there is no certificate here; the log says so once.
+Every connection ends by the deadline, and at most 1,000 are looked after at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import socket
 from collections.abc import Mapping
 from email.utils import formatdate
 
 from agent.domain.events import Bus, RequestsAnswered
+from agent.traffic.http2 import NotHttp2, Refusal, begins
 from agent.traffic.page import Form, Page, choose
+
+log = logging.getLogger(__name__)
 
 HEAD_MAX = 16 << 10  # bytes
 DEADLINE = 5.0  # seconds for a whole connection
@@ -28,11 +34,12 @@ REPORT = 1.0  # seconds between two facts about the same thing
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) [^ \r\n]+ HTTP/1\.[01]\r?\n")
 _BEGINNING = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,32}( [^\r\n]*\r?)?")
 _END = re.compile(rb"\r?\n\r?\n")
+_TLS_HANDSHAKE = b"\x16\x03"  # a record of that type, of any version since SSL 3.0 (RFC 8446, section 5.1)
 _ACCEPT = re.compile(rb"\r?\naccept[ \t]*:([^\r\n]*)", re.IGNORECASE)
 
 
 class NotHttp(Exception):
-    """What a client sent is no HTTP/1 request."""
+    """What a client sent is no HTTP/1 request; the bytes read so far are its only argument."""
 
 
 class TooLong(Exception):
@@ -43,7 +50,7 @@ class Tally:
     """Counts answers and publishes them as facts, at most one a second for each way of answering."""
 
     def __init__(self, app: str, bus: Bus) -> None:
-        self._app = app
+        self.app = app
         self._bus = bus
         self._counts: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -62,7 +69,7 @@ class Tally:
             self._timer = None
         counts, self._counts = self._counts, {}
         for how, count in counts.items():
-            self._bus.publish(RequestsAnswered(self._app, count, how))
+            self._bus.publish(RequestsAnswered(self.app, count, how))
 
 
 class Responder:
@@ -75,6 +82,7 @@ class Responder:
         self._tally = tally
         self._room = asyncio.Semaphore(at_once)
         self._deadline = deadline
+        self._told_of_tls = False
 
     async def answer(self, connection: socket.socket) -> None:
         """Answer one request and close the connection; never raises but when cancelled.
@@ -93,9 +101,12 @@ class Responder:
         loop = asyncio.get_running_loop()
         try:
             head = await _read_head(connection)
-        except NotHttp:
-            await _discard(connection)
-            return
+        except NotHttp as other:
+            (begun,) = other.args
+            if not begins(begun) or not await self._refuse_http2(connection, begun):
+                self._tell_of_tls(begun)
+                await _discard(connection)
+                return
         except TooLong:
             await loop.sock_sendall(connection, _response("431 Request Header Fields Too Large", {}, b""))
         else:
@@ -106,6 +117,31 @@ class Responder:
         connection.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(LINGER):
             await _discard(connection)
+
+    async def _refuse_http2(self, connection: socket.socket, data: bytes) -> bool:
+        """Refuse what an HTTP/2 client asks for, and say so; False when it is none. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        refusal = Refusal(self._page.retry_after)
+        while True:
+            try:
+                answer = refusal.receive(data)
+            except NotHttp2:
+                return False
+            await loop.sock_sendall(connection, answer)
+            if refusal.done:
+                self._tally.add("page", refusal.answered)
+                return True
+            if not (data := await loop.sock_recv(connection, 4096)):
+                return True
+
+    def _tell_of_tls(self, begun: bytes) -> None:
+        if begun.startswith(_TLS_HANDSHAKE) and not self._told_of_tls:
+            self._told_of_tls = True
+            log.warning(
+                "clients of %s speak TLS, for which there is no certificate here: while it is not served "
+                "they are kept for a moment and closed, and see no maintenance page",
+                self._tally.app,
+            )
 
     async def _response(self, head: bytes) -> bytes:
         accept = b",".join(match[1] for match in _ACCEPT.finditer(head))
@@ -153,7 +189,7 @@ async def _read_head(connection: socket.socket) -> bytes:
 def _check_beginning(head: bytes) -> None:
     line, newline, _ = head.partition(b"\n")
     if not (_REQUEST_LINE.fullmatch(line + newline) if newline else _BEGINNING.fullmatch(line)):
-        raise NotHttp
+        raise NotHttp(head)
 
 
 async def _discard(connection: socket.socket) -> None:

@@ -119,7 +119,8 @@ TLS_HELLO = bytes.fromhex("16030100c8010000c40303")
 OTHERS = [
     b"",
     TLS_HELLO,
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM",
+    b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
     b"*1\r\n$4\r\nPING\r\n",
     b"GET /\r\n",
     b"\x00" * 50,
@@ -134,6 +135,13 @@ async def test_a_client_that_speaks_something_else_is_sent_nothing_and_closed_at
     async with responding(deadline=0.05) as (port, facts):
         assert await ask(port, greeting) == b""
     assert facts == []
+
+
+async def test_tls_without_a_certificate_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with responding(deadline=0.05) as (port, _):
+        for _ in range(3):
+            assert await ask(port, TLS_HELLO) == b""
+    assert caplog.text.count("speak TLS") == 1
 
 
 @given(st.binary(max_size=300))
