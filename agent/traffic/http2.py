@@ -30,7 +30,6 @@ class Kind(IntEnum):
     """Frame types (section 6)."""
 
     HEADERS = 1
-    RST_STREAM = 3
     SETTINGS = 4
     PUSH_PROMISE = 5
     PING = 6
@@ -84,7 +83,7 @@ class Refusal:
         self._settled = False  # the client's first SETTINGS have come
         self._last = 0  # the newest stream
         self._grpc = False
-        self._open: tuple[int, bytearray, int] | None = None  # a block that goes on: stream, bytes, flags
+        self._open: tuple[int, bytearray] | None = None  # a block that goes on: stream, bytes
 
     def receive(self, data: bytes) -> bytes:
         """What to send after having received `data`. Raises NotHttp2."""
@@ -140,12 +139,12 @@ class Refusal:
         if kind == Kind.HEADERS:
             if not stream % 2:
                 raise _Broken(Error.PROTOCOL_ERROR)
-            return self._block(stream, bytearray(), flags, _fragment(flags, payload), flags)
+            return self._block(stream, bytearray(), _fragment(flags, payload), flags)
         if self._open is not None:
-            begun, block, first = self._open
+            begun, block = self._open
             if stream != begun:
                 raise _Broken(Error.PROTOCOL_ERROR)
-            return self._block(stream, block, first, payload, flags)
+            return self._block(stream, block, payload, flags)
         return b""  # bodies, priorities, windows, and what is to be ignored (section 4.1)
 
     def _settings(self, flags: int, stream: int, payload: bytes) -> bytes:
@@ -156,13 +155,13 @@ class Refusal:
         self._settled = True
         return b"" if flags & Flag.ACK else frame(Kind.SETTINGS, Flag.ACK, 0, b"")
 
-    def _block(self, stream: int, block: bytearray, first: int, fragment: bytes, flags: int) -> bytes:
-        """A part of a header block; `first` are the flags of its first part, `flags` those of this one."""
+    def _block(self, stream: int, block: bytearray, fragment: bytes, flags: int) -> bytes:
+        """A part of a header block; `flags` are those of its frame."""
         block += fragment
         if len(block) > BLOCK_MAX:
             raise _Broken(Error.ENHANCE_YOUR_CALM)
         if not flags & Flag.END_HEADERS:
-            self._open = (stream, block, first)
+            self._open = (stream, block)
             return b""
         self._open = None
         if stream <= self._last:
@@ -170,10 +169,8 @@ class Refusal:
         self._last = stream
         self.answered += 1
         self._grpc = self._grpc or any(name in block for name in _GRPC)
-        answer = frame(Kind.HEADERS, Flag.END_STREAM | Flag.END_HEADERS, stream, self._headers())
-        if not first & Flag.END_STREAM:  # its body is not wanted (section 8.1)
-            answer += frame(Kind.RST_STREAM, 0, stream, Error.NO_ERROR.to_bytes(4, "big"))
-        return answer
+        # Nothing asks for the end of a body that still comes: curl before 8 takes RST_STREAM for a failure.
+        return frame(Kind.HEADERS, Flag.END_STREAM | Flag.END_HEADERS, stream, self._headers())
 
     def _headers(self) -> bytes:
         if self._grpc:
