@@ -225,10 +225,11 @@ class AppFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class GateChanged(Event):
-    """The state of an app's gate: closed, maintenance, holding or open."""
+    """The state of an app's gate: closed, maintenance, holding, open or canary; "" when it has none."""
 
     app: str
     state: str
+    percent: int = 0  # a canary's share
 
 
 @dataclass(frozen=True, slots=True)

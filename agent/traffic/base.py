@@ -123,7 +123,7 @@ class BaseGate(ABC):
     def _become(self, state: GateState) -> None:
         if state != self._state:
             self._state = state
-            self._bus.publish(GateChanged(self.app, state.mode.value))
+            self._bus.publish(GateChanged(self.app, state.mode.value, state.percent))
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 

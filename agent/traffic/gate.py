@@ -10,6 +10,8 @@ maintenance   slot 0              the responder, with the page
 holding(s)    slot of side s      nobody yet, then the child of side s once it starts;
                                   at the end of the hold this gate, with the page
 open(s)       slot of side s      the child of side s
+canary(s, o)  slot of side s, or  the child of side s,
+              by share that of o  or that of the other side
 ============  ==================  =====================================================
 
 A listener that has a queue and nobody to accept would make clients hang. So the gate itself accepts
@@ -39,7 +41,7 @@ from agent.traffic.ports import near_address, port_failure
 from agent.traffic.relay import relay
 from agent.traffic.slots import RESPONDER, SLOTS, SlotGroup, SlotHolder, slot_of, waiting
 from agent.traffic.state import CLOSED, SIDES, GateNote, GateState, Mode, NotNow, Verb, advance, check_side
-from agent.traffic.steering import PROBE_SOURCE
+from agent.traffic.steering import PROBE_SOURCE, SERVING_SOURCE
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +149,21 @@ class SlotGate(BaseGate):
             self._probed = None
             await self._enter(state)
 
+    async def canary(self, side: int, percent: int) -> None:
+        """`percent` of the new connections go to the child of `side`, the others stay where they are."""
+        async with self._changing:
+            state = advance(self._state, Verb.CANARY, side, percent)
+            self._lend(side)
+            await self._enter(state)
+
+    def probe_source(self, side: int) -> str | None:
+        """The source address from which probes reach the child of `side` now (None: any)."""
+        check_side(side)
+        if self._state == GateState(Mode.OPEN, side):
+            return None
+        beside = self._state.mode is Mode.CANARY and side == self._state.side
+        return SERVING_SOURCE if beside else PROBE_SOURCE
+
     def probe_target(self, side: int, port_name: str = "") -> tuple[str, int, str | None]:
         """Host, port and source address for probing the child of `side` on the public port.
 
@@ -156,8 +173,7 @@ class SlotGate(BaseGate):
         """
         check_side(side)
         port = self._port(port_name)
-        serving = self._state == GateState(Mode.OPEN, side)
-        return *near_address(port), None if serving or ":" in port.address else PROBE_SOURCE
+        return *near_address(port), None if ":" in port.address else self.probe_source(side)
 
     async def steer_probe(self, side: int | None) -> None:
         """Connections from the probe's source address reach `side`, whoever is served; None ends that."""
@@ -177,7 +193,7 @@ class SlotGate(BaseGate):
         comes afterwards is a case for `take_over`. Raises NotNow while `side` gets new connections.
         """
         check_side(side)
-        if self._state.side == side:
+        if self._state.reaches(side):
             raise NotNow(f"a gate that is {self._state} cannot drain side {side}")
         listeners = [group.sockets[slot_of(side)] for group in self._groups]
         return await queues_empty(
@@ -226,15 +242,16 @@ class SlotGate(BaseGate):
 
     def _note(self, state: GateState, until: float) -> GateNote:
         order = {group.port.name: group.order for group in self._groups}
-        return GateNote(state.mode, state.side, until, sorted(self._lent), order)
+        return GateNote(state.mode, state.side, until, sorted(self._lent), order, percent=state.percent)
 
     async def _apply(self, state: GateState) -> None:
         if any(group.broken() for group in self._groups):
             await self._mend()
         slot = RESPONDER if state.side is None else slot_of(state.side)
         probed = None if self._probed is None else slot_of(self._probed)
+        canary = None if state.tried is None else (slot_of(state.tried), state.percent)
         for group in self._groups:
-            group.steer(slot, probed)
+            group.steer(slot, probed, canary)
         self._watch(state)
 
     async def _mend(self) -> None:

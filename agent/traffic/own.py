@@ -152,6 +152,16 @@ class OwnGate(BaseGate):
             self._reclaim(state)
             await self._enter(state)
 
+    async def canary(self, side: int, percent: int) -> None:
+        """Raises NotNow: there is never a second child."""
+        check_side(side)
+        raise NotNow(f"a port that only one child can bind cannot give {percent} % to another")
+
+    def probe_source(self, side: int) -> str | None:
+        """Any: there is never a second child."""
+        check_side(side)
+        return None
+
     def probe_target(self, side: int, port_name: str = "") -> tuple[str, int, str | None]:
         """Host and port of the child: the public port itself, for there is never a second child."""
         check_side(side)

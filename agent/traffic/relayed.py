@@ -11,6 +11,7 @@ maintenance   accepted            the page
 holding(s)    wait in slot s      accepted and relayed once the child of side s serves,
                                   or at the end of the hold given the page
 open(s)       accepted            relayed to the private port of side s's child
+canary(s, o)  accepted            by share relayed to the other side's child
 ============  ==================  =====================================================
 
 A flip is a variable: whoever is accepted afterwards reaches the new child. The old one is drained when no
@@ -27,6 +28,7 @@ Other users of this machine can reach a private port, and take the number of one
 from __future__ import annotations
 
 import asyncio
+import random
 import resource
 import socket
 import time
@@ -124,6 +126,11 @@ class RelayGate(SlotGate):
             raise NotNow(f"side {side} has no private port yet")
         return HOST, self._private[side][name], None
 
+    def probe_source(self, side: int) -> str | None:
+        """Any: each child has a port of its own."""
+        check_side(side)
+        return None
+
     async def steer_probe(self, side: int | None) -> None:
         """Nothing to steer: each child has a port of its own."""
         if side is not None:
@@ -135,7 +142,7 @@ class RelayGate(SlotGate):
         Raises NotNow while `side` gets new connections.
         """
         check_side(side)
-        if self._state.side == side:
+        if self._state.reaches(side):
             raise NotNow(f"a gate that is {self._state} cannot drain side {side}")
         try:
             async with asyncio.timeout(deadline):
@@ -159,7 +166,7 @@ class RelayGate(SlotGate):
     async def take_over(self, side: int) -> None:
         """The child of `side` ends or has ended: forget its ports, unless it gets new connections."""
         check_side(side)
-        if self._state.side != side:
+        if not self._state.reaches(side):
             self._private.pop(side, None)
         await super().take_over(side)
 
@@ -186,9 +193,10 @@ class RelayGate(SlotGate):
         """Relay to whoever serves, wait for it while it is about to come, or show the page."""
         patience = time.monotonic() + self._page.spec.hold
         waits = False
-        while (side := self._state.side) is not None:
-            if self._state.mode is Mode.OPEN and await self._relay(connection, port, side):
-                return
+        while self._state.side is not None:
+            for side in self._turn():
+                if await self._relay(connection, port, side):
+                    return
             if time.monotonic() > patience:
                 break
             if not waits:
@@ -196,6 +204,16 @@ class RelayGate(SlotGate):
                 self._tally.add("held")
             await self._any_move(AGAIN)
         await self._responder.answer(connection)
+
+    def _turn(self) -> Sequence[int]:
+        """The sides to try for one connection; in a canary the other one stands in for who refuses."""
+        state = self._state
+        if state.side is None or state.mode is Mode.HOLDING:
+            return ()
+        if state.mode is Mode.OPEN:
+            return (state.side,)
+        chosen = random.randrange(100) < state.percent  # noqa: S311 (a share, no secret)
+        return (1 - state.side, state.side) if chosen else (state.side, 1 - state.side)
 
     async def _relay(self, connection: socket.socket, port: PortSpec, side: int) -> bool:
         """Relay to the child of `side`; False, with nothing read, when it does not accept."""

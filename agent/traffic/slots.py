@@ -23,7 +23,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.domain.spec import PortSpec
-from agent.traffic.steering import Program, always, attach, split_probe
+from agent.traffic.steering import (
+    SERVING_SOURCE,
+    Program,
+    always,
+    attach,
+    probe_first,
+    split_share,
+)
 
 RESPONDER = 0
 SLOTS = 3
@@ -110,12 +117,23 @@ class SlotGroup:
     sockets: list[socket.socket]
     order: list[int] = field(default_factory=lambda: list(range(SLOTS)))
 
-    def steer(self, slot: int, probe: int | None = None) -> None:
-        """New connections to `slot`, those of the prober to slot `probe`. Raises OSError."""
+    def steer(self, slot: int, probe: int | None = None, canary: tuple[int, int] | None = None) -> None:
+        """New connections to `slot`, those of the prober to slot `probe`. Raises OSError.
+
+        Args:
+            slot: of those who are not told apart.
+            probe: of the prober, who comes from PROBE_SOURCE.
+            canary: a slot and its share of the new connections in percent; probes from SERVING_SOURCE
+                reach `slot` in any case.
+        """
         target = self.order.index(slot)
         program: Program = always(target)
+        if canary is not None:
+            few, percent = canary
+            shared = split_share(percent, self.order.index(few), target)
+            program = probe_first(target, shared, SERVING_SOURCE)
         if probe is not None and probe != slot:
-            program = split_probe(self.order.index(probe), target)
+            program = probe_first(self.order.index(probe), program)
         attach(self.sockets[RESPONDER], program)
 
     def lend(self, slot: int, *, blocking: bool = True) -> None:

@@ -12,9 +12,17 @@
                                      │            hold(s)
                                      └──────────► open(s)   serve(s)
 
+                  canary(o, n %)               canary(o, m %): another share
+      open(s) ────────────────────► canary(s, o, n %) ──┐
+         ▲                            │  │  │  ▲────────┘
+         └────────────────────────────┘  │  └──► maintenance   maintain
+           serve(s): given up            └─────► holding(x)    hold(x)
+           serve(o): passed
+
 closed: the gate has no port. maintenance: the responder answers with the page. holding(s): clients
 wait for the child that side `s` will get; `expire` is the end of their patience. open(s): the child
-of side `s` is served. A side is 0 or 1; releases alternate between them.
+of side `s` is served. canary(s, o, n %): so it is, but for n percent of the new connections, which go
+to the child of the other side. A side is 0 or 1; releases alternate between them.
 """
 
 from __future__ import annotations
@@ -29,6 +37,7 @@ import msgspec
 from agent.domain.spec import MaintenanceSpec
 
 SIDES = (0, 1)
+SHARES = range(1, 100)  # percent
 
 
 class Mode(StrEnum):
@@ -38,6 +47,7 @@ class Mode(StrEnum):
     MAINTENANCE = "maintenance"
     HOLDING = "holding"
     OPEN = "open"
+    CANARY = "canary"
 
 
 class Verb(StrEnum):
@@ -47,6 +57,7 @@ class Verb(StrEnum):
     MAINTAIN = "maintain"
     HOLD = "hold"
     SERVE = "serve"
+    CANARY = "canary"
     EXPIRE = "expire"
     CLOSE = "close"
 
@@ -66,8 +77,17 @@ TRANSITIONS: Mapping[tuple[Mode, Verb], Mode] = {
     (Mode.OPEN, Verb.MAINTAIN): Mode.MAINTENANCE,
     (Mode.OPEN, Verb.HOLD): Mode.HOLDING,
     (Mode.OPEN, Verb.SERVE): Mode.OPEN,
+    (Mode.OPEN, Verb.CANARY): Mode.CANARY,
     (Mode.OPEN, Verb.CLOSE): Mode.CLOSED,
+    (Mode.CANARY, Verb.MAINTAIN): Mode.MAINTENANCE,
+    (Mode.CANARY, Verb.HOLD): Mode.HOLDING,
+    (Mode.CANARY, Verb.SERVE): Mode.OPEN,
+    (Mode.CANARY, Verb.CANARY): Mode.CANARY,
+    (Mode.CANARY, Verb.CLOSE): Mode.CLOSED,
 }
+
+
+WITH_SIDE = (Mode.HOLDING, Mode.OPEN, Mode.CANARY)
 
 
 class NotNow(RuntimeError):
@@ -76,17 +96,35 @@ class NotNow(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class GateState:
-    """A mode, and the side it is about (None in closed and maintenance)."""
+    """A mode, and the side it is about (None in closed and maintenance).
+
+    In canary `side` is the one that serves, and the other one gets `percent` of the new connections.
+    """
 
     mode: Mode
     side: int | None = None
+    percent: int = 0
 
     def __post_init__(self) -> None:
-        if (self.mode in (Mode.HOLDING, Mode.OPEN)) != (self.side in SIDES):
+        if (self.mode in WITH_SIDE) != (self.side in SIDES):
             raise ValueError(f"a gate cannot be {self.mode.value} with side {self.side}")
+        if (self.mode is Mode.CANARY) != (self.percent in SHARES) or (self.percent and self.side is None):
+            raise ValueError(f"a gate cannot be {self.mode.value} with a share of {self.percent} %")
 
     def __str__(self) -> str:
-        return self.mode.value if self.side is None else f"{self.mode.value}({self.side})"
+        if self.side is None:
+            return self.mode.value
+        share = "" if self.tried is None else f", {self.tried}, {self.percent} %"
+        return f"{self.mode.value}({self.side}{share})"
+
+    @property
+    def tried(self) -> int | None:
+        """The side that gets a canary's share."""
+        return None if self.mode is not Mode.CANARY or self.side is None else 1 - self.side
+
+    def reaches(self, side: int) -> bool:
+        """Whether new connections go, or will go, to `side`."""
+        return side == self.side or self.mode is Mode.CANARY
 
 
 CLOSED = GateState(Mode.CLOSED)
@@ -98,15 +136,19 @@ def check_side(side: int) -> None:
         raise ValueError(f"there is no side {side}, only {SIDES[0]} and {SIDES[1]}")
 
 
-def advance(state: GateState, verb: Verb, side: int | None = None) -> GateState:
-    """The state after `verb`. Raises NotNow when the table has no such transition, ValueError for a bad side.
+def advance(state: GateState, verb: Verb, side: int | None = None, percent: int = 0) -> GateState:
+    """The state after `verb`. Raises NotNow when the table has no such transition.
 
-    `side` counts for HOLD and SERVE only.
+    `side` counts for HOLD, SERVE and CANARY, where it is the one that gets `percent`; ValueError for a bad
+    side or share, NotNow for a canary of the side that serves.
     """
     mode = TRANSITIONS.get((state.mode, verb))
-    if mode is None:
-        raise NotNow(f"a gate that is {state} cannot {verb.value}")
-    return GateState(mode, side if mode in (Mode.HOLDING, Mode.OPEN) else None)
+    if mode is None or (mode is Mode.CANARY and side == state.side):
+        raise NotNow(f"a gate that is {state} cannot {verb.value}{'' if mode is None else f' side {side}'}")
+    if mode is Mode.CANARY:
+        check_side(-1 if side is None else side)
+        return GateState(mode, state.side, percent)
+    return GateState(mode, side if mode in WITH_SIDE else None)
 
 
 class GateNote(msgspec.Struct, frozen=True):
@@ -114,7 +156,7 @@ class GateNote(msgspec.Struct, frozen=True):
 
     `until` is when a hold ends (time.monotonic, which all processes of one boot share), `lent` the
     sides at which a child may be, `order` each port's slots in the order of the kernel's indices,
-    `private` the private ports of relayed children by side and name.
+    `private` the private ports of relayed children by side and name, `percent` a canary's share.
     """
 
     mode: Mode
@@ -123,6 +165,7 @@ class GateNote(msgspec.Struct, frozen=True):
     lent: list[int] = []
     order: dict[str, list[int]] = {}
     private: dict[int, dict[str, int]] = {}
+    percent: int = 0
 
     def encode(self) -> str:
         """As text for the keeper."""
@@ -130,8 +173,8 @@ class GateNote(msgspec.Struct, frozen=True):
 
     @property
     def state(self) -> GateState:
-        """The noted state. Raises ValueError when mode and side contradict one another."""
-        return GateState(self.mode, self.side)
+        """The noted state. Raises ValueError when its parts contradict one another."""
+        return GateState(self.mode, self.side, self.percent)
 
 
 def read_note(notes: Mapping[str, str], key: str) -> GateNote | None:
@@ -188,6 +231,16 @@ class Gate(Protocol):
 
     async def serve(self, side: int) -> None:
         """New connections go to the child of `side`: the flip."""
+
+    async def canary(self, side: int, percent: int) -> None:
+        """`percent` (1 to 99) of the new connections go to the child of `side`, the others as before.
+
+        Only while the other side is served. `serve` ends it, for one or the other.
+        """
+
+    def probe_source(self, side: int) -> str | None:
+        """The source address from which probes reach the child of `side` now (None: any)."""
+        ...
 
     def probe_target(self, side: int, port_name: str = "") -> tuple[str, int, str | None]:
         """Where the child of `side` is probed: host, port, source address to bind (None: any)."""

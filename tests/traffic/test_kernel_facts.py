@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from agent.traffic.slots import listening, waiting
-from agent.traffic.steering import PROBE_SOURCE, always, attach, split_probe
+from agent.traffic.steering import PROBE_SOURCE, always, attach, probe_first, split_probe, split_share
 from tests.traffic.support import eventually, group_of
 
 TCP_DEFER_ACCEPT = 9
@@ -70,6 +70,30 @@ def test_probes_are_told_apart_by_their_source_address() -> None:
         attach(sockets[0], split_probe(2, 1))
         with clients(sockets, 5, PROBE_SOURCE), clients(sockets, 7):
             assert queues(sockets) == [0, 7, 5]
+
+
+@pytest.mark.parametrize("percent", [1, 10, 50, 99])
+def test_a_share_of_new_connections_is_drawn_at_random(percent: int) -> None:
+    drawn, count = 0, 3000
+    with group() as sockets:
+        attach(sockets[0], split_share(percent, 2, 1))
+        for _ in range(10):
+            with clients(sockets, count // 10):
+                assert sum(queues(sockets)) == count // 10
+                drawn += waiting(sockets[2])
+                for sock in sockets[1:]:
+                    while waiting(sock):
+                        sock.accept()[0].close()
+    expected = count * percent / 100
+    spread = (expected * (1 - percent / 100)) ** 0.5
+    assert abs(drawn - expected) < 6 * spread  # once in 500 million runs it is more
+
+
+def test_probes_are_told_apart_before_the_lot_is_drawn() -> None:
+    with group() as sockets:
+        attach(sockets[0], probe_first(0, split_share(99, 2, 1)))
+        with clients(sockets, 50, PROBE_SOURCE), clients(sockets, 50):
+            assert queues(sockets)[0] == 50
 
 
 def test_index_is_the_order_of_listen_and_not_of_bind() -> None:
