@@ -87,15 +87,17 @@ class ChildContext:
         argv: Sequence[str],
         *,
         slots: Sequence[tuple[str, int, str]] = (),
+        adopt: bool = False,
         note: str = "",
     ) -> ChildRequest:
         """The request to start `argv` under the name `child`.
 
         `slots` are (key, index, name) of listening sockets; besides LISTEN_FDS and its kin, which the
-        keeper sets, einhorn's variables say where they are.
+        keeper sets, einhorn's variables say where they are. With `adopt` the program is handed none: each
+        takes the place of the socket it binds by itself.
         """
         environment = dict(self.environment)
-        if slots:
+        if slots and not adopt:
             environment["EINHORN_FD_COUNT"] = str(len(slots))
             environment.update({f"EINHORN_FD_{n}": str(3 + n) for n in range(len(slots))})
         return ChildRequest(
@@ -108,6 +110,7 @@ class ChildContext:
             gid=self.user.gid,
             groups=list(self.user.groups),
             slots=[(key, index, name.replace(":", "_")) for key, index, name in slots],
+            adopt=adopt,
             note=note or self.note,
         )
 
@@ -118,16 +121,17 @@ class ChildContext:
         argv: Sequence[str],
         *,
         slots: Sequence[tuple[str, int, str]] = (),
+        adopt: bool = False,
         note: str = "",
     ) -> ChildRecord:
         """Start a program; returns once it runs. Cancelled, it leaves nothing behind.
 
         Raises Permanent (CommandNotFound, CommandNotExecutable, InterpreterMissing, WrongFormat,
-        StartFailed), OperatorNeeded (UserNotPossible, DirectoryUnusable), Transient (NoResources,
-        KeeperSilent), KeeperLost.
+        StartFailed), OperatorNeeded (UserNotPossible, DirectoryUnusable, AdoptNotPossible), Transient
+        (NoResources, KeeperSilent), KeeperLost.
         """
         try:
-            return await keeper.spawn(self.request(child, argv, slots=slots, note=note))
+            return await keeper.spawn(self.request(child, argv, slots=slots, adopt=adopt, note=note))
         except SpawnFailed as error:
             raise self._failure(error, argv) from None
         except TimeoutError as error:
@@ -143,6 +147,11 @@ class ChildContext:
             return OperatorNeeded(
                 "UserNotPossible", f"cannot become user {self.user.name}: {why}", where=program,
                 remedy="run the agent as root",
+            )  # fmt: skip
+        if error.stage == "adopt":
+            return OperatorNeeded(
+                "AdoptNotPossible", f"seccomp notifications are refused: {why}", where=program,
+                remedy="let the sandbox allow seccomp(2), or write socket: fd, or socket: relay",
             )  # fmt: skip
         if error.stage == "chdir":
             return OperatorNeeded(

@@ -165,6 +165,8 @@ _REASONS: dict[str, str] = {
     "PortTaken": "Another program listens on the port.",
     "PortForbidden": "The agent lacks the right to listen on the port.",
     "PortUnusable": "The port cannot be listened on.",
+    "PortNotBound": "The program does not listen on a port of its own.",
+    "AdoptNotPossible": "The kernel or a sandbox does not let programs be adopted.",
     "AddressUnavailable": "This host has no such address.",
     "SocketUnusable": "The agent's Unix socket cannot be opened.",
     # the machine
@@ -195,6 +197,10 @@ _REASONS: dict[str, str] = {
     "OldPairHealthy": "The last good version is healthy.",
     "BudgetSpent": "The child ended more often than it may be started again.",
     "Restarted": "The child runs again.",
+    "Adopted": "The program binds its port by itself and gets the agent's socket instead.",
+    "HandedOver": "The program is handed its listening socket.",
+    "Relayed": "The program listens on a private port and the agent relays.",
+    "OwnPort": "The program has its port by itself.",
 }
 REASONS: Mapping[str, str] = MappingProxyType(_REASONS)
 
