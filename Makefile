@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types contracts bench clean
+.PHONY: help demo test check lint format types contracts bench swaps clean
 
 help: ## what can be made here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ check: lint types contracts test ## everything the gate asks for
 
 bench: $(STAMP) ## measured comparisons; results belong in docs/benchmarks.md
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+swaps: $(STAMP) ## real servers swapped 100 times each under load; fails when a new connection is lost
+	@$(BIN)/python -m benchmarks.swaps $(ARGS)
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

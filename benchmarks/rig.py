@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 import secrets
 import sys
@@ -20,6 +22,7 @@ from agent.cli.demo.artifact_server import artifact_server
 from agent.cli.demo.clone import Clone
 from agent.cli.demo.git_server import GitServer, git
 from agent.cli.demo.ports import free_port
+from benchmarks import proc
 
 HOST = "127.0.0.1"
 DEADLINE = 30.0
@@ -83,6 +86,21 @@ class Rig:
             found: dict[str, Any] = await answer.json()
             return found
 
+    async def announce(self, commit: str) -> None:
+        """Send the signed webhook of a push (Gitea's), which must be taken."""
+        repository = {"full_name": "bench/state", "clone_url": self.repository}
+        push = {"ref": "refs/heads/main", "before": "0" * 40, "after": commit, "repository": repository}
+        body = json.dumps(push).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "X-Gitea-Event": "push",
+            "X-Gitea-Delivery": secrets.token_hex(16),
+            "X-Gitea-Signature": hmac.new(self.secret.encode(), body, hashlib.sha256).hexdigest(),
+        }
+        url = f"{self.admin}/webhook"
+        async with self.session.post(url, data=body, headers=headers, timeout=ANSWER) as answer:
+            assert answer.status == 202, await answer.text()
+
     async def proven(self, version: str) -> None:
         """Until the app runs at this version, out of probation."""
 
@@ -92,6 +110,17 @@ class Rig:
             return app.get("state") == "running" and good == version and app.get("run") is None
 
         await self.until(proved)
+
+    async def retired(self) -> None:
+        """Until no child is left but the serving one."""
+
+        async def alone() -> bool:
+            assert self.agent is not None
+            children = set(proc.children(self.agent.process.pid))
+            status = await self.status()
+            return children == {status["agent"]["pid"], status["apps"]["web"]["child"]["pid"]}
+
+        await self.until(alone)
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
         """Ask again until a condition holds. Raises TimeoutError with the agent's last lines."""
