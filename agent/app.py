@@ -246,11 +246,9 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     lane_tasks = await stack.enter_async_context(Owned("lanes", lambda error: _broke(broken, error)))
     tasks = await stack.enter_async_context(Owned("agent", lambda error: _broke(broken, error)))
 
-    def make_gate(spec: AppSpec) -> Gate | None:
-        if not spec.listen:
-            return None
+    def make_gate(spec: AppSpec, voice: Bus) -> Gate:
         return GATES[spec.socket](
-            spec.name, spec.listen, keeper, bus, maintenance=spec.maintenance,
+            spec.name, spec.listen, keeper, voice, maintenance=spec.maintenance,
             progress=lambda: public_progress(board.apps.get(spec.name)), render=_render_page,
         )  # fmt: skip
 

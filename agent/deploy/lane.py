@@ -296,7 +296,6 @@ class Lane:
             self._cancels = 0
         if context.switched:
             self._attempts = 0
-            self.app.gate = context.gate
             await self.trial.begin(context, wish, outcome.result)
             return
         if outcome.quarantine and failure is not None and not wish.rollback:
@@ -338,8 +337,8 @@ class Lane:
 
     async def detach(self) -> None:
         """The agent makes way for the next one: the ports stay with the keeper as they are."""
-        if self.app.gate is not None:
-            await self.app.gate.detach()
+        for gate in self.app.gates.all():
+            await gate.detach()
 
     async def shut_down(self) -> None:
         """The agent ends for good: give up the run, stop the children in order; returns when it is done."""

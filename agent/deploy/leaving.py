@@ -1,4 +1,4 @@
-"""How an app ends on this host: removed from the state, or stopped together with the agent."""
+"""How children leave: seen off by their successors, removed with their app, stopped with the agent."""
 
 from __future__ import annotations
 
@@ -14,30 +14,42 @@ from agent.traffic.state import CLOSED, Gate
 log = logging.getLogger(__name__)
 
 
+async def see_off(app: AppContext, child: Child, wanted: Gate | None = None) -> None:
+    """Retire a child that serves no more, who waits for it first; ports that only it had are given up.
+
+    `wanted` is a gate that stays although it is not the main one.
+    """
+    gate = child.gate
+    if gate is not None and gate.state != CLOSED:
+        if gate.state.side == child.side:  # its ports are not its successor's: late clients get the page
+            await gate.maintain()
+        if child.alive:
+            await gate.drained(child.side, child.deployment.spec.drain.deadline)
+    await app.serving.retire(child)
+    if gate is not None and gate not in (app.gates.main, wanted):
+        await app.gates.give_up(gate)
+
+
 async def remove(app: AppContext) -> None:
     """Stop the app, run its cleanup hook, release its ports; keep its releases and directories.
 
     Raises Failure, OSError.
     """
-    gates = await _stop_children(app)
+    await _stop_children(app)
     await _clean_up(app)
-    for gate in gates:
-        await gate.close()
-    app.gate = None
+    await _give_up_ports(app)
     await asyncio.to_thread(app.deployments.forget)
     app.services.bus.publish(AppRemoved(app.name))
 
 
 async def stop_with_agent(app: AppContext) -> None:
     """New clients get the page until the children are stopped and the cleanup hook has run; links stay."""
-    gates: list[Gate] = []
     try:
-        gates = await _stop_children(app)
+        await _stop_children(app)
         await _clean_up(app)
+        await _give_up_ports(app)
     except (Failure, OSError) as error:  # whatever is left is the keeper's to end
         log.error("%s: not stopped in order: %s", app.name, error)
-    for gate in gates:
-        await gate.close()
 
 
 def longest_stop(app: AppContext) -> float:
@@ -50,20 +62,18 @@ def longest_stop(app: AppContext) -> float:
     return spec.drain.deadline + grace + (spec.hooks.timeout if spec.hooks.cleanup else 0.0)
 
 
-async def _stop_children(app: AppContext) -> list[Gate]:
-    """The page for who comes, an answer for who waits, then the end of every child. Returns the gates."""
+async def _stop_children(app: AppContext) -> None:
+    """The page for who comes, an answer for who waits, then the end of every child."""
     serving = app.serving
     serving.stop_restarting()
     children = [child for child in (serving.child, serving.warm) if child is not None]
-    gates = list(dict.fromkeys(g for g in (app.gate, *(child.gate for child in children)) if g is not None))
-    for gate in gates:
+    for gate in app.gates.all():
         if gate.state != CLOSED:
             await gate.maintain()
     serving.stop_watching()
     async with asyncio.TaskGroup() as group:
         for child in children:
             group.create_task(_stop(app, child), name=f"stop {child.id}")
-    return gates
 
 
 async def _stop(app: AppContext, child: Child) -> None:
@@ -76,3 +86,8 @@ async def _clean_up(app: AppContext) -> None:
     current = app.current
     if current is not None:
         await app.services.processes.hook(current, "cleanup", {})
+
+
+async def _give_up_ports(app: AppContext) -> None:
+    for gate in app.gates.all():
+        await app.gates.give_up(gate)

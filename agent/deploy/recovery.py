@@ -24,7 +24,7 @@ from agent.deploy.trial import Trial
 from agent.domain.errors import Failure
 from agent.domain.events import ChildStarted, PairCurrent, PairGood
 from agent.domain.model import RunResult
-from agent.traffic.state import Gate, Mode
+from agent.traffic.state import GateState, Mode
 
 log = logging.getLogger(__name__)
 
@@ -55,28 +55,28 @@ async def _still_serving(
 ) -> Child | None:
     """The child that serves; every other one is kept warm or stopped."""
     children = [c for c in (_as_child(app, f) for f in found) if c is not None]
-    gate = app.services.make_gate(children[0].deployment.spec) if children else None
-    if gate is not None:
-        await gate.open_ports()
-        app.gate = gate
-        for child in children:
-            child.gate = gate
-    chosen = _choose(children, _open_side(gate), current)
-    if chosen is not None and gate is not None and _open_side(gate) is None:
-        await gate.serve(chosen.side)  # the agent died while it held the port; the child never stopped
+    for child in children:
+        child.gate = app.gates.of(child.deployment.spec)
+        if child.gate is not None:
+            await child.gate.open_ports()
+    chosen = _choose(children, current)
+    if chosen is not None:
+        app.gates.lead(chosen.gate)
+        if chosen.gate is not None and chosen.gate.state != GateState(Mode.OPEN, chosen.side):
+            await chosen.gate.serve(chosen.side)  # the agent died while it held the port
     for child in children:
         app.services.bus.publish(ChildStarted(app.name, child.id, child.pid))
+        app.serving.look_after(child)
         if child is chosen:
             app.serving.child = child
-            app.serving.look_after(child)
             app.serving.watch(child)
         elif chosen is not None and app.good is not None and child.deployment.pair.spec == app.good.pair.spec:
             app.serving.warm = child
-            app.serving.look_after(child)
         else:
             log.info("%s: child %s of an interrupted run is stopped", app.name, child.id)
-            app.serving.look_after(child)
             await app.serving.retire(child, take_over=False)
+            if child.gate is not None and child.gate not in [c.gate for c in children if c is not child]:
+                await app.gates.give_up(child.gate)
     known = {child.id for child in children}
     for record in found:
         if record.id not in known:
@@ -84,16 +84,11 @@ async def _still_serving(
     return chosen
 
 
-def _open_side(gate: Gate | None) -> int | None:
-    return gate.state.side if gate is not None and gate.state.mode is Mode.OPEN else None
-
-
-def _choose(children: list[Child], open_side: int | None, current: Deployment | None) -> Child | None:
-    if open_side is not None:
-        return next((c for c in children if c.side == open_side), None)
-    if current is not None:
-        return next((c for c in children if c.deployment.pair.spec == current.pair.spec), None)
-    return None
+def _choose(children: list[Child], current: Deployment | None) -> Child | None:
+    """Of those a gate is open to (or all, when none is), the one that `current` names."""
+    opened = [c for c in children if c.gate is not None and c.gate.state == GateState(Mode.OPEN, c.side)]
+    named = [c for c in opened or children if current and c.deployment.pair.spec == current.pair.spec]
+    return next(iter(named or opened), None)
 
 
 def _as_child(app: AppContext, found: FoundChild) -> Child | None:
@@ -107,11 +102,11 @@ def _as_child(app: AppContext, found: FoundChild) -> Child | None:
 
 async def _start(app: AppContext, current: Deployment, good: Deployment | None) -> None:
     """A cold start from disk; a current pair that does not come up gives way to the good one."""
-    gate = app.services.make_gate(current.spec)
-    if gate is not None:
-        await gate.open_ports()
-    app.gate = gate
+    gate = app.gates.of(current.spec)
+    app.gates.lead(gate)
     try:
+        if gate is not None:
+            await gate.open_ports()
         healthy = await app.serving.bring_back(current, gate, app.serving.free_side())
     except Failure as error:
         app.failed(error.info)
@@ -123,6 +118,10 @@ async def _start(app: AppContext, current: Deployment, good: Deployment | None) 
     log.warning("%s: the last pair does not come up; the last good one is started", app.name)
     if app.serving.child is not None:
         await app.serving.retire(app.serving.child, take_over=False)
+    gate, given_up = app.gates.of(good.spec), gate
+    if given_up is not None and given_up is not gate:
+        await app.gates.give_up(given_up)
+    app.gates.lead(gate)
     await app.serving.bring_back(good, gate, app.serving.free_side())
     app.link_current(good)
 

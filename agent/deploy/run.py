@@ -23,6 +23,7 @@ from agent.artifact.artifacts import Artifacts
 from agent.artifact.delivery import Delivery
 from agent.deploy.child import Child
 from agent.deploy.deployments import Deployment, Deployments, pair_of
+from agent.deploy.gates import Gates
 from agent.deploy.graph import Graph, Node
 from agent.deploy.journal import Journal
 from agent.deploy.layout import AppDirectory
@@ -50,6 +51,7 @@ class RunContext:
     artifacts: Artifacts
     processes: Processes
     serving: Serving
+    gates: Gates
     gate: Gate | None
     journal: Journal
     bus: Bus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.deploy.leaving import see_off
 from agent.deploy.planner import Situation
 from agent.deploy.run import RunContext
 from agent.deploy.services import AppContext
@@ -10,7 +11,6 @@ from agent.domain.model import Plan
 from agent.domain.spec import AppSpec, Swap
 from agent.kit.tasks import Owned
 from agent.process.memory import shortage
-from agent.traffic.state import Gate
 
 
 def situation(app: AppContext, spec: AppSpec, release: str, wish: Wish | None = None) -> Situation:
@@ -42,6 +42,9 @@ def run_context(
 ) -> RunContext:
     """Put the context of one run together; a warm predecessor on the new child's side begins to stop."""
     serving, services = app.serving, app.services
+    gate = app.gates.of(spec)
+    if gate is not None:
+        gate.configure(spec.maintenance)
     context = RunContext(
         spec=spec,
         commit=wish.commit,
@@ -52,7 +55,8 @@ def run_context(
         artifacts=services.artifacts,
         processes=services.processes,
         serving=serving,
-        gate=_gate(app, spec),
+        gates=app.gates,
+        gate=gate,
         journal=services.journal,
         bus=services.bus,
         first=app.current is None,
@@ -67,22 +71,8 @@ def run_context(
         app.memory_short = short
     starts = any(step.kind == "start" for step in plan.steps)
     if starts and serving.warm is not None and serving.warm.side == context.side:
-        context.clear_side = tasks.start(serving.retire(serving.warm), name="clear side")
+        context.clear_side = tasks.start(see_off(app, serving.warm, gate), name="clear side")
     return context
-
-
-def _gate(app: AppContext, spec: AppSpec) -> Gate | None:
-    """The gate that is there if the ports stay the same, else a new one."""
-    old = app.serving.child
-    if old is not None and old.gate is not None and same_ports(old.deployment.spec, spec):
-        gate: Gate | None = old.gate
-    elif app.gate is not None and app.current is not None and same_ports(app.current.spec, spec):
-        gate = app.gate
-    else:
-        gate = app.services.make_gate(spec)
-    if gate is not None:
-        gate.configure(spec.maintenance)
-    return gate
 
 
 def same_ports(old: AppSpec, new: AppSpec) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
 from agent.deploy.deployments import Deployment, Deployments
+from agent.deploy.gates import Gates, MakeGate
 from agent.deploy.journal import Journal
 from agent.deploy.layout import AppDirectory, DataDirectory
 from agent.deploy.processes import Processes
@@ -17,14 +18,13 @@ from agent.domain.errors import FailureInfo
 from agent.domain.events import AppFailed, AppStateChanged, Bus, ConditionChanged, PairCurrent, PairGood
 from agent.domain.model import AppState, Condition, ConditionStatus
 from agent.domain.spec import AppSpec
-from agent.traffic.state import Gate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Collaborators shared by all lanes.
 
-    `make_gate` gives the gate for an app's ports (None without ports); it does nothing yet.
+    `make_gate` gives the gate for an app's ports; it does nothing yet.
     `earlier(commit, app, count)` reads earlier specifications from Git. `retry_later(app, seconds,
     reason)` asks for a new sync then. `paused()` is the operator's message or None. `collect()` removes
     releases nobody names.
@@ -36,7 +36,7 @@ class Services:
     store: Store
     artifacts: Artifacts
     processes: Processes
-    make_gate: Callable[[AppSpec], Gate | None]
+    make_gate: MakeGate
     earlier: Callable[[str, str, int], Awaitable[list[tuple[str, AppSpec]]]]
     retry_later: Callable[[str, float, str], None]
     paused: Callable[[], str | None]
@@ -52,7 +52,7 @@ class AppContext:
         self.directory: AppDirectory = services.data.app(name)
         self.deployments = Deployments(self.directory)
         self.serving = Serving(name, services.processes, services.bus, watcher)  # type: ignore[arg-type]
-        self.gate: Gate | None = None
+        self.gates = Gates(name, services.make_gate, services.bus)
         self.wanted: AppSpec | None = None
         self.unhealthy: FailureInfo | None = None
         self._state = AppState.EMPTY

@@ -20,6 +20,7 @@ from typing import Self
 
 from agent.deploy.child import Child
 from agent.deploy.deployments import Deployment
+from agent.deploy.leaving import see_off
 from agent.deploy.run import RunContext
 from agent.deploy.services import AppContext
 from agent.deploy.settlement import Settlement
@@ -162,15 +163,8 @@ class Trial:
         trial.settle(SyncResult.SUCCEEDED)
         self.app.condition("EnvironmentFailing", False, "Proven")
         if self.app.serving.warm is not None:
-            self._tasks.start(self._retire(self.app.serving.warm), name="retire")
+            self._tasks.start(see_off(self.app, self.app.serving.warm), name="retire")
         self._tasks.start(self._tidy(), name="tidy")
-
-    async def _retire(self, child: Child) -> None:
-        serving = self.app.serving
-        await serving.retire(child)
-        gate = serving.child.gate if serving.child is not None else None
-        if child.gate is not None and child.gate is not gate:
-            await child.gate.close()
 
     async def _tidy(self) -> None:
         """Remove what no longer has to be at hand. Never in the way of a deploy."""
@@ -235,17 +229,12 @@ class Trial:
         serving = self.app.serving
         if warm.gate is not None:
             await warm.gate.serve(warm.side)
-            self.app.gate = warm.gate
+        self.app.gates.lead(warm.gate)
         serving.take(warm, keep_old_warm=False)
         self.app.unhealthy = None
         await asyncio.to_thread(self.app.link_current, warm.deployment)
         if bad is not None:
-            self._tasks.start(self._retire_bad(bad), name="retire bad")
-
-    async def _retire_bad(self, bad: Child) -> None:
-        if bad.alive and bad.gate is not None:
-            await bad.gate.drained(bad.side, bad.deployment.spec.drain.deadline)
-        await self._retire(bad)
+            self._tasks.start(see_off(self.app, bad), name="retire bad")
 
     async def _start_good(self, bad: Child | None) -> bool:
         """No predecessor is warm: hold the clients, stop the bad one, start the last good pair."""
@@ -253,10 +242,15 @@ class Trial:
         assert good is not None
         serving = self.app.serving
         serving.stop_watching()
-        side = serving.free_side()
-        if bad is not None:
-            await serving.hand_over(bad, self.app.gate, side)
-        healthy = await serving.bring_back(good, self.app.gate, side)
+        side, gate = serving.free_side(), self.app.gates.of(good.spec)
+        if bad is not None and bad.gate is not gate:  # the ports go back, too
+            await serving.retire(bad, take_over=False)
+            if bad.gate is not None:
+                await self.app.gates.give_up(bad.gate)
+        elif bad is not None:
+            await serving.hand_over(bad, gate, side)
+        self.app.gates.lead(gate)
+        healthy = await serving.bring_back(good, gate, side)
         self.app.unhealthy = None
         await asyncio.to_thread(self.app.link_current, good)
         return healthy

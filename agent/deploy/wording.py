@@ -19,7 +19,8 @@ def state_of(app: AppContext, *, updating: bool, on_trial: bool) -> AppState:
     """
     child = app.serving.child
     if child is None or app.serving.restarting:
-        if app.gate is not None and app.gate.state.mode in (Mode.MAINTENANCE, Mode.HOLDING):
+        gate = app.gates.main
+        if gate is not None and gate.state.mode in (Mode.MAINTENANCE, Mode.HOLDING):
             return AppState.MAINTENANCE
         if updating:
             return AppState.UPDATING

@@ -204,7 +204,7 @@ class Board:
         self._app(event.app).state = event.state
 
     def _gate(self, event: facts.GateChanged) -> None:
-        self._app(event.app).gate = event.state
+        self._app(event.app).gate = event.state or None
 
     def _child(self, app: str) -> ChildPicture:
         picture = self._app(app)

@@ -29,8 +29,11 @@ from typing import Any, Self
 import aiohttp
 
 from agent.cli.demo import server as sample
+from tests.kit.clients import Load
 from tests.kit.git_server import Content, Forge, Repository
 from tests.kit.ports import free_port
+
+__all__ = ["DEADLINE", "SECRET", "Box", "Load", "archive"]
 
 SECRET = b"an unguessable test secret"
 DEADLINE = 30.0
@@ -299,12 +302,12 @@ class Box:
 
         await self.until(served)
 
-    async def app_is(self, **wanted: Any) -> dict[str, Any]:
+    async def app_is(self, name: str = "web", /, **wanted: Any) -> dict[str, Any]:
         """Until the app's status has these values (nested keys by double underscore)."""
 
         async def matches() -> dict[str, Any] | None:
             try:
-                app = await self.app()
+                app = await self.app(name)
             except aiohttp.ClientError:
                 return None
             return app if all(_dig(app, key) == value for key, value in wanted.items()) else None
@@ -321,52 +324,3 @@ def _dig(value: Any, path: str) -> Any:
     for key in path.split("__"):
         value = value.get(key) if isinstance(value, dict) else None
     return value
-
-
-class Load:
-    """New connections to a port, one after the other in several lanes, each answer counted by its text."""
-
-    def __init__(self, port: int, lanes: int = 4) -> None:
-        self.port = port
-        self.answers: dict[str, int] = {}
-        self.failures: list[str] = []
-        self._lanes = lanes
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.ensure_future(self._lane()) for _ in range(self._lanes)]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _lane(self) -> None:
-        while True:
-            try:
-                answer = await self._ask()
-            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-                self.failures.append(repr(error))
-                await asyncio.sleep(0.001)
-            else:
-                self.answers[answer] = self.answers.get(answer, 0) + 1
-
-    async def _ask(self) -> str:
-        async with asyncio.timeout(10):
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            try:
-                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                data = await reader.read()
-            finally:
-                writer.close()
-        if not data:
-            raise ConnectionResetError("closed without an answer")
-        head, _, body = data.partition(b"\r\n\r\n")
-        code = head.split(b" ", 2)[1].decode()
-        return body.decode().strip() if code == "200" else code
-
-    @property
-    def total(self) -> int:
-        """All answers."""
-        return sum(self.answers.values())

@@ -22,7 +22,7 @@ class Drain(Step):
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Returns at the drain's deadline at the latest."""
         old = context.old
-        if old is None or old.gate is None:
-            return
+        if old is None or old.gate is None or old.gate is not context.gate:
+            return  # ports that are given up stay the old child's until it is retired
         if not await old.gate.drained(old.side, context.spec.drain.deadline):
             log.warning("%s: connections still wait at the old child; they are taken over", context.app)

@@ -37,4 +37,4 @@ class Start(Step):
         await context.serving.retire(context.child)
         old = context.serving.child
         if context.gate is not None and old is not None and context.gate is not old.gate:
-            await context.gate.close()
+            await context.gates.give_up(context.gate)

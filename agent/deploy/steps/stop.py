@@ -43,15 +43,19 @@ class Stop(Step):
                 group.create_task(serving.retire(old, take_over=False), name="retire")
         else:  # the ports themselves change: the old gate goes with the old child
             await serving.retire(old, take_over=False)
-            await old.gate.close()
+            await context.gates.give_up(old.gate)
             if context.gate is not None:
                 await context.gate.open_ports()
+                context.gates.lead(context.gate)
                 await context.gate.hold(context.side)
 
     async def undo(self, context: RunContext) -> None:
-        """Start the old pair again on the same gate; a run that switched keeps the new one."""
-        if context.switched or context.stopped_old is None:
+        """Start the old pair again on its ports; a run that switched keeps the new one."""
+        old = context.stopped_old
+        if context.switched or old is None:
             return
-        context.back_healthy = await context.serving.bring_back(
-            context.stopped_old, context.gate, context.side
-        )
+        gate = context.gates.of(old.spec)
+        if context.gate is not None and context.gate is not gate:
+            await context.gates.give_up(context.gate)
+        context.gates.lead(gate)
+        context.back_healthy = await context.serving.bring_back(old, gate, context.side)

@@ -32,6 +32,7 @@ class Switch(Step):
         await context.written()
         if context.gate is not None:
             await context.gate.serve(context.side)
+        context.gates.lead(context.gate)
         context.switched = True
         context.serving.take(context.child, keep_old_warm=True)
         await asyncio.to_thread(context.deployments.link, "current", context.deployment)
