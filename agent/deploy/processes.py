@@ -256,12 +256,13 @@ class Processes:
     # -- health --------------------------------------------------------------------------------------
 
     def _target(self, child: Child, health: HealthSpec) -> ProbeTarget:
-        host, port, source = "127.0.0.1", 0, None
-        if child.gate is not None:
-            host, port, source = child.gate.probe_target(child.side, health.port)
+        host, port, gate = "127.0.0.1", 0, child.gate
+        if gate is not None:
+            host, port, _ = gate.probe_target(child.side, health.port)
         deployment, extra = child.deployment, _ports(child.deployment.spec, child.gate, child.side)
         return ProbeTarget(
-            host=host, port=port, source=source, alive=lambda: child.alive,
+            host=host, port=port, alive=lambda: child.alive,
+            source=lambda: None if gate is None else gate.probe_source(child.side, health.port),
             execute=lambda argv, timeout: self.command(
                 deployment, child.instance, "probe", argv, timeout, extra
             ),
@@ -300,9 +301,10 @@ class Processes:
             return False
         return True
 
-    async def watch(self, child: Child) -> AsyncIterator[FailureInfo | None]:
-        """Verdict changes of a serving child, for ever: a failure with its last lines, or None."""
+    async def watch(self, child: Child, eager: float = 0.0) -> AsyncIterator[FailureInfo | None]:
+        """Verdict changes, for ever: a failure with its last lines, or None. `eager` counts as probation."""
         health = child.deployment.spec.health
+        health = msgspec.structs.replace(health, probation=max(health.probation, eager))
         async for failure in watch(health, self._target(child, health)):
             if failure is None:
                 yield None

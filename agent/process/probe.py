@@ -16,6 +16,7 @@ from string import punctuation
 from urllib.parse import quote
 
 from agent.domain.errors import Failure
+from agent.domain.probe_mark import traffic_class
 from agent.domain.spec import HealthSpec, ProbeKind
 from agent.keeper.client import KeeperLost
 from agent.process.accepted import accepted
@@ -36,13 +37,14 @@ async def _no_command(argv: tuple[str, ...], timeout: float) -> CommandResult:
 class ProbeTarget:
     """Whom to probe.
 
-    `host` is an address, `source` the local address to probe from or None. `alive` says whether the
-    child runs. `execute` runs a command as the app would, and takes its own deadline in seconds.
+    `host` is an address, `source` gives the local address to probe from at this moment, or None. `alive`
+    says whether the child runs. `execute` runs a command as the app would, and takes its own deadline in
+    seconds.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
-    source: str | None = None
+    source: Callable[[], str | None] = lambda: None
     alive: Callable[[], bool] = lambda: True
     execute: Callable[[tuple[str, ...], float], Awaitable[CommandResult]] = _no_command
 
@@ -128,9 +130,12 @@ async def _connect(target: ProbeTarget) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in target.host else socket.AF_INET)
     try:
         sock.setblocking(False)
-        if target.source is not None:
+        source = target.source()
+        if source is not None and ":" in target.host:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class(source))
+        elif source is not None:
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-            sock.bind((target.source, 0))
+            sock.bind((source, 0))
         await asyncio.get_running_loop().sock_connect(sock, (target.host, target.port))
     except BaseException:
         sock.close()

@@ -157,7 +157,7 @@ class OwnGate(BaseGate):
         check_side(side)
         raise NotNow(f"a port that only one child can bind cannot give {percent} % to another")
 
-    def probe_source(self, side: int) -> str | None:
+    def probe_source(self, side: int, port_name: str = "") -> str | None:  # noqa: ARG002 (all alike)
         """Any: there is never a second child."""
         check_side(side)
         return None

@@ -126,7 +126,7 @@ class RelayGate(SlotGate):
             raise NotNow(f"side {side} has no private port yet")
         return HOST, self._private[side][name], None
 
-    def probe_source(self, side: int) -> str | None:
+    def probe_source(self, side: int, port_name: str = "") -> str | None:  # noqa: ARG002 (all alike)
         """Any: each child has a port of its own."""
         check_side(side)
         return None

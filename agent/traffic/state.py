@@ -238,7 +238,7 @@ class Gate(Protocol):
         Only while the other side is served. `serve` ends it, for one or the other.
         """
 
-    def probe_source(self, side: int) -> str | None:
+    def probe_source(self, side: int, port_name: str = "") -> str | None:
         """The source address from which probes reach the child of `side` now (None: any)."""
         ...
 

@@ -96,7 +96,7 @@ async def test_the_request_says_who_asks_and_comes_from_the_given_address() -> N
 
     async with server(handler) as port:
         spec = HealthSpec(kind=ProbeKind.HTTP, path="/a b\r\nX: y?q=1&z=%20", timeout=5.0)
-        assert (await probe(spec, ProbeTarget(port=port, source="127.83.0.1"))).ok
+        assert (await probe(spec, ProbeTarget(port=port, source=lambda: "127.83.0.1"))).ok
     assert seen == [
         f"GET /a%20b%0D%0AX:%20y?q=1&z=%20 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
         "User-Agent: emptybox-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n".encode(),
@@ -129,7 +129,7 @@ async def test_nobody_there_is_said_plainly() -> None:
             False, f"connection refused on port {port}"
         )
         assert not (await probe(TCP, ProbeTarget(port=port))).ok
-    result = await probe(HTTP, ProbeTarget(port=port, source="192.0.2.1"))
+    result = await probe(HTTP, ProbeTarget(port=port, source=lambda: "192.0.2.1"))
     assert result.detail == f"Cannot assign requested address on port {port}"
 
 
