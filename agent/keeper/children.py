@@ -1,4 +1,9 @@
-"""The children the keeper has, or had and has not been told to forget."""
+"""The children the keeper has, or had and has not been told to forget.
+
+running --leader ends--> headless --another of its tree goes on--> running
+   |                        +--------nobody does, or too late----> ended
+   +--leader ends, and it is not adopted, or failed, or had its ports--> ended
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,13 @@ import os
 import time
 
 from agent.keeper.adopt.adopter import Adopter
+from agent.keeper.adopt.background import heir
 from agent.keeper.output import Output, Sink
 from agent.keeper.spawn import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from agent.keeper.link import Link
@@ -29,6 +36,8 @@ class SpawnError(OSError):
 class Child:
     """One child: starting (`report` is open), running, or ended (`code` or `signal` is set).
 
+    `pid` is its leader, `group` the leader's process group. `headless` is the leader's wait status while
+    another process that goes on in its place is looked for.
     `asked` is who waits to hear that it runs, and the number of that request.
     """
 
@@ -42,6 +51,7 @@ class Child:
         self.code: int | None = None
         self.signal: int | None = None
         self.started = time.time()
+        self.headless: int | None = None
         self.group_left = True  # whether somebody of its process group may be there
         self.adopter: Adopter | None = None
         try:
@@ -57,6 +67,7 @@ class Child:
             raise SpawnError("fork", error.errno or errno.EAGAIN, str(error)) from error
         finally:
             os.close(written)
+        self.session = self.group = self.pid  # spawn makes it the leader of both
         self.output = Output(output, request["prefix"], sink)
 
     @property
@@ -64,8 +75,25 @@ class Child:
         """Whether it has not ended yet."""
         return self.code is None and self.signal is None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it may be that its program is only just about to run in the background."""
+        return self.adopter is not None and self.adopter.watching and not self.adopter.taken
+
+    def follow(self, orphans: Iterable[int]) -> bool:
+        """Take one of these processes for its leader, if one goes on in the place of the last."""
+        if self.adopter is None or not self.adopter.watching:
+            return False
+        found = heir(self.adopter.descriptors(), orphans, self.session)
+        if found is None:
+            return False
+        self.pid, self.group = found
+        self.headless, self.group_left = None, True
+        return True
+
     def ended(self, status: int) -> None:
         """Take its wait status (wait(2))."""
+        self.headless = None
         if os.WIFSIGNALED(status):
             self.signal = os.WTERMSIG(status)
         else:
@@ -79,13 +107,13 @@ class Child:
         """
         if group and self.group_left:
             try:
-                os.killpg(self.pid, number)
+                os.killpg(self.group, number)
                 return True
             except ProcessLookupError:  # nobody left; or just forked, and not yet leader of its group
                 self.group_left = self.running
-        if self.running:
+        if self.running and self.headless is None:
             os.kill(self.pid, number)
-        return self.running
+        return self.running and self.headless is None
 
     def record(self) -> dict[str, Any]:
         """Itself as a `ChildRecord`."""

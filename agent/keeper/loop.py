@@ -39,6 +39,7 @@ BACKOFF = (0.05, 5.0)  # seconds before the agent is started again: first, longe
 PROVEN = 10.0  # seconds of life after which an agent's next start is a first one again
 LEAVE_DEADLINE = 60.0  # seconds for an agent that was asked to end and did not announce its own deadline
 MUTE_DEADLINE = 10.0  # seconds for an agent that closed its socket to end
+HEADLESS = 10.0  # seconds for a program that went to the background to bind one of its ports
 GRACE = 10.0  # seconds between TERM and KILL when the keeper itself ends the children
 KILL_DEADLINE = 5.0  # seconds to wait for what was killed: a process in the kernel's hands may not go
 FLUSH_DEADLINE = 1.0  # seconds to write the last lines
@@ -163,9 +164,26 @@ class Keeper:
             news = child.adopter.serve()
         except TreeGone:
             self._end_trap(child)
+            if child.headless is not None:
+                self._child_ended(child, child.headless)
             return
-        if news and self.link is not None:
-            self.link.send({"event": "changed", "child": child.record()})
+        if news and child.headless is not None:
+            self._follow(child)
+        if news:
+            self._tell("changed", child)
+
+    def _follow(self, child: Child) -> bool:
+        """See whether a process goes on in the place of a child's leader that has ended."""
+        if not child.follow(set(adopted()) - set(self._pids)):
+            return False
+        self._reactor.forget(f"headless {child.name}")
+        self._pids[child.pid] = child
+        self._tell("changed", child)
+        return True
+
+    def _tell(self, event: str, child: Child) -> None:
+        if self.link is not None:
+            self.link.send({"event": event, "child": child.record()})
 
     def _end_trap(self, child: Child) -> None:
         if child.adopter is not None:
@@ -195,9 +213,17 @@ class Keeper:
         if self.children.get(child.name) is not child:
             return
         self.hear(child, drain=True)
+        timer = f"headless {child.name}"
+        if status == 0 and child.headless is None:
+            if self._follow(child):
+                return
+            if child.goes_on:
+                child.headless = status
+                self._reactor.at(timer, HEADLESS, lambda: self._child_ended(child, status))
+                return
+        self._reactor.forget(timer)
         child.ended(status)
-        if self.link is not None:
-            self.link.send({"event": "exited", "child": child.record()})
+        self._tell("exited", child)
 
     def _signal_all(self, number: int) -> None:
         """Signal all groups of children, and whoever else has become a child of ours."""

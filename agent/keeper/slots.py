@@ -63,18 +63,15 @@ class Slots:
 def _listen(address: str, port: int, count: int, backlog: int) -> list[socket.socket]:
     if not 1 <= count <= COUNT_MAX:
         raise ValueError(f"a group has 1 to {COUNT_MAX} slots, not {count}")
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # Without SO_REUSEPORT, bind(2) fails where somebody listens; with it, this group would silently
     # become part of that of another process of the same user.
-    with socket.socket(family) as alone:
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with _unbound(address) as alone:
         alone.bind((address, port))
     sockets: list[socket.socket] = []
     try:
         for _ in range(count):
-            sock = socket.socket(family)
+            sock = _unbound(address)
             sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind((address, port or (sockets[0].getsockname()[1] if sockets[1:] else 0)))
         for sock in sockets:
@@ -84,3 +81,13 @@ def _listen(address: str, port: int, count: int, backlog: int) -> list[socket.so
             sock.close()
         raise
     return sockets
+
+
+def _unbound(address: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        # :: is everywhere, IPv4 included, whatever net.ipv6.bindv6only says
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return sock

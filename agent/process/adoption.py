@@ -40,7 +40,7 @@ class Adoption:
         return "" if known == POSSIBLE else known
 
     async def _try(self) -> tuple[str, bool]:
-        """Let a program bind a port that a slot has: why it did not get it, or ""; and if that is for good."""
+        """Let a program bind a port that a slot has: why it did not, or ""; and if that is for good."""
         name = new_id("adopt")
         try:
             for sock in await self._keeper.open(name, "127.0.0.1", 0, 1, 1):

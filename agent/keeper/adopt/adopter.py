@@ -47,7 +47,7 @@ class Adopter:
         self.trouble = ""
         self._wanted = wanted
         self._slots = slots
-        _, _, self._bind, self._listen = calls()
+        _, _, _, self._listen = calls()
 
     def serve(self) -> bool:
         """Answer one call, if one waits; whether there is news for the agent. Raises TreeGone."""
@@ -69,6 +69,11 @@ class Adopter:
         """What the agent hears of it, as fields of a `ChildRecord`."""
         return {"taken": list(self.taken), "others": list(self.others), "trouble": self.trouble}
 
+    @property
+    def watching(self) -> bool:
+        """Whether anybody is left in the trap."""
+        return self.listener >= 0
+
     def close(self) -> None:
         """Give the listener up: whoever is left in the trap can bind no more (ENOSYS)."""
         if self.listener >= 0:
@@ -81,8 +86,7 @@ class Adopter:
         if not sight.is_stream(pid, fd):
             notice.pass_on()
         elif notice.number == self._listen:
-            slots = [self._slots.descriptor(key, index) for key, index, _ in self._held()]
-            if any(sight.same_file(pid, fd, slot) for slot in slots):
+            if any(sight.same_file(pid, fd, slot) for slot in self.descriptors()):
                 notice.done()
             else:
                 notice.pass_on()
@@ -112,6 +116,10 @@ class Adopter:
         notice.done()
         if name not in self.taken:
             self.taken.append(name)
+
+    def descriptors(self) -> list[int]:
+        """Ours of the slots it may get."""
+        return [self._slots.descriptor(key, index) for key, index, _ in self._held()]
 
     def _held(self) -> list[tuple[str, int, str]]:
         """Those wanted whose ports are still open."""

@@ -14,7 +14,7 @@ import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TypeVar
 
     T = TypeVar("T")
@@ -59,6 +59,20 @@ def same_file(pid: int, fd: int, other: int) -> bool:
     path = f"/proc/{pid}/fd/{fd}"
     theirs, ours = _as_its_user(pid, lambda: os.stat(path)), os.fstat(other)
     return (theirs.st_ino, theirs.st_dev) == (ours.st_ino, ours.st_dev)
+
+
+def open_files(pid: int) -> set[tuple[int, int]]:
+    """Inode and device of all that a process has open. Raises OSError."""
+    return _as_its_user(pid, lambda: set(_files(f"/proc/{pid}/fd")))
+
+
+def _files(directory: str) -> Iterator[tuple[int, int]]:
+    for name in os.listdir(directory):
+        try:
+            found = os.stat(f"{directory}/{name}")
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        yield found.st_ino, found.st_dev
 
 
 def open_flags(pid: int, fd: int) -> int:
