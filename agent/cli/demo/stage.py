@@ -6,14 +6,14 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from agent.cli.demo.agent_process import AgentProcess, command
+from agent.cli.demo.agent_process import AgentEnded, AgentProcess, command
 from agent.cli.demo.archives import archive
 from agent.cli.demo.artifact_server import artifact_server
 from agent.cli.demo.clone import Clone
@@ -120,13 +120,19 @@ def _write_secret(path: Path, secret: str) -> None:
 
 async def _answers(stage: Stage) -> None:
     """Wait until the agent has looked at the repository once. Raises AgentEnded."""
-    async with asyncio.timeout(START_DEADLINE), asyncio.TaskGroup() as group:
-        guard = group.create_task(stage.agent.guard())
-        while True:
-            try:
-                if (await stage.get("/status"))["source"]["last_sync"]:
-                    break
-            except aiohttp.ClientError:
-                pass  # it does not listen yet
-            await asyncio.sleep(0.01)
-        guard.cancel()
+    try:
+        async with asyncio.timeout(START_DEADLINE), asyncio.TaskGroup() as group:
+            guard = group.create_task(stage.agent.guard())
+            await _look(stage)
+            guard.cancel()
+    except TimeoutError:
+        last = stage.agent.last_lines()
+        raise AgentEnded("\n".join(["the agent does not begin to answer; its last lines:", *last])) from None
+
+
+async def _look(stage: Stage) -> None:
+    while True:
+        with suppress(aiohttp.ClientError):  # it does not listen yet
+            if (await stage.get("/status"))["source"]["last_sync"]:
+                return
+        await asyncio.sleep(0.01)
