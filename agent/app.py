@@ -46,6 +46,7 @@ from agent.keeper.client import KeeperClient
 from agent.keeper.protocol import KEEPER_FD_VARIABLE, VERSION
 from agent.kit.mask import secrets
 from agent.kit.tasks import Owned
+from agent.process.adoption import Adoption
 from agent.process.strays import end_strays
 from agent.source.git.remote import GitRemote
 from agent.source.inbox import TriggerInbox
@@ -70,6 +71,7 @@ from webhook.signature import read_secrets
 log = logging.getLogger(__name__)
 
 GATES: Mapping[SocketMode, type[SlotGate | OwnGate]] = {
+    SocketMode.ADOPT: SlotGate,
     SocketMode.FD: SlotGate,
     SocketMode.RELAY: RelayGate,
     SocketMode.OWN: OwnGate,
@@ -239,7 +241,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     artifacts = await stack.enter_async_context(Artifacts(store, file_roots=settings.file_roots))
     remote = GitRemote(settings.repo, credentials=settings.credentials_file)
     stack.push_async_callback(remote.aclose)
-    look = Look(remote, data.state, settings)
+    adoption = Adoption(keeper)
+    look = Look(remote, data.state, settings, adoption)
     inbox = TriggerInbox(bus)
     processes = Processes(keeper, bus, data, settings)
     broken = asyncio.Event()
@@ -276,7 +279,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     services = Services(
         data=data, journal=journal, bus=bus, store=store, artifacts=artifacts, processes=processes,
         make_gate=make_gate, earlier=look.earlier, retry_later=retry_later,
-        paused=lambda: journal.fact(PAUSE), collect=collect,
+        paused=lambda: journal.fact(PAUSE), collect=collect, adoption=adoption,
     )  # fmt: skip
 
     def make_lane(name: str) -> Lane:

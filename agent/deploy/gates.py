@@ -35,7 +35,7 @@ class Gates:
         """The gate for these ports, made if there is none; None for an app without ports."""
         if not spec.listen:
             return None
-        key = (spec.listen, spec.socket)
+        key = spec.ports
         if key not in self._gates:
             voice = _Voice(self, self._bus)
             self._gates[key] = voice.gate = self._make(spec, voice)

@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 
 from agent.config import Settings
+from agent.deploy.sockets import for_this_host
 from agent.domain.errors import OperatorNeeded, Permanent
 from agent.domain.model import DesiredState
 from agent.domain.spec import AppSpec
 from agent.kit.files import remove_tree
+from agent.process.adoption import Adoption
 from agent.source.desired import HostView, load
 from agent.source.git.remote import GitRemote, Snapshot
 
@@ -24,8 +26,9 @@ KEPT = 3  # exported commits kept on disk
 class Look:
     """Reads desired states from the state repository. Exported trees lie in `directory`, a cache only."""
 
-    def __init__(self, remote: GitRemote, directory: Path, settings: Settings) -> None:
+    def __init__(self, remote: GitRemote, directory: Path, settings: Settings, adoption: Adoption) -> None:
         self._remote = remote
+        self._adoption = adoption
         self._directory = directory
         self._settings = settings
         self._view = HostView(name=settings.name, labels=settings.labels)
@@ -110,7 +113,8 @@ class Look:
             loaded = await asyncio.to_thread(load, tree, self._settings.path, self._view)
         finally:
             self._tidying = asyncio.get_running_loop().run_in_executor(None, self._tidy, commit)
-        return DesiredState(commit, str(tree), loaded.apps, loaded.warnings)
+        apps = await for_this_host(loaded.apps, self._adoption)
+        return DesiredState(commit, str(tree), apps, loaded.warnings)
 
     async def _tidied(self) -> None:
         """Old trees are removed beside the deploy that follows; the next reader waits until that is done."""

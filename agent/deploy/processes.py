@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -22,10 +22,12 @@ from agent.deploy.deployments import Deployment
 from agent.deploy.generations import Owner
 from agent.deploy.instance import build_instance
 from agent.deploy.layout import DataDirectory
+from agent.deploy.leftovers import FoundChild, end_commands, found_children
+from agent.deploy.listening import explained, until_bound
 from agent.domain.errors import Failure, FailureInfo, Permanent, Transient
 from agent.domain.events import AppFailed, Bus, ChildStarted
 from agent.domain.model import new_id
-from agent.domain.spec import AppSpec, HealthSpec
+from agent.domain.spec import AppSpec, HealthSpec, SocketMode
 from agent.kit.files import remove_tree
 from agent.process.command import CommandResult, run_command
 from agent.process.context import ChildContext, User, find_user
@@ -41,18 +43,6 @@ from agent.traffic.state import Gate
 log = logging.getLogger(__name__)
 
 DIRECTORY_VARIABLES = {"state": "STATE_DIRECTORY", "cache": "CACHE_DIRECTORY", "logs": "LOGS_DIRECTORY"}
-MIGRATION = "migrate"  # the kind of command that is never cut short by a new agent
-LEFTOVER_DEADLINE = 600.0  # seconds a migration of an earlier agent is waited for
-
-
-@dataclass(frozen=True, slots=True)
-class FoundChild:
-    """A child that the keeper had when this agent came."""
-
-    id: str
-    pid: int
-    running: bool
-    note: ChildNote
 
 
 class Processes:
@@ -143,6 +133,7 @@ class Processes:
             name,
             spec.run.command,
             slots=gate.slots(side) if gate is not None else [],
+            adopt=spec.socket is SocketMode.ADOPT,
             note=msgspec.json.encode(note).decode(),
         )
         self._bus.publish(ChildStarted(spec.name, name, record.pid))
@@ -169,7 +160,8 @@ class Processes:
         """With `drain.connections`: wait for the child's clients to leave, up to the drain's deadline."""
         spec = child.deployment.spec
         if spec.drain.connections and child.gate is not None and child.alive:
-            await child.gate.connections_gone(child.side, child.pid, spec.drain.deadline)
+            pid = self._keeper.children[child.id].pid  # not the first one's, of a program in the background
+            await child.gate.connections_gone(child.side, pid, spec.drain.deadline)
 
     async def forget(self, child: Child) -> None:
         """Drop what is left of an ended child: the rest of its group, its record, its instance directory."""
@@ -275,6 +267,7 @@ class Processes:
             await child.gate.steer_probe(child.side)
         try:
             await until_healthy(health, self._target(child, health), child.ended)
+            await until_bound(self._keeper, child, health.deadline)
         except Permanent as error:
             await asyncio.sleep(0)
             raise await self._told(child, error) from None
@@ -283,6 +276,7 @@ class Processes:
         """The failure with the child's last lines, and its exit if that is what happened."""
         log_lines = tuple(await self.tail(child)) if child.id in self._keeper.children else ()
         info = child.exit_failure(log_lines) if not child.alive else replace(error.info, log=log_lines)
+        info = explained(info, self._keeper, child)
         return Permanent(info.reason, info.message, where=info.where, remedy=info.remedy, log=info.log)
 
     async def healthy_now(self, child: Child) -> bool:
@@ -315,36 +309,11 @@ class Processes:
 
     def found(self, app: str) -> list[FoundChild]:
         """Children of an app that the keeper had when this agent came."""
-        found = []
-        for record in self._keeper.children.values():
-            try:
-                note = msgspec.json.decode(record.note, type=ChildNote)
-            except msgspec.MsgspecError:
-                continue  # a command
-            if note.app == app:
-                found.append(FoundChild(record.child, record.pid, record.running, note))
-        return found
+        return found_children(self._keeper, app)
 
     async def end_commands(self, app: str) -> None:
         """Commands an earlier agent left: a migration is waited for, so it never runs twice; others end."""
-        for record in list(self._keeper.children.values()):
-            try:
-                note = msgspec.json.decode(record.note, type=dict[str, str])
-            except msgspec.MsgspecError:
-                continue
-            if note.get("app") != app or "command" not in note:
-                continue
-            if record.running and note["command"] == MIGRATION:
-                log.info("%s: waiting for the migration an earlier agent began (pid %d)", app, record.pid)
-                with_deadline = asyncio.timeout(LEFTOVER_DEADLINE)
-                try:
-                    async with with_deadline:
-                        await self._keeper.wait(record.child)
-                except TimeoutError:
-                    log.error("%s: the migration does not end; it is killed", app)
-            await end_group(self._keeper, record.child)
-            await self._keeper.wait(record.child)
-            await self._keeper.forget(record.child)
+        await end_commands(self._keeper, app)
 
 
 def _ports(spec: AppSpec, gate: Gate | None, side: int) -> dict[str, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from agent.deploy.child import Child
 from agent.deploy.deployments import Deployment
-from agent.deploy.processes import FoundChild
+from agent.deploy.leftovers import FoundChild
 from agent.deploy.services import AppContext
 from agent.deploy.trial import Trial
 from agent.domain.errors import Failure

@@ -18,6 +18,7 @@ from agent.domain.errors import FailureInfo
 from agent.domain.events import AppFailed, AppStateChanged, Bus, ConditionChanged, PairCurrent, PairGood
 from agent.domain.model import AppState, Condition, ConditionStatus
 from agent.domain.spec import AppSpec
+from agent.process.adoption import Adoption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class Services:
     `make_gate` gives the gate for an app's ports; it does nothing yet.
     `earlier(commit, app, count)` reads earlier specifications from Git. `retry_later(app, seconds,
     reason)` asks for a new sync then. `paused()` is the operator's message or None. `collect()` removes
-    releases nobody names.
+    releases nobody names. `adoption` says whether programs can be adopted here.
     """
 
     data: DataDirectory
@@ -41,6 +42,7 @@ class Services:
     retry_later: Callable[[str, float, str], None]
     paused: Callable[[], str | None]
     collect: Callable[[], Awaitable[None]]
+    adoption: Adoption
 
 
 class AppContext:

@@ -23,9 +23,15 @@ class Swap(StrEnum):
 class SocketMode(StrEnum):
     """How an app gets its listening socket."""
 
+    ADOPT = "adopt"  # the app binds the port by itself, and gets a slot in the place of its socket
     FD = "fd"  # LISTEN_FDS, see sd_listen_fds(3)
     RELAY = "relay"  # the app binds a private $PORT, the agent relays
-    OWN = "own"  # the app binds the port by itself; only with Swap.RESTART
+    OWN = "own"  # no ports; or, where nothing else is to be had, the app has them alone: Swap.RESTART
+
+    @property
+    def slots(self) -> bool:
+        """Whether the app serves on sockets that the keeper holds."""
+        return self in (SocketMode.ADOPT, SocketMode.FD)
 
 
 class OnChange(StrEnum):
@@ -207,6 +213,11 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     def digest(self) -> str:
         """The identity of what is wanted: sha256 over the canonical encoding, as hex."""
         return canonical_digest(self)
+
+    @property
+    def ports(self) -> tuple[tuple[PortSpec, ...], SocketMode]:
+        """What a gate is made for: specifications that agree in it share one. A slot is a slot (FD)."""
+        return self.listen, SocketMode.FD if self.socket.slots else self.socket
 
     @property
     def files_digest(self) -> str:

@@ -27,6 +27,11 @@ class Adoption:
         self._keeper = keeper
         self._asking = asyncio.Lock()
 
+    @property
+    def known(self) -> str:
+        """The obstacle, as far as it was found out."""
+        return self._keeper.notes.get(NOTE, POSSIBLE).removeprefix(POSSIBLE)
+
     async def obstacle(self) -> str:
         """Why no program can be adopted here; "" when they can. Raises KeeperLost."""
         async with self._asking:

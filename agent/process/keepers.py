@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from agent.keeper.protocol import ChildRecord, ChildRequest
@@ -26,6 +26,10 @@ class Keeper(Protocol):
 
     async def wait(self, child: str) -> ChildRecord:
         """Wait for a child's end. Raises LookupError."""
+        ...
+
+    async def taken(self, child: str, names: Collection[str]) -> ChildRecord:
+        """Wait until an adopted child has bound these of its ports, or has ended. Raises LookupError."""
         ...
 
     async def tail(self, child: str, lines: int = 200) -> list[str]:
