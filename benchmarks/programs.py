@@ -57,7 +57,7 @@ class Program:
     def command(self, mode: str, port: int) -> list[str]:
         """What starts it."""
         return [
-            part.format(port=port, python=sys.executable, nginx=_found("nginx"), node=_found("node"))
+            part.format(port=port, python=sys.executable, nginx=found("nginx"), node=found("node"))
             for part in self.commands[self._kind(mode)]
         ]
 
@@ -95,14 +95,15 @@ def _compiled(source: str) -> bytes:
         return program.read_bytes()
 
 
-def _found(program: str) -> str:
+def found(program: str) -> str:
+    """Where a program is; "" when it is nowhere."""
     return shutil.which(program) or shutil.which(program, path=SYSTEM) or ""
 
 
 def _has(need: str) -> bool:
     if need.startswith("module "):
         return importlib.util.find_spec(need.removeprefix("module ")) is not None
-    return bool(_found(need))
+    return bool(found(need))
 
 
 _NGINX = ("{nginx}", "-p", ".", "-e", "stderr", "-c", "nginx.conf")
