@@ -22,25 +22,25 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import msgspec
-
 from agent.artifact.artifacts import Artifacts
-from agent.artifact.release import release_id
 from agent.artifact.store import Store
 from agent.config import ConfigError, Settings, load
 from agent.deploy.journal import Journal
+from agent.deploy.journal_news import tell_lost, tell_writable
 from agent.deploy.lane import Lane
 from agent.deploy.layout import FORMAT, DataDirectory
 from agent.deploy.leaving import longest_stop
 from agent.deploy.look import Look
 from agent.deploy.operator import PAUSE, Operator
+from agent.deploy.pinning import pinned
 from agent.deploy.processes import Processes
 from agent.deploy.reconciler import Lanes, Reconciler
 from agent.deploy.services import Services
+from agent.deploy.settlement import last_word
 from agent.deploy.successor import hand_on, try_successor
-from agent.domain.errors import Failure, FailureInfo
-from agent.domain.events import Bus, ConditionChanged, Event, PauseChanged, SyncFinished
-from agent.domain.model import Condition, ConditionStatus, SyncResult, Trigger, TriggerKind
+from agent.domain.errors import Failure
+from agent.domain.events import Bus, PauseChanged
+from agent.domain.model import SyncResult, Trigger, TriggerKind
 from agent.domain.spec import AppSpec, SocketMode
 from agent.keeper.client import KeeperClient
 from agent.keeper.protocol import KEEPER_FD_VARIABLE, VERSION
@@ -146,12 +146,12 @@ class Agent:
     first: asyncio.Future[SyncResult] | None = None  # the last word on the first sync, for `once`
 
     async def begin(self, *, once: bool) -> None:
-        """Recover what is on disk, without Git; then open the doors and look at the truth."""
+        """Open the doors, recover what is on disk, without Git, and then look at the truth."""
         if not self.keeper.children:
             await end_strays(self.data.box, {os.getpid(), self.keeper.keeper_pid})
         await asyncio.to_thread(self.store.sweep)
+        await self.face.start()  # first, so that an agent which cannot begin has started nothing
         lanes = [self.lanes.get(name) for name in self.data.known_apps()]
-        await self.face.start()
         for lane in lanes:
             await lane.ready.wait()
         await self.journal.mark_interrupted()
@@ -159,7 +159,7 @@ class Agent:
             self.bus.publish(PauseChanged(message, "an earlier agent"))
         sync = self.inbox.offer(Trigger(TriggerKind.START)).sync
         if once:
-            self.first = _last_word(self.bus, sync)
+            self.first = last_word(self.bus, sync)
         self.tasks.start(self.reconciler.run(), name="reconciler")
         self.tasks.start(self.poller.run(), name="poller")
         self.tasks.start(measure_lag(self.metrics), name="lag")
@@ -233,10 +233,10 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     metrics = Metrics(bus, board)
     stack.callback(narrate(bus))
     journal = await stack.enter_async_context(
-        await Journal.open(data.journal, on_error=lambda failure: _journal_condition(bus, failure))
+        await Journal.open(data.journal, on_error=lambda failure: tell_writable(bus, failure))
     )
     if journal.recovered_from is not None:
-        _journal_lost(bus, str(journal.recovered_from))
+        tell_lost(bus, journal.recovered_from)
     store = Store(data.store)
     artifacts = await stack.enter_async_context(Artifacts(store, file_roots=settings.file_roots))
     remote = GitRemote(settings.repo, credentials=settings.credentials_file)
@@ -270,12 +270,6 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         keep = set().union(*(lane.app.deployments.releases() for lane in lanes.by_name.values()))
         await store.collect(keep)
 
-    async def release_of(spec: AppSpec) -> tuple[AppSpec, str]:
-        if spec.artifact is None:
-            return spec, ""
-        pinned = await artifacts.pin(spec.artifact)
-        return msgspec.structs.replace(spec, artifact=pinned), release_id(pinned, spec.name)
-
     services = Services(
         data=data, journal=journal, bus=bus, store=store, artifacts=artifacts, processes=processes,
         make_gate=make_gate, earlier=look.earlier, retry_later=retry_later,
@@ -299,7 +293,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         processes,
         store,
         bus,
-        release_of,
+        lambda spec: pinned(artifacts, spec),
         lambda: try_successor(VERSION),
     )
     sink = PushSink(inbox, settings.repo, settings.ref, bus)
@@ -353,29 +347,3 @@ def _broke(broken: asyncio.Event, error: BaseException) -> None:
     """A task that must not end has failed: this agent ends, the keeper starts the next one."""
     log.critical("the agent cannot go on", exc_info=error)
     broken.set()
-
-
-def _last_word(bus: Bus, sync: str) -> asyncio.Future[SyncResult]:
-    """How a sync ends, probation included: a release that is still watched is no success."""
-    end: asyncio.Future[SyncResult] = asyncio.get_running_loop().create_future()
-
-    def hear(event: Event) -> None:
-        if not isinstance(event, SyncFinished) or event.sync != sync or end.done():
-            return
-        if event.result is not SyncResult.PROBATION:
-            end.set_result(event.result)
-
-    bus.subscribe(hear)
-    return end
-
-
-def _journal_condition(bus: Bus, failure: FailureInfo | None) -> None:
-    status = ConditionStatus.TRUE if failure is None else ConditionStatus.FALSE
-    reason, message = ("Written", "") if failure is None else (failure.reason, str(failure))
-    bus.publish(ConditionChanged("", Condition("JournalWritable", status, reason, message, time.time())))
-
-
-def _journal_lost(bus: Bus, moved_to: str) -> None:
-    message = f"the journal was damaged and a new one begun; the old one is kept as {moved_to}"
-    condition = Condition("JournalLost", ConditionStatus.TRUE, "Damaged", message, time.time())
-    bus.publish(ConditionChanged("", condition))

@@ -18,7 +18,7 @@ import msgspec
 from agent.deploy.layout import AppDirectory
 from agent.domain.model import Pair
 from agent.domain.spec import AppSpec, decode, encode
-from agent.kit.files import link_atomically, remove_tree, sync_directory
+from agent.kit.files import link_atomically, remove_tree, sync_directory, write_atomically
 
 
 def pair_of(spec: AppSpec, release: str, commit: str) -> Pair:
@@ -67,9 +67,10 @@ class Deployments:
         return Deployment(pair, spec, self._directory.deployments / pair.spec, release, generation)
 
     def write(self, deployment: Deployment) -> None:
-        """Write a deployment whole, or find it written. Raises OSError."""
+        """Write a deployment whole; one that is there only learns what brought it back. Raises OSError."""
         path, pair, spec = deployment.path, deployment.pair, deployment.spec
         if (found := self._read(path)) is not None and found.whole():
+            write_atomically(path / "pair", msgspec.json.encode(pair))
             return
         beside = path.with_name(f".{pair.spec}.tmp")
         remove_tree(beside)

@@ -2,7 +2,7 @@
 
 DATA/
   format            version of this layout
-  box               random id of this data directory, marks every child's environment
+  box               random id of this very directory, marks every child's environment
   lock              flock(2) of the one agent; holds its pid
   journal.db        syncs, runs, steps, quarantine
   state/COMMIT/     exported commits of the state repository; state/current names the last good one
@@ -98,12 +98,17 @@ class DataDirectory:
             )
 
     def _box_id(self) -> str:
-        path = self.root / "box"
+        """The id, made anew for a copy: two directories with one id would end each other's children."""
+        path, info = self.root / "box", self.root.stat()
+        here = f"{info.st_dev:x}:{info.st_ino:x}"
         try:
-            return path.read_text().strip()
+            box, _, place = path.read_text().strip().partition(" ")
         except FileNotFoundError:
-            write_atomically(path, f"{secrets.token_hex(8)}\n".encode())
-            return path.read_text().strip()
+            box = place = ""
+        if not box or place != here:
+            box = secrets.token_hex(8)
+            write_atomically(path, f"{box} {here}\n".encode())
+        return box
 
     def app(self, name: str) -> AppDirectory:
         """The directory of one app, made if it is not there."""

@@ -6,11 +6,12 @@ never as success; when it proves itself or is rolled back, the sync is told agai
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 
 from agent.domain.errors import FailureInfo
-from agent.domain.events import SyncFinished
+from agent.domain.events import Bus, Event, SyncFinished
 from agent.domain.model import SyncResult
 
 # The worst word of any app is the word for the sync.
@@ -69,3 +70,17 @@ class Settlement:
             if _SEVERITY.index(result) < _SEVERITY.index(worst[0]):
                 worst = (result, failure)
         return worst
+
+
+def last_word(bus: Bus, sync: str) -> asyncio.Future[SyncResult]:
+    """How a sync ends, probation included: a release that is still watched is no success."""
+    end: asyncio.Future[SyncResult] = asyncio.get_running_loop().create_future()
+
+    def hear(event: Event) -> None:
+        if not isinstance(event, SyncFinished) or event.sync != sync or end.done():
+            return
+        if event.result is not SyncResult.PROBATION:
+            end.set_result(event.result)
+
+    bus.subscribe(hear)
+    return end

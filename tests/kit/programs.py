@@ -20,7 +20,7 @@ def plain(box: Box, name: str, text: str, algorithm: str = "sha256") -> dict[str
 
 def left_behind(box: Box) -> list[str]:
     """Command lines of processes that carry the box's mark in their environment."""
-    mark = f"EMPTYBOX_BOX={(box.data / 'box').read_text().strip()}".encode()
+    mark = f"EMPTYBOX_BOX={(box.data / 'box').read_text().split()[0]}".encode()
     found = []
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 from typing import Any
@@ -155,3 +156,26 @@ async def test_stopping_in_order_answers_everyone_who_came_before(box: Box) -> N
 
 async def _answered(load: Load) -> bool:
     return load.total > 20
+
+
+async def test_a_copy_of_the_data_directory_serves_what_served_without_git_or_artifacts(box: Box) -> None:
+    await box.deploy("1.0", health=QUICK, dirs={"state": "data"}, hooks={"init": ["touch", "data/born"]})
+    await box.start()
+    await box.proven("1.0")
+    await box.stop()
+    copy = box.directory / "copy"
+    shutil.copytree(box.data, copy, symlinks=True)
+    shutil.rmtree(box.artifacts)
+    await box.start()
+    await box.proven("1.0")
+
+    box.settings |= {"--repo": "http://127.0.0.1:9/nowhere.git", "--data": str(copy)}
+    told = await run(*box.command("once")[4:])  # on the same ports: only one of the two may have them
+    assert told.code == 2
+    assert await box.get() == (200, "1.0\n"), "a copy leaves the original's children alone"
+    await box.stop()
+    box.data = copy
+    await box.start()
+    await box.serving("1.0")
+    assert (copy / "apps/web/dirs/state/born").exists()
+    assert [run["version"] for run in await box.history()] == ["1.0"]

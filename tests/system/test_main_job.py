@@ -104,7 +104,7 @@ async def test_a_version_that_crashes_on_probation_is_rolled_back(box: Box) -> N
 async def test_going_back_to_a_version_downloads_nothing(box: Box) -> None:
     await box.deploy("1.0")
     await box.start()
-    await box.proven("1.0")
+    first = (await box.proven("1.0"))["current"]
     await box.deploy("2.0", push=True)
     await box.proven("2.0")
     state = box.state("1.0")
@@ -115,6 +115,12 @@ async def test_going_back_to_a_version_downloads_nothing(box: Box) -> None:
     await box.serving("1.0")
     steps = [step["name"] for step in (await box.history())[0]["steps"]]
     assert "fetch" not in steps
+    before = (await box.proven("1.0"))["current"]
+    assert (before["commit"], before["since"] > first["since"]) == (commit, True)
+    await box.stop(signal.SIGKILL)
+    await box.start()
+    await box.serving("1.0")
+    assert (await box.proven("1.0"))["current"] == before
 
 
 async def test_a_changed_variable_alone_renders_and_restarts_without_a_download(box: Box) -> None:
