@@ -25,11 +25,19 @@ UNSEEN = "unseen"  # it ended, and others did before we looked
 
 
 def ask(
-    agent: Agent, path: str, wish: Mapping[str, Any], *, wait: bool, as_json: bool, to_wanted: bool = True
+    agent: Agent,
+    path: str,
+    wish: Mapping[str, Any],
+    *,
+    wait: bool,
+    as_json: bool,
+    to_wanted: bool = True,
+    done: str = "",
 ) -> int:
     """Post `wish`; with `wait` follow the sync it became. Returns the exit code.
 
-    `to_wanted` says that success means that each app is what the state wants.
+    `to_wanted` says that success means that each app is what the state wants, `done` is a further result
+    that was asked for.
     """
     _, accepted = agent.post(path, wish)
     sync = str(accepted.get("sync", ""))
@@ -46,13 +54,14 @@ def ask(
         except KeyboardInterrupt:
             screen.line("the agent goes on; see emptybox status")
             return INTERRUPTED
-    return _told(sync, end, as_json=as_json, to_wanted=to_wanted)
+    return _told(sync, end, as_json=as_json, to_wanted=to_wanted, done=done)
 
 
-def _told(sync: str, end: Json, *, as_json: bool, to_wanted: bool) -> int:
+def _told(sync: str, end: Json, *, as_json: bool, to_wanted: bool, done: str) -> int:
     result = end["result"]
     behind = _behind(end["status"]) if to_wanted and result in _DONE else {}
-    code = OK if result in _DONE and not behind else NOT_NOW if result in (*_GOING, UNSEEN) else FAILED
+    well = result == done or (result in _DONE and not behind)
+    code = OK if well else NOT_NOW if result in (*_GOING, UNSEEN) else FAILED
     if behind and (end["status"].get("paused") or all(_by_hand(end["status"], app) for app in behind)):
         code = NOT_NOW
     if as_json:

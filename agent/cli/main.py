@@ -25,6 +25,8 @@ VERBS = {
     "sync": "agent.cli.sync",
     "rollback": "agent.cli.rollback",
     "retry": "agent.cli.retry",
+    "promote": "agent.cli.promote",
+    "abort": "agent.cli.abort",
     "pause": "agent.cli.pause",
     "resume": "agent.cli.resume",
     "upgrade": "agent.cli.upgrade",

@@ -91,6 +91,8 @@ def _app(name: str, app: Json) -> Iterator[str]:
 
 def _gate(app: Json) -> str:
     gate = app.get("gate")
+    if share := app.get("canary_percent"):
+        return f"  {dim(f'{share} % of new connections to the new version')}"
     return f"  {dim(f'port {clean(gate)}')}" if gate and gate != "open" else ""
 
 

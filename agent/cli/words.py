@@ -26,6 +26,7 @@ _COLOURS = {
     "succeeded": "green",
     "unchanged": "green",
     "updating": "cyan",
+    "canary": "cyan",
     "probation": "cyan",
     "pending": "bright_black",
     "skipped": "bright_black",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from agent.deploy.run import Step
+from agent.deploy.steps.canary import CanaryStep
 from agent.deploy.steps.check import Check
 from agent.deploy.steps.drain import Drain
 from agent.deploy.steps.fetch import Fetch
@@ -23,7 +24,7 @@ from agent.deploy.steps.verify import Verify
 
 _STEPS: tuple[Step, ...] = (
     Fetch(), Verify(), Release(), Render(), Check(), Task(), Migrate(), Stop(),
-    Start(), Probe(), Switch(), Drain(), Place(), Reload(), Record(),
+    Start(), Probe(), CanaryStep(), Switch(), Drain(), Place(), Reload(), Record(),
 )  # fmt: skip
 
 CATALOG: Mapping[str, Step] = MappingProxyType({step.kind: step for step in _STEPS})

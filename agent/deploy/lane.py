@@ -8,7 +8,8 @@ One task an app. Everything that changes an app passes through here, one after t
       +---------------+------------------+---------<------- rolling back
 
 A newer wish cancels a run before `migrate` if the specification differs, at most twice in a row; from
-`migrate` on the run ends first. Runs of one app never overlap, and a failing app holds up no other.
+`migrate` on the run ends first. A canary can be cancelled, too, if its run had no migration. Runs of one
+app never overlap, and a failing app holds up no other.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from agent.deploy.run_context import run_context, situation
 from agent.deploy.services import AppContext, Services
 from agent.deploy.settlement import Settlement
 from agent.deploy.trial import Trial
+from agent.deploy.unchanged import settle_unchanged
 from agent.deploy.wish import Wish
-from agent.deploy.wording import OPERATOR_ROLLBACK, state_of, tell_standing
+from agent.deploy.wording import state_of, tell_standing, word_of
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.events import AppWanted, RunFinished, RunStarted
 from agent.domain.model import NoChange, Pair, Plan, RunResult, SyncResult
@@ -69,6 +71,7 @@ class Lane:
         self._tasks = Owned(f"{name}/lane")
         self._active: RunContext | None = None
         self._changed = asyncio.Event()  # a run ended
+        self.app.canary.changed = self._canary_changed
 
     # -- leaving word ------------------------------------------------------------------------------
 
@@ -94,6 +97,11 @@ class Lane:
     def _wake_up(self) -> None:
         self._wake.set()
 
+    def _canary_changed(self) -> None:
+        """It began: who came while the run could not be cancelled is looked at now. Or it ended."""
+        self._tell_state()
+        self._wake.set()
+
     # -- serving.Watcher ---------------------------------------------------------------------------
 
     def crashed(self, child: Child, failure: FailureInfo) -> bool:
@@ -113,6 +121,7 @@ class Lane:
         )
         if failure is not None:
             self.trial.unhealthy(child, failure)
+            self.app.canary.sick.set()
         self._tell_state()
 
     # -- life --------------------------------------------------------------------------------------
@@ -187,7 +196,8 @@ class Lane:
                 told = f"it does not work; version {spec.version} of before is tried"
             self.services.bus.publish(AppWanted(self.name, self._wanted, told))
         if isinstance(outcome, NoChange):
-            await self._unchanged(wish, spec, outcome)
+            self._attempts = 0
+            settle_unchanged(self.app, self.trial, wish, spec, outcome)
         else:
             await self._execute(wish, spec, release, outcome)
 
@@ -195,23 +205,6 @@ class Lane:
         if spec.artifact is None:
             return spec
         return msgspec.structs.replace(spec, artifact=await self.services.artifacts.pin(spec.artifact))
-
-    async def _unchanged(self, wish: Wish, spec: AppSpec, outcome: NoChange) -> None:
-        """Nothing is done; say so honestly: a quarantined specification is no success."""
-        held = self.app.quarantined(spec)
-        current = self.app.current
-        if current is not None and current.spec.digest == spec.digest:
-            self._attempts = 0
-            if self.trial.waits_for(spec.digest):
-                self.trial.join(wish)
-                wish.settle(SyncResult.PROBATION)
-            else:
-                wish.settle(SyncResult.UNCHANGED)
-        elif held is not None and held.reason != OPERATOR_ROLLBACK:
-            wish.settle(SyncResult.FAILED, held)
-        else:
-            wish.settle(SyncResult.UNCHANGED)
-        self.app.condition("Progressing", False, "NothingToDo", outcome.reason)
 
     def _failed_early(self, wish: Wish, error: Failure) -> None:
         """The wish could not even be planned."""
@@ -233,14 +226,9 @@ class Lane:
         run = Run(context, CATALOG)
         self._active = context
         self.services.journal.open_run(
-            context.id,
-            wish.sync,
-            self.name,
-            outcome,
-            spec=spec.digest,
-            version=spec.version,
-            commit=wish.commit,
-        )
+            context.id, wish.sync, self.name, outcome,
+            spec=spec.digest, version=spec.version, commit=wish.commit,
+        )  # fmt: skip
         self.services.bus.publish(RunStarted(context.id, wish.sync, self.name, outcome.reason, outcome.steps))
         self.app.condition("Progressing", True, "Running", outcome.reason)
         self._tell_state()
@@ -276,6 +264,8 @@ class Lane:
                 self._cancels += 1
                 task.cancel()
                 await asyncio.wait({task})
+            elif self.trial.due and self.trial.verdict is None and self.app.canary.running:
+                await self.trial.prove()  # a canary may last longer than what is left of a probation
         if self._wish is not wish or self._leaving or self._ending or self.trial.verdict or self.trial.due:
             self._wake.set()
 
@@ -291,7 +281,7 @@ class Lane:
         self.services.bus.publish(
             RunFinished(context.id, wish.sync, self.name, outcome.result, seconds, failure)
         )
-        self.app.condition("Progressing", False, _word(outcome.result), failure.message if failure else "")
+        self.app.condition("Progressing", False, word_of(outcome.result), failure.message if failure else "")
         if outcome.result is not RunResult.CANCELLED:
             self._cancels = 0
         if context.switched:
@@ -355,8 +345,3 @@ class Lane:
         self.app.state(state_of(self.app, updating=updating, on_trial=self.trial.running))
         if not updating:
             tell_standing(self.app)
-
-
-def _word(result: RunResult) -> str:
-    """A result as the CamelCase reason of a condition: rolled-back is RolledBack."""
-    return "".join(part.capitalize() for part in result.value.split("-"))

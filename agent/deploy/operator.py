@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agent.artifact.store import Store
+from agent.deploy.canary import Canary
 from agent.deploy.deployments import Deployment
 from agent.deploy.journal import Journal
 from agent.deploy.lane import Lane
@@ -120,6 +121,22 @@ class Operator:
             raise NotPossible(f"nothing of {app or 'any app'} is in quarantine")
         await self._journal.quarantine.remove(app, durable=True)
         return self._inbox.offer(Trigger(TriggerKind.OPERATOR, detail=f"retry of {app or 'all'} by {by}"))
+
+    async def promote(self, app: str, by: str) -> Accepted:
+        """End the canary well; the run it belongs to goes on."""
+        canary = self._lane(app).app.canary
+        return self._decided(app, canary, canary.passed(), "promote", by)
+
+    async def abort(self, app: str, by: str) -> Accepted:
+        """End the canary badly: the old version serves alone, the new one is set aside."""
+        canary = self._lane(app).app.canary
+        return self._decided(app, canary, canary.abort(by), "abort", by)
+
+    def _decided(self, app: str, canary: Canary, heard: bool, word: str, by: str) -> Accepted:
+        if not heard:
+            raise NotPossible(f"{app} has no canary under way")
+        self._journal.mark(canary.run, word, f"by {by}")
+        return Accepted(canary.sync)
 
     async def pause(self, message: str, by: str) -> None:
         """Start no runs until `resume`; survives restarts."""

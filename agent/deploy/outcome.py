@@ -5,7 +5,7 @@
 | every step done, or failed only after the switch | probation (succeeded without one) | trial |
 | cancelled by a newer wish | cancelled | the newer wish |
 | transient or operator failure | later | retry with backoff |
-| permanent failure, old pair healthy | failed (rolled-back if the old one was stopped) | quarantine |
+| permanent failure, old pair healthy | failed (rolled-back if clients noticed) | quarantine |
 | permanent failure, old pair fails the same probe | failed, EnvironmentFailing | retry with backoff |
 """
 
@@ -18,7 +18,7 @@ from agent.deploy.services import AppContext
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.model import RunResult, SyncResult
 
-HEALTH_REASONS = ("ProbeFailed", "ChildExited")
+HEALTH_REASONS = ("ProbeFailed", "ChildExited", "CanaryFailed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ async def judge(
     if failure.kind is not FailureKind.PERMANENT:
         after = error.retry_after if isinstance(error, Failure) else None
         return Outcome(RunResult.LATER, SyncResult.FAILED, failure, retry=True, retry_after=after)
-    back = context.stopped_old is not None
+    back = context.stopped_old is not None or context.shared
     result = RunResult.ROLLED_BACK if back else RunResult.FAILED
     sync_result = SyncResult.ROLLED_BACK if back else SyncResult.FAILED
     if failure.reason in HEALTH_REASONS and await _environment_fails(app, context):

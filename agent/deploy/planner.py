@@ -4,6 +4,7 @@ The shapes of a plan (`-->` waits for):
 
     overlap   fetch --> verify --> unpack --+
               render -----------------------+--> check --> migrate --> start --> probe --> switch --> drain
+    canary    ... start --> probe --> canary --> switch --> drain       an overlap, a share of clients first
     restart   ... migrate --> stop --> start --> probe --> switch
     reload    render --> check --> reload --> probe --> record
     record    record             only what the agent itself uses changed: nothing is touched
@@ -30,7 +31,8 @@ class Situation:
     `current` is the spec that serves or last served. `in_store` says whether the wanted release is
     there. `quarantined` is the failure for which the wanted spec was set aside. `gate_conflict` says
     that the wanted ports cannot be opened while the old child lives, `memory_short` why two children do
-    not fit side by side ("" when they do).
+    not fit side by side ("" when they do). `comparable`: what serves is healthy and the wish is no way back,
+    so that a canary beside it makes sense.
     """
 
     current: AppSpec | None = None
@@ -40,6 +42,7 @@ class Situation:
     paused: str | None = None
     gate_conflict: bool = False
     memory_short: str = ""
+    comparable: bool = True
     first: bool = False
 
 
@@ -84,7 +87,7 @@ def changes(old: AppSpec, new: AppSpec) -> list[str]:
     return names
 
 
-AGENT_ONLY = ("version", "health", "drain", "maintenance", "keep", "hooks", "swap")
+AGENT_ONLY = ("version", "health", "canary", "drain", "maintenance", "keep", "hooks", "swap")
 
 
 def runtime_changes(old: AppSpec, new: AppSpec) -> bool:
@@ -176,11 +179,27 @@ def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
     steps += [
         PlannedStep("start", "start", reason, tuple(gate)),
         PlannedStep("probe", "probe", "only a healthy version serves", ("start",)),
-        PlannedStep("switch", "switch", "the new one is healthy", ("probe",)),
     ]
+    healthy = "probe"
+    if wanted.canary is not None and not restart and _can_share(wanted, now):
+        why = f"{wanted.canary.percent} % of new connections first"
+        steps.append(PlannedStep("canary", "canary", why, ("probe",)))
+        healthy = "canary"
+    steps.append(PlannedStep("switch", "switch", "the new one is healthy", (healthy,)))
     if now.alive and not restart and wanted.listen:
         steps.append(PlannedStep("drain", "drain", "no waiting connection is lost", ("switch",)))
     return Plan(wanted.name, reason, tuple(_with_tasks(wanted, steps)))
+
+
+def same_ports(old: AppSpec, new: AppSpec) -> bool:
+    """Whether one gate can serve both."""
+    return old.ports == new.ports
+
+
+def _can_share(wanted: AppSpec, now: Situation) -> bool:
+    """Whether clients can be shared with what serves: on the same ports, and it is healthy."""
+    beside = now.alive and now.comparable and bool(wanted.listen)
+    return beside and now.current is not None and same_ports(now.current, wanted)
 
 
 def _why_restart(wanted: AppSpec, now: Situation) -> str:
@@ -223,7 +242,8 @@ def _with_tasks(wanted: AppSpec, steps: list[PlannedStep]) -> list[PlannedStep]:
         )
         before = task.before or (() if {"switch", "drain"} & set(task.after) else ("switch",))
         for point in before:
-            for later in resolve(point, False):
+            # What has to be done before clients come has to be done before the first of them come.
+            for later in resolve("canary" if point == "switch" and "canary" in there else point, False):
                 waits.setdefault(later, []).append(name)
     return [
         replace(s, needs=tuple(dict.fromkeys((*s.needs, *waits.get(s.name, ()))))) for s in (*steps, *planned)

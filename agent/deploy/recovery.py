@@ -5,6 +5,7 @@
 | the keeper still has the child that the gate is open to | it goes on; `current` is brought in line |
 | ... and the good pair's child beside it | kept warm, probation starts again |
 | any other child of the app | stopped |
+| a canary | over: the old child serves alone, the new one is drained and stopped |
 | a migration still running | waited for, so that it never runs twice at once |
 | no child | `current` is started from disk, without Git; if it is not whole, `good` |
 | a run the journal calls unfinished | probation if its pair serves, else interrupted |
@@ -18,13 +19,14 @@ from pathlib import Path
 
 from agent.deploy.child import Child
 from agent.deploy.deployments import Deployment
+from agent.deploy.leaving import see_off
 from agent.deploy.leftovers import FoundChild
 from agent.deploy.services import AppContext
 from agent.deploy.trial import Trial
 from agent.domain.errors import Failure
 from agent.domain.events import ChildStarted, PairCurrent, PairGood
 from agent.domain.model import RunResult
-from agent.traffic.state import GateState, Mode
+from agent.traffic.state import Gate, GateState, Mode
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +57,12 @@ async def _still_serving(
 ) -> Child | None:
     """The child that serves; every other one is kept warm or stopped."""
     children = [c for c in (_as_child(app, f) for f in found) if c is not None]
+    shared = []
     for child in children:
         child.gate = app.gates.of(child.deployment.spec)
         if child.gate is not None:
             await child.gate.open_ports()
+            shared += [child.gate] if await _canary_ended(child.gate) else []
     chosen = _choose(children, current)
     if chosen is not None:
         app.gates.lead(chosen.gate)
@@ -74,6 +78,9 @@ async def _still_serving(
             app.serving.warm = child
         else:
             log.info("%s: child %s of an interrupted run is stopped", app.name, child.id)
+            if child.gate in shared:
+                await see_off(app, child, child.gate)  # it has clients
+                continue
             await app.serving.retire(child, take_over=False)
             if child.gate is not None and child.gate not in [c.gate for c in children if c is not child]:
                 await app.gates.give_up(child.gate)
@@ -82,6 +89,15 @@ async def _still_serving(
         if record.id not in known:
             await app.services.processes.end(record.id)
     return chosen
+
+
+async def _canary_ended(gate: Gate) -> bool:
+    """If a canary was under way, the old side has all new connections again."""
+    state = gate.state
+    if state.mode is not Mode.CANARY or state.side is None:
+        return False
+    await gate.serve(state.side)
+    return True
 
 
 def _choose(children: list[Child], current: Deployment | None) -> Child | None:
@@ -107,6 +123,7 @@ async def _start(app: AppContext, current: Deployment, good: Deployment | None) 
     try:
         if gate is not None:
             await gate.open_ports()
+            await _canary_ended(gate)
         healthy = await app.serving.bring_back(current, gate, app.serving.free_side())
     except Failure as error:
         app.failed(error.info)

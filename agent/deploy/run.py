@@ -5,6 +5,7 @@ A run's life, and the results it can have:
     running --switched--> probation --proven--> succeeded
        |                      +--verdict bad--> rolled-back
        +--before the switch--> failed | cancelled | later | interrupted
+       +--in a canary--> rolled-back | cancelled | interrupted
        +--after the old child was stopped, old one back--> rolled-back
 """
 
@@ -21,6 +22,7 @@ from typing import ClassVar
 
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.delivery import Delivery
+from agent.deploy.canary import Canary
 from agent.deploy.child import Child
 from agent.deploy.deployments import Deployment, Deployments, pair_of
 from agent.deploy.gates import Gates
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 class RunContext:
     """What the steps of one run share. Filled as the run goes on."""
 
+    sync: str
     spec: AppSpec
     commit: str
     plan: Plan
@@ -53,6 +56,7 @@ class RunContext:
     serving: Serving
     gates: Gates
     gate: Gate | None
+    canary: Canary
     journal: Journal
     bus: Bus
     first: bool
@@ -67,6 +71,7 @@ class RunContext:
     stopped_old: Deployment | None = None  # the old one was stopped by this run
     back_healthy: bool = False  # ... and the old pair, started again, passed its probe
     committed: bool = False  # from migrate on the run ends before a newer commit is looked at
+    shared: bool = False  # the new child has had a share of the clients
     switched: bool = False
     marked: Awaitable[None] | None = None  # the journal has everything before the switch on disk
     _writing: asyncio.Future[None] | None = None
@@ -114,6 +119,10 @@ class Step(ABC):
     def deadline(self, context: RunContext) -> float:
         """Seconds the step may take, its retries included."""
 
+    def undo_deadline(self, context: RunContext) -> float:  # noqa: ARG002
+        """Seconds the undo may take."""
+        return 60.0
+
     @abstractmethod
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Do it. Raises Failure."""
@@ -139,6 +148,7 @@ class Run:
             run=lambda: body.run(context, step),
             undo=(lambda: undo(context)) if undo is not None else None,
             deadline=body.deadline(context),
+            undo_deadline=body.undo_deadline(context),
             retries=body.retries,
             shielded=body.shielded,
         )

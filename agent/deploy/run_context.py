@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.deploy.leaving import see_off
-from agent.deploy.planner import Situation
+from agent.deploy.planner import Situation, same_ports
 from agent.deploy.run import RunContext
 from agent.deploy.services import AppContext
 from agent.deploy.wish import Wish
@@ -26,6 +26,7 @@ def situation(app: AppContext, spec: AppSpec, release: str, wish: Wish | None = 
         paused=None if by_hand else app.services.paused(),
         gate_conflict=current is not None and ports_conflict(current.spec, spec),
         memory_short=_memory_short(app, spec),
+        comparable=not way_back and app.unhealthy is None and not app.serving.restarting,
         first=current is None,
     )
 
@@ -46,6 +47,7 @@ def run_context(
     if gate is not None:
         gate.configure(spec.maintenance)
     context = RunContext(
+        sync=wish.sync,
         spec=spec,
         commit=wish.commit,
         plan=plan,
@@ -57,6 +59,7 @@ def run_context(
         serving=serving,
         gates=app.gates,
         gate=gate,
+        canary=app.canary,
         journal=services.journal,
         bus=services.bus,
         first=app.current is None,
@@ -73,11 +76,6 @@ def run_context(
     if starts and serving.warm is not None and serving.warm.side == context.side:
         context.clear_side = tasks.start(see_off(app, serving.warm, gate), name="clear side")
     return context
-
-
-def same_ports(old: AppSpec, new: AppSpec) -> bool:
-    """Whether one gate can serve both."""
-    return old.listen == new.listen and old.socket == new.socket
 
 
 def ports_conflict(old: AppSpec, new: AppSpec) -> bool:

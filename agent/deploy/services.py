@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
+from agent.deploy.canary import Canary
 from agent.deploy.deployments import Deployment, Deployments
 from agent.deploy.gates import Gates, MakeGate
 from agent.deploy.journal import Journal
@@ -55,6 +56,7 @@ class AppContext:
         self.deployments = Deployments(self.directory)
         self.serving = Serving(name, services.processes, services.bus, watcher)  # type: ignore[arg-type]
         self.gates = Gates(name, services.make_gate, services.bus)
+        self.canary = Canary()
         self.wanted: AppSpec | None = None
         self.unhealthy: FailureInfo | None = None
         self._state = AppState.EMPTY

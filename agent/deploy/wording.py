@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.deploy.services import AppContext
-from agent.domain.model import AppState
+from agent.domain.model import AppState, RunResult
 from agent.traffic.state import Mode
 
 OPERATOR_ROLLBACK = "OperatorRollback"  # the reason of a quarantine that is nobody's fault
@@ -26,7 +26,7 @@ def state_of(app: AppContext, *, updating: bool, on_trial: bool) -> AppState:
             return AppState.UPDATING
         return AppState.FAILED if app.current or app.wanted else AppState.EMPTY
     if updating:
-        return AppState.UPDATING
+        return AppState.CANARY if app.canary.running else AppState.UPDATING
     wanted = app.wanted
     if app.unhealthy or (wanted is not None and wanted.digest != child.deployment.spec.digest):
         return AppState.DEGRADED
@@ -54,3 +54,8 @@ def tell_standing(app: AppContext) -> None:
         app.condition("Degraded", True, "EarlierSpecification", told)
     else:
         app.condition("Degraded", False, "AsWanted")
+
+
+def word_of(result: RunResult) -> str:
+    """A result as the CamelCase reason of a condition: rolled-back is RolledBack."""
+    return "".join(part.capitalize() for part in result.value.split("-"))

@@ -43,6 +43,12 @@ class Control(Protocol):
     async def retry(self, app: str, by: str) -> Accepted:
         """Take an app's quarantine off and try again; app "" means all. Raises UnknownApp, NotPossible."""
 
+    async def promote(self, app: str, by: str) -> Accepted:
+        """End an app's canary well: the new version gets every client. Raises UnknownApp, NotPossible."""
+
+    async def abort(self, app: str, by: str) -> Accepted:
+        """End an app's canary badly: the new version is set aside. Raises UnknownApp, NotPossible."""
+
     async def pause(self, message: str, by: str) -> None:
         """Start no runs until `resume`."""
 

@@ -92,8 +92,8 @@ class RunResult(StrEnum):
     PROBATION = "probation"  # switched and watched; becomes succeeded or rolled-back
     SUCCEEDED = "succeeded"
     FAILED = "failed"  # before the switch: nothing was touched
-    ROLLED_BACK = "rolled-back"  # after the switch: the last good pair serves again
-    CANCELLED = "cancelled"  # by a newer commit, before it touched anything
+    ROLLED_BACK = "rolled-back"  # after the switch or in a canary: the last good pair serves again
+    CANCELLED = "cancelled"  # by a newer commit, before it touched anything, or in a canary
     SUPERSEDED = "superseded"  # on probation when a newer release took its place
     INTERRUPTED = "interrupted"  # the agent died in it
     LATER = "later"  # a command asked for it (exit code 75), or a transient failure outlived its retries
@@ -116,6 +116,7 @@ class AppState(StrEnum):
 
     EMPTY = "empty"  # nothing was ever started
     UPDATING = "updating"
+    CANARY = "canary"  # updating: a new version serves a share of the clients
     RUNNING = "running"
     PROBATION = "probation"  # serving, being watched
     DEGRADED = "degraded"  # serving, but not what is wanted

@@ -164,6 +164,13 @@ class MigrationSpec(Spec, frozen=True, kw_only=True):
     timeout: float = 600.0
 
 
+class CanarySpec(Spec, frozen=True, kw_only=True):
+    """A share of the new connections for the new version, before it gets all of them."""
+
+    percent: int  # 1 to 99
+    duration: float
+
+
 class DrainSpec(Spec, frozen=True, kw_only=True):
     """How long the old child's waiting connections are given."""
 
@@ -204,6 +211,7 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     socket: SocketMode = SocketMode.OWN
     swap: Swap = Swap.RESTART
     health: HealthSpec = HealthSpec()
+    canary: CanarySpec | None = None  # only with Swap.OVERLAP
     drain: DrainSpec = DrainSpec()
     maintenance: MaintenanceSpec = MaintenanceSpec()
     hooks: HooksSpec = HooksSpec()

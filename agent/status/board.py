@@ -204,7 +204,8 @@ class Board:
         self._app(event.app).state = event.state
 
     def _gate(self, event: facts.GateChanged) -> None:
-        self._app(event.app).gate = event.state or None
+        app = self._app(event.app)
+        app.gate, app.canary_percent = event.state or None, event.percent
 
     def _child(self, app: str) -> ChildPicture:
         picture = self._app(app)

@@ -140,6 +140,7 @@ _REASONS: dict[str, str] = {
     "Later": "A command asked to be tried again later (exit code 75).",
     "Interrupted": "The agent ended in the middle of it.",
     "OperatorRollback": "An operator went back to another version.",
+    "OperatorAbort": "An operator ended the new version's canary.",
     "InternalError": "A defect of the agent; its log has the trace.",
     # programs
     "SpawnFailed": "The program could not be started.",
@@ -152,6 +153,7 @@ _REASONS: dict[str, str] = {
     "DirectoryUnusable": "The program's user cannot enter its directory.",
     "SignalUnknown": "There is no such signal.",
     "ProcessStuck": "A process was killed and is still there.",
+    "CanaryFailed": "The new version failed while it had a share of the clients.",
     "ProbeFailed": "The app did not become healthy, or did not stay so.",
     "ChildExited": "The program ended by itself.",
     "HookFailed": "A hook's command failed.",

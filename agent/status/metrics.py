@@ -245,10 +245,16 @@ class PictureCollector(Collector):
             "Whether the last good version fails in the same way.",
             labels=["app"],
         )
+        canary = GaugeMetricFamily(
+            "emptybox_canary_percent",
+            "Share of new connections that a new version gets on trial; 0 without a canary.",
+            labels=["app"],
+        )
         for name, app in apps.items():
             true = Tally(c.type for c in app.conditions.values() if c.status == "True")
             up.add_metric([name], app.serving)
             running.add_metric([name], app.run is not None)
+            canary.add_metric([name], app.canary_percent)
             quarantined.add_metric([name], true[QUARANTINED])
             environment.add_metric([name], true[ENVIRONMENT_FAILING])
             for word in AppState:
@@ -256,4 +262,4 @@ class PictureCollector(Collector):
             if app.current is not None:
                 pair = app.current
                 info.add_metric([name, pair.version, pair.commit, pair.digest], 1)
-        yield from (up, info, state, running, quarantined, environment)
+        yield from (up, info, state, running, canary, quarantined, environment)

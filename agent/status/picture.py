@@ -146,6 +146,7 @@ class AppPicture:
     last_failure: FailurePicture | None = None
     child: ChildPicture | None = None
     gate: str | None = None
+    canary_percent: int = 0  # of new connections, for the new version; 0 without a canary
 
     @property
     def serving(self) -> bool:
@@ -156,7 +157,7 @@ class AppPicture:
         if self.state in SILENT:
             return False
         if self.gate is not None:
-            return self.gate == "open"
+            return self.gate in ("open", "canary")
         if self.state == AppState.UPDATING:
             return self.current is not None and (self.child is None or bool(self.child.running))
         return True
@@ -172,6 +173,7 @@ class AppPicture:
             "state": str(self.state),
             "serving": self.serving,
             "gate": self.gate,
+            "canary_percent": self.canary_percent or None,
             "current": pair_json(self.current),
             "good": pair_json(self.good),
             "wanted": wanted_json(self.wanted, self.wanted_reason),

@@ -41,7 +41,7 @@ from agent.traffic.ports import near_address, port_failure
 from agent.traffic.relay import relay
 from agent.traffic.slots import RESPONDER, SLOTS, SlotGroup, SlotHolder, slot_of, waiting
 from agent.traffic.state import CLOSED, SIDES, GateNote, GateState, Mode, NotNow, Verb, advance, check_side
-from agent.traffic.steering import DUAL_STACK, PROBE_SOURCE, SERVING_SOURCE
+from agent.traffic.steering import PROBE_SOURCE, SERVING_SOURCE
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What operators ask for: POST /sync /rollback /pause /resume /retry.
+"""What operators ask for: POST /sync /rollback /retry /promote /abort /pause /resume /upgrade.
 
 Arguments come as a JSON object or as query parameters. A wish that becomes a sync is answered 202 with
 its id at once; with `?wait=1` when it has ended: 200 if it succeeded or changed nothing, 409 with the
@@ -55,6 +55,12 @@ class RetryWish(_Wish, frozen=True):
     app: Short = ""
 
 
+class CanaryWish(_Wish, frozen=True):
+    """POST /promote and POST /abort."""
+
+    app: Short
+
+
 class PauseWish(_Wish, frozen=True):
     """POST /pause. `message` tells others why."""
 
@@ -87,6 +93,22 @@ async def retry(request: web.Request) -> web.Response:
     return await _answer(
         request, await _to_the_end(request, request.app[CONTEXT].control.retry(wish.app, who(request)))
     )
+
+
+@privileged
+async def promote(request: web.Request) -> web.Response:
+    """Let the version in canary have every client."""
+    wish = await _wish(request, CanaryWish)
+    promoting = request.app[CONTEXT].control.promote(wish.app, who(request))
+    return await _answer(request, await _to_the_end(request, promoting))
+
+
+@privileged
+async def abort(request: web.Request) -> web.Response:
+    """Take its share of the clients from the version in canary; rolled-back is what was asked for."""
+    wish = await _wish(request, CanaryWish)
+    aborting = request.app[CONTEXT].control.abort(wish.app, who(request))
+    return await _answer(request, await _to_the_end(request, aborting), SyncResult.ROLLED_BACK)
 
 
 @privileged
@@ -148,7 +170,9 @@ async def _body(request: web.Request) -> bytes:
     return bytes(body)
 
 
-async def _answer(request: web.Request, accepted: Accepted) -> web.Response:
+async def _answer(
+    request: web.Request, accepted: Accepted, good: SyncResult = SyncResult.SUCCEEDED
+) -> web.Response:
     answer: dict[str, Any] = {"sync": accepted.sync, "merged": accepted.merged}
     if request.query.get("wait", "").lower() not in ("1", "true", "yes"):
         return json_response(answer, 202)
@@ -156,7 +180,7 @@ async def _answer(request: web.Request, accepted: Accepted) -> web.Response:
     if end is None:
         return json_response({**answer, "result": str(SyncResult.RUNNING)}, 202)
     answer |= _ended(end)
-    if end.result in (SyncResult.SUCCEEDED, SyncResult.UNCHANGED):
+    if end.result in (good, SyncResult.UNCHANGED):
         return json_response(answer)
     if end.result is SyncResult.PROBATION:
         return json_response(answer, 202)

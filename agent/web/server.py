@@ -172,6 +172,8 @@ def _add_routes(router: web.UrlDispatcher) -> None:
         ("/sync", wishes.sync),
         ("/rollback", wishes.rollback),
         ("/retry", wishes.retry),
+        ("/promote", wishes.promote),
+        ("/abort", wishes.abort),
         ("/pause", wishes.pause),
         ("/resume", wishes.resume),
         ("/upgrade", wishes.upgrade),

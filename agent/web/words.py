@@ -16,6 +16,7 @@ _TONES = {
     "running": "well",
     "placed": "well",
     "updating": "busy",
+    "canary": "busy",
     "probation": "busy",
     "degraded": "warn",
     "maintenance": "warn",

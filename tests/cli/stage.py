@@ -146,6 +146,12 @@ class Stage:
     async def retry(self, app: str, by: str) -> Accepted:
         return self._accept("retry", app)
 
+    async def promote(self, app: str, by: str) -> Accepted:
+        return self._accept("promote", app)
+
+    async def abort(self, app: str, by: str) -> Accepted:
+        return self._accept("abort", app)
+
     async def pause(self, message: str, by: str) -> None:
         self.asked.append(("pause", message))
         self.tell(PauseChanged(message, by))

@@ -14,6 +14,7 @@ from agent.domain.model import NoChange, Plan
 from agent.domain.spec import (
     AppSpec,
     ArtifactSpec,
+    CanarySpec,
     Checksum,
     HealthSpec,
     ManagedFile,
@@ -72,6 +73,50 @@ def test_an_overlap_probes_before_the_switch_and_drains_after_it() -> None:
     assert steps(outcome)[-4:] == ["start", "probe", "switch", "drain"]
     assert "stop" not in steps(outcome)
     assert needs(outcome)["switch"] == {"probe"}
+
+
+CANARY = {"canary": CanarySpec(percent=10, duration=60), "env": {"A": "b"}}
+
+
+def test_a_canary_comes_between_probe_and_switch() -> None:
+    outcome = plan(other(**CANARY), Situation(current=WEB, alive=True, in_store=True))
+    assert steps(outcome)[-5:] == ["start", "probe", "canary", "switch", "drain"]
+    found = needs(outcome)
+    assert (found["canary"], found["switch"]) == ({"probe"}, {"canary"})
+
+
+@pytest.mark.parametrize(
+    ("parts", "now"),
+    [
+        ({}, Situation(in_store=True, first=True)),
+        ({}, Situation(current=WEB, alive=False, in_store=True)),
+        ({}, Situation(current=WEB, alive=True, in_store=True, comparable=False)),
+        ({}, Situation(current=WEB, alive=True, in_store=True, memory_short="no memory")),
+        ({"swap": Swap.RESTART}, Situation(current=WEB, alive=True, in_store=True)),
+        ({"listen": ()}, Situation(current=WEB, alive=True, in_store=True)),
+        ({"socket": SocketMode.RELAY}, Situation(current=WEB, alive=True, in_store=True)),
+    ],
+)
+def test_there_is_no_canary_without_something_sound_to_share_with(
+    parts: dict[str, object], now: Situation
+) -> None:
+    outcome = plan(other(**{**CANARY, **parts}), now)
+    assert "canary" not in steps(outcome)
+    assert "switch" in steps(outcome)
+
+
+def test_a_changed_canary_alone_touches_nothing() -> None:
+    wanted = other(canary=CanarySpec(percent=10, duration=60))
+    assert steps(plan(wanted, Situation(current=WEB, alive=True))) == ["record"]
+
+
+def test_what_is_to_be_done_before_the_switch_is_done_before_the_first_clients_come() -> None:
+    tasks = (
+        TaskSpec(name="warm", command=("w",)),
+        TaskSpec(name="named", command=("w",), before=("switch",)),
+    )
+    found = needs(plan(other(**CANARY, tasks=tasks), Situation(current=WEB, alive=True, in_store=True)))
+    assert found["canary"] == {"probe", "task warm", "task named"}
 
 
 def test_a_restart_stops_the_old_child_only_after_every_check_and_migration() -> None:

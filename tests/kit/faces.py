@@ -65,6 +65,14 @@ class RecordingControl:
         self._known(app)
         return self._heard("retry", by, app)
 
+    async def promote(self, app: str, by: str) -> Accepted:
+        self._known(app)
+        return self._heard("promote", by, app)
+
+    async def abort(self, app: str, by: str) -> Accepted:
+        self._known(app)
+        return self._heard("abort", by, app)
+
     async def pause(self, message: str, by: str) -> None:
         self._heard("pause", by, message)
 

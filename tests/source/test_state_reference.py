@@ -69,7 +69,7 @@ def _not_yet(field: inspect.Field) -> bool:
     return isinstance(field.type, inspect.Metadata) and bool((field.type.extra or {}).get("not_yet"))
 
 
-LATER_ONLY = {"Freeze", "Secret", "Job", "Signature", "Limits", "Canary"}
+LATER_ONLY = {"Freeze", "Secret", "Job", "Signature", "Limits"}
 STRUCTS = [s for s in _structs(inspect.type_info(State), {}).values() if s.cls.__name__ not in LATER_ONLY]
 
 

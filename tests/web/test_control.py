@@ -16,7 +16,7 @@ from agent.web import server
 from tests.kit.faces import RecordingControl, hall
 from tests.kit.scenes import PROBE_FAILED
 
-WISHES = ("/sync", "/rollback?app=web", "/retry", "/pause", "/resume")
+WISHES = ("/sync", "/rollback?app=web", "/retry", "/promote?app=web", "/abort?app=web", "/pause", "/resume")
 PRIVILEGED_READS = ("/plan", "/logs?app=web")
 
 

@@ -28,6 +28,7 @@ from agent.source.schema.traffic import (
     Drain,
     Listen,
     Maintenance,
+    canary_spec,
     drain_spec,
     maintenance_spec,
     ports,
@@ -56,7 +57,7 @@ class App(Raw, frozen=True, kw_only=True):
     socket: Literal["adopt", "fd", "relay"] | None = None
     swap: Swap | None = None
     health: Health | None = None
-    canary: NotYet[Canary] = None
+    canary: Canary | None = None
     drain: Drain | None = None
     maintenance: Maintenance | None = None
     hooks: Hooks | None = None
@@ -82,6 +83,7 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
     listens = raw.listen is not None or not place.intact("listen")
     socket = socket_mode(raw.socket, listens, place / "socket")
     meant = place.intact("listen", "socket")
+    swap = swap_of(raw.swap, socket, place / "swap", sound=meant)
     return AppSpec(
         name=name,
         version=raw.version or "",
@@ -94,8 +96,9 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
         run=run_spec(raw.run, place / "run") if raw.run else None,
         listen=listen,
         socket=socket,
-        swap=swap_of(raw.swap, socket, place / "swap", sound=meant),
+        swap=swap,
         health=health_spec(raw.health, listen, place / "health", listens=listens),
+        canary=canary_spec(raw.canary, swap, listens, place / "canary"),
         drain=drain_spec(raw.drain),
         maintenance=maintenance_spec(raw.maintenance, place / "maintenance"),
         hooks=hooks_spec(raw.hooks, place / "hooks"),

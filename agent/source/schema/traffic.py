@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from agent.domain.spec import DrainSpec, MaintenanceSpec, PortSpec, SocketMode, Swap
+from agent.domain.spec import CanarySpec, DrainSpec, MaintenanceSpec, PortSpec, SocketMode, Swap
 from agent.kit.templating.meter import TemplateFault
 from agent.source.problems import shown
 from agent.source.schema.place import Place
@@ -17,6 +17,7 @@ from agent.source.tree import TreeFault
 
 ONLY_PORT = "main"  # the name of the port in `listen: 8080`
 PORTS_MAX = 32
+SHORTEST_CANARY = 1.0  # seconds
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
 ANYWHERE = ("0.0.0.0", "::")
 
@@ -120,6 +121,22 @@ def swap_of(raw: Swap | None, socket: SocketMode, place: Place, *, sound: bool) 
     if raw is Swap.OVERLAP and socket is SocketMode.OWN and sound:
         place.problem("overlap needs socket: fd or relay, and a port in listen (adopt is not yet supported)")
     return raw
+
+
+def canary_spec(raw: Canary | None, swap: Swap, listens: bool, place: Place) -> CanarySpec | None:
+    """The share for the new version; `listens` says that there is a `listen`, even one with mistakes."""
+    if raw is None:
+        return None
+    for name, value in (("percent", raw.percent), ("for", raw.duration)):
+        if value is None:
+            place.missing(name)
+    if raw.duration is not None and raw.duration < SHORTEST_CANARY:
+        (place / "for").problem("must be at least 1s")
+    if not listens:
+        place.problem("needs a port in listen", key=True)
+    elif swap is Swap.RESTART and place.sound:
+        place.problem("needs swap: overlap, so that old and new run side by side", key=True)
+    return CanarySpec(percent=raw.percent or 1, duration=seconds(raw.duration, SHORTEST_CANARY))
 
 
 def drain_spec(raw: Drain | None) -> DrainSpec:
