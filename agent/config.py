@@ -91,10 +91,28 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("repo", "--repo", "URL", str, "the state repository: http(s):// or file://"),
     Setting("ref", "--ref", "REF", str, "branch, tag or full commit to follow (default: the remote's HEAD)"),
     Setting("path", "--path", "PATH", str, "state file in the repository (default: state.yaml, .yml, .json)"),
-    Setting("data", "--data", "DIR", Path, "data directory, one agent each"),
-    Setting("admin", "--admin", "HOST:PORT", _address, "address of the admin listener"),
+    Setting(
+        "data",
+        "--data",
+        "DIR",
+        Path,
+        "data directory, one agent each (default: /var/lib/emptybox for root, else ~/.local/share/emptybox)",
+    ),
+    Setting(
+        "admin",
+        "--admin",
+        "HOST:PORT",
+        _address,
+        "address of the admin listener (default: 127.0.0.1:7070)",
+    ),
     Setting("webhook", "--webhook", "HOST:PORT", _address, "second listener that serves POST /webhook only"),
-    Setting("poll", "--poll", "DURATION", parse_duration, "interval of polling the state repository"),
+    Setting(
+        "poll",
+        "--poll",
+        "DURATION",
+        parse_duration,
+        "interval of polling the state repository (default: 60s)",
+    ),
     Setting(
         "webhook_secret_file",
         "--webhook-secret-file",
@@ -106,7 +124,7 @@ SETTINGS: tuple[Setting, ...] = (
         "socket", "--socket", "PATH", Path, "Unix socket for the command line (default: DATA/agent.sock)"
     ),
     Setting("labels", "--label", "NAME=VALUE", _label, "a label of this host, for `only`", many=True),
-    Setting("name", "--name", "NAME", str, "name of this host"),
+    Setting("name", "--name", "NAME", str, "name of this host (default: the system's)"),
     Setting(
         "credentials_file",
         "--credentials-file",
@@ -129,10 +147,14 @@ SETTINGS: tuple[Setting, ...] = (
         "file_roots", "--file-root", "DIR", Path, "directory that file:// artifacts may come from", many=True
     ),
     Setting(
-        "shutdown_delay", "--shutdown-delay", "DURATION", parse_duration, "keep serving this long after TERM"
+        "shutdown_delay",
+        "--shutdown-delay",
+        "DURATION",
+        parse_duration,
+        "keep serving this long after TERM (default: 0s)",
     ),
-    Setting("log_format", "--log-format", "text|json", str, "format of the agent's log"),
-    Setting("log_level", "--log-level", "LEVEL", str, "debug, info, warning or error"),
+    Setting("log_format", "--log-format", "text|json", str, "format of the agent's log (default: text)"),
+    Setting("log_level", "--log-level", "LEVEL", str, "debug, info, warning or error (default: info)"),
 )
 
 

@@ -13,8 +13,8 @@ from agent.cli.settings import SettingsCommand
     epilog=options.example("emptybox once --repo file:///srv/state.git --data /var/lib/emptybox"),
 )
 def command(**_: object) -> None:
-    """Look at the state repository once, do what it wants, say how it ended, and exit.
+    """Look at the state repository once, do what it wants, watch it for its probation, stop it, and exit.
 
-    Exits 0 if everything is as wanted, 1 if not. Takes the options of `emptybox run`.
+    Exits 0 if everything came up as wanted and proved itself, 1 if not. Takes the options of `emptybox run`.
     """
     raise click.UsageError("start it as: emptybox once")
