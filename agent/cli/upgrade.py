@@ -14,7 +14,7 @@ DEADLINE = 60.0  # seconds the next agent has to answer
 AGAIN = 0.05  # seconds between two looks
 
 
-@click.command(epilog=options.example("pip install --upgrade emptybox && emptybox upgrade"))
+@click.command(epilog=options.example("emptybox upgrade"))
 @options.agent
 def command(agent: Agent) -> int:
     """Start the agent anew from newly installed code. Apps go on, no request is lost.

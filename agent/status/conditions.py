@@ -169,6 +169,7 @@ _REASONS: dict[str, str] = {
     "PortUnusable": "The port cannot be listened on.",
     "PortNotBound": "The program does not listen on a port of its own.",
     "AdoptNotPossible": "The kernel or a sandbox does not let programs be adopted.",
+    "NoPrivatePort": "No private port is to be had for a relayed program.",
     "AddressUnavailable": "This host has no such address.",
     "SocketUnusable": "The agent's Unix socket cannot be opened.",
     # the machine

@@ -25,6 +25,7 @@ _PHASES = {
     "stop": "Restarting",
     "start": "Starting",
     "probe": "Starting",
+    "canary": "Almost there",
     "switch": "Almost there",
     "drain": "Almost there",
 }

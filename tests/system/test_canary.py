@@ -7,6 +7,7 @@ import os
 import signal
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.kit.box import Box, Load
@@ -50,6 +51,14 @@ async def gone_back(box: Box, reason: str) -> dict[str, Any]:
     assert (app["last_run"]["result"], app["last_failure"]["reason"]) == ("rolled-back", reason)
     assert {c["type"]: c["status"] for c in app["conditions"]}["Quarantined"] == "True"
     return app
+
+
+async def replaced(box: Box, agent: int) -> bool:
+    """Whether another agent answers."""
+    try:
+        return await box.agent_pid() != agent
+    except (OSError, aiohttp.ClientError):
+        return False
 
 
 def steps(run: dict[str, Any]) -> dict[str, str]:
@@ -105,7 +114,12 @@ async def test_a_version_that_sickens_in_its_canary_is_taken_back_and_loses_noth
     assert set(load.answers) == {"1.0", "2.0"}
     assert "with 30 % of new connections: ProbeFailed" in app["last_failure"]["message"]
     assert "error: the database pool is exhausted" in app["last_failure"]["log"]
-    assert steps((await box.history())[0])["canary"] == "undone" or not app["run"]
+    canary = next(s for s in (await box.history())[0]["steps"] if s["name"] == "canary")
+    assert (canary["result"], canary["undone"], canary["failure"]["reason"]) == (
+        "failed",
+        True,
+        "CanaryFailed",
+    )
 
 
 async def test_a_version_that_crashes_in_its_canary_costs_only_what_it_had_accepted(box: Box) -> None:
@@ -203,20 +217,29 @@ async def test_kill_9_of_the_agent_in_a_canary_loses_nothing_and_the_canary_begi
         await answered(load, "2.0")
         agent = await box.agent_pid()
         os.kill(agent, signal.SIGKILL)
-
-        async def another() -> bool:
-            try:
-                return await box.agent_pid() != agent
-            except Exception:
-                return False
-
-        await box.until(another)
+        await box.until(lambda: replaced(box, agent))
         await in_canary(box)
         await answered(load, "2.0")
     assert load.failures == []
     assert set(load.answers) == {"1.0", "2.0"}
     assert [run["result"] for run in await box.history()] == ["running", "interrupted", "succeeded"]
     os.kill(child, 0)  # the child that served is the same
+
+
+async def test_when_agent_and_old_version_die_in_a_canary_the_old_one_is_started_again(box: Box) -> None:
+    await first(box)
+    old = (await box.app())["child"]["pid"]
+    await box.deploy("2.0", push=True, **LONG)
+    await in_canary(box)
+    agent = await box.agent_pid()
+    os.kill(agent, signal.SIGKILL)
+    os.kill(old, signal.SIGKILL)
+    await box.until(lambda: replaced(box, agent))
+    await in_canary(box)
+    async with Load(box.port) as load:
+        await answered(load, "1.0")
+        await answered(load, "2.0")
+    assert load.failures == []
 
 
 async def test_an_orderly_end_of_the_agent_ends_a_canary_in_order(box: Box) -> None:
