@@ -16,6 +16,7 @@ from string import punctuation
 from urllib.parse import quote
 
 from agent.domain.errors import Failure
+from agent.domain.probe_mark import traffic_class
 from agent.domain.spec import HealthSpec, ProbeKind
 from agent.keeper.client import KeeperLost
 from agent.process.accepted import accepted
@@ -130,7 +131,9 @@ async def _connect(target: ProbeTarget) -> socket.socket:
     try:
         sock.setblocking(False)
         source = target.source()
-        if source is not None:
+        if source is not None and ":" in target.host:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class(source))
+        elif source is not None:
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
         await asyncio.get_running_loop().sock_connect(sock, (target.host, target.port))

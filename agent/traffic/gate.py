@@ -41,7 +41,7 @@ from agent.traffic.ports import near_address, port_failure
 from agent.traffic.relay import relay
 from agent.traffic.slots import RESPONDER, SLOTS, SlotGroup, SlotHolder, slot_of, waiting
 from agent.traffic.state import CLOSED, SIDES, GateNote, GateState, Mode, NotNow, Verb, advance, check_side
-from agent.traffic.steering import PROBE_SOURCE, SERVING_SOURCE
+from agent.traffic.steering import DUAL_STACK, PROBE_SOURCE, SERVING_SOURCE
 
 log = logging.getLogger(__name__)
 
@@ -156,10 +156,10 @@ class SlotGate(BaseGate):
             self._lend(side)
             await self._enter(state)
 
-    def probe_source(self, side: int, port_name: str = "") -> str | None:
-        """The source address from which probes reach the child of `side` now (None: any, or not IPv4)."""
+    def probe_source(self, side: int, port_name: str = "") -> str | None:  # noqa: ARG002 (all alike)
+        """The mark with which probes reach the child of `side` now (None: any). See `domain.probe_mark`."""
         check_side(side)
-        if self._state == GateState(Mode.OPEN, side) or ":" in self._port(port_name).address:
+        if self._state == GateState(Mode.OPEN, side):
             return None
         beside = self._state.mode is Mode.CANARY and side == self._state.side
         return SERVING_SOURCE if beside else PROBE_SOURCE
@@ -172,7 +172,9 @@ class SlotGate(BaseGate):
             port_name: "" is the first port. Raises KeyError for a name that is not there.
         """
         check_side(side)
-        return *near_address(self._port(port_name)), self.probe_source(side, port_name)
+        port = self._port(port_name)
+        host, number = near_address(port)
+        return "127.0.0.1" if port.address == DUAL_STACK else host, number, self.probe_source(side, port_name)
 
     async def steer_probe(self, side: int | None) -> None:
         """Connections from the probe's source address reach `side`, whoever is served; None ends that."""

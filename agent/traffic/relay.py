@@ -175,6 +175,9 @@ class Flow:
             self._whole.set_result(None)
 
     def _break(self, error: OSError) -> None:
+        # At once and both: the kernel tells of a reset once, and the other flow would take it for an end.
         self.stop()
+        if self._other is not None:
+            self._other.stop()
         if not self._whole.done():
             self._whole.set_exception(error)

@@ -131,9 +131,9 @@ class SlotGroup:
         if canary is not None:
             few, percent = canary
             shared = split_share(percent, self.order.index(few), target)
-            program = probe_first(target, shared, SERVING_SOURCE)
+            program = probe_first(target, shared, SERVING_SOURCE, self.port.address)
         if probe is not None and probe != slot:
-            program = probe_first(self.order.index(probe), program)
+            program = probe_first(self.order.index(probe), program, address=self.port.address)
         attach(self.sockets[RESPONDER], program)
 
     def lend(self, slot: int, *, blocking: bool = True) -> None:

@@ -4,6 +4,9 @@ A program (SO_ATTACH_REUSEPORT_CBPF) returns an index into the SO_REUSEPORT grou
 once for each SYN. A flip is one setsockopt: atomic, unprivileged, and free afterwards. The program
 belongs to the group, and any listening member can attach it; on a socket that does not listen it would
 found a group of its own. An index beyond the group's members makes the kernel fall back to its own hash.
+
+IPv4 and IPv6 sockets are never one group. A client that comes to a dual-stack socket over IPv4 is seen as
+what it is, a packet of IPv4.
 """
 
 from __future__ import annotations
@@ -13,16 +16,25 @@ import ipaddress
 import socket
 import struct
 
+from agent.domain.probe_mark import traffic_class
+
 SO_ATTACH_REUSEPORT_CBPF = 51
+DUAL_STACK = "::"
 PROBE_SOURCE = "127.83.0.1"  # loopback: needs no configuration, and no client outside can have it
 SERVING_SOURCE = "127.83.0.2"  # the same, for probes of the child that serves beside a canary
 
 _LOAD_WORD = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_LOAD_HALF = 0x28  # BPF_LD | BPF_H | BPF_ABS
+_AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
 _JUMP_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _JUMP_AT_LEAST = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _RETURN = 0x06  # BPF_RET | BPF_K
 _NETWORK_HEADER = -0x100000  # SKF_NET_OFF
 _IPV4_SOURCE = 12  # offset of the source address in an IPv4 header
+_IPV6_SOURCE = 8  # and in an IPv6 header
+_IPV6_CLASS = 20  # bits to the right of the traffic class in the first word of an IPv6 header
+_PROTOCOL = -0x1000  # SKF_AD_OFF + SKF_AD_PROTOCOL: an EtherType
+_IPV4 = 0x0800
 _RANDOM = -0x1000 + 56  # SKF_AD_OFF + SKF_AD_RANDOM: 32 random bits
 
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jump if true, jump if false, operand
@@ -46,19 +58,49 @@ def split_share(percent: int, few: int, many: int) -> Program:
     )
 
 
-def probe_first(probe: int, rest: Program, source: str = PROBE_SOURCE) -> Program:
-    """IPv4 connections from `source` to index `probe`, all others as `rest` says."""
-    return (
-        (_LOAD_WORD, 0, 0, (_NETWORK_HEADER + _IPV4_SOURCE) & 0xFFFFFFFF),
-        (_JUMP_EQUAL, 0, 1, int(ipaddress.IPv4Address(source))),
-        (_RETURN, 0, 0, probe),
-        *rest,
-    )
+def probe_first(probe: int, rest: Program, source: str = PROBE_SOURCE, address: str = "0.0.0.0") -> Program:
+    """Connections of the prober that is marked by `source` to index `probe`, all others as `rest` says.
+
+    `address` is the one the group is bound to; at :: probes come over IPv4. See `domain.probe_mark`.
+    """
+    if ":" in address and address != DUAL_STACK:
+        return _class_first(probe, rest, traffic_class(source), address)
+    return _source_first(probe, rest, source, dual=address == DUAL_STACK)
 
 
 def split_probe(probe: int, others: int, source: str = PROBE_SOURCE) -> Program:
     """IPv4 connections from `source` to index `probe`, all others to index `others`."""
     return probe_first(probe, always(others), source)
+
+
+def _source_first(index: int, rest: Program, source: str, *, dual: bool) -> Program:
+    """By IPv4 source; in a `dual`-stack group IPv4 clients are told from IPv6 clients first."""
+    program: Program = (
+        (_LOAD_WORD, 0, 0, (_NETWORK_HEADER + _IPV4_SOURCE) & 0xFFFFFFFF),
+        (_JUMP_EQUAL, 0, 1, int(ipaddress.IPv4Address(source))),
+        (_RETURN, 0, 0, index),
+    )
+    if dual:
+        is_ipv4: Program = (
+            (_LOAD_HALF, 0, 0, _PROTOCOL & 0xFFFFFFFF),
+            (_JUMP_EQUAL, 0, len(program), _IPV4),
+        )
+        program = is_ipv4 + program
+    return program + rest
+
+
+def _class_first(index: int, rest: Program, wanted: int, address: str) -> Program:
+    """By traffic class, of those who come from `address` itself: they are on this host."""
+    packed = ipaddress.IPv6Address(address).packed
+    words = [int.from_bytes(packed[at : at + 4], "big") for at in range(0, len(packed), 4)]
+    program: list[Instruction] = [(_RETURN, 0, 0, index)]
+    for number, word in reversed(list(enumerate(words))):
+        program.insert(0, (_JUMP_EQUAL, 0, len(program), word))
+        program.insert(0, (_LOAD_WORD, 0, 0, (_NETWORK_HEADER + _IPV6_SOURCE + 4 * number) & 0xFFFFFFFF))
+    program.insert(0, (_JUMP_EQUAL, 0, len(program), wanted << _IPV6_CLASS))
+    program.insert(0, (_AND, 0, 0, 0xFF << _IPV6_CLASS))
+    program.insert(0, (_LOAD_WORD, 0, 0, _NETWORK_HEADER & 0xFFFFFFFF))
+    return (*program, *rest)
 
 
 def attach(member: socket.socket, program: Program) -> None:
