@@ -79,7 +79,7 @@ async def test_a_version_that_sickens_on_probation_is_rolled_back_without_a_loss
         await box.deploy("2.0", "sickens", push=True, health=health)
         await box.serving("2.0")
         await box.serving("1.0")
-        app = await box.app_is(state="degraded", current__version="1.0", run=None)
+        app = await box.app_is(state="degraded", current__version="1.0", last_run__result="rolled-back")
     assert load.failures == []
     assert set(load.answers) == {"1.0", "2.0"}
     assert app["last_failure"]["reason"] == "ProbeFailed"
@@ -96,7 +96,7 @@ async def test_a_version_that_crashes_on_probation_is_rolled_back(box: Box) -> N
     await box.deploy("2.0", "crashes", push=True, health=health)
     await box.serving("2.0")
     await box.serving("1.0")
-    app = await box.app_is(state="degraded", current__version="1.0", run=None)
+    app = await box.app_is(state="degraded", current__version="1.0", last_run__result="rolled-back")
     assert app["last_failure"]["reason"] == "ChildExited"
     assert "fatal: out of cheese" in app["last_failure"]["log"]
 
