@@ -107,7 +107,7 @@ class Processes:
             base=os.environ,
             spec_env=spec.env,
             directories=directories,
-            extra={**variables(spec.listen, {}), **extra},
+            extra={**variables((*spec.listen, *spec.udp), {}), **extra},
         )
         return ChildContext(spec.name, instance, environment, user)
 
@@ -318,4 +318,5 @@ class Processes:
 
 def _ports(spec: AppSpec, gate: Gate | None, side: int) -> dict[str, str]:
     """The variables that say where the child of `side` listens."""
-    return variables(spec.listen, gate.child_ports(side) if gate is not None else {})
+    ports = (*spec.listen, *spec.udp)
+    return variables(ports, gate.child_ports(side) if gate is not None else {})

@@ -122,7 +122,7 @@ class RunSpec(Spec, frozen=True, kw_only=True):
 
 
 class PortSpec(Spec, frozen=True, kw_only=True):
-    """One public TCP port."""
+    """One public port, of TCP if nothing else is said."""
 
     name: str
     port: int
@@ -208,6 +208,7 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     migrate: tuple[MigrationSpec, ...] = ()
     run: RunSpec | None = None
     listen: tuple[PortSpec, ...] = ()
+    udp: tuple[PortSpec, ...] = ()  # the program binds them by itself; only with Swap.RESTART
     socket: SocketMode = SocketMode.OWN
     swap: Swap = Swap.RESTART
     health: HealthSpec = HealthSpec()

@@ -200,17 +200,18 @@ class _Reading:
 
 def _refuse_shared_ports(apps: MappingType[str, AppSpec], raw: MappingType[str, App], place: Place) -> None:
     """Note each port that an app before has: of one number and address, or one address stands for all."""
-    taken: dict[tuple[int, str], str] = {}  # port and address, "" for any and "*" for all, to the first app
+    # protocol, port and address ("" for any and "*" for all) to the first app
+    taken: dict[tuple[str, int, str], str] = {}
     for name, spec in apps.items():
-        for port in spec.listen:
+        for kind, port in (*(("", port) for port in spec.listen), *(("udp ", port) for port in spec.udp)):
             wide = port.address in ANYWHERE
-            others = [taken.get((port.port, key)) for key in (("",) if wide else ("*", port.address))]
+            others = [taken.get((kind, port.port, key)) for key in (("",) if wide else ("*", port.address))]
             other = next((other for other in others if other not in (None, name)), None)
             if other is not None:
                 at = place / name / "listen"
                 mark = mark_at(place.work.root, (*place.path, other, "listen"))
                 (at / port.name if isinstance(raw[name].listen, dict) else at).problem(
-                    f"{name} and {other} ({mark.file}:{mark.line}) both listen on port {port.port}"
+                    f"{name} and {other} ({mark.file}:{mark.line}) both listen on {kind}port {port.port}"
                 )
             for key in ("", "*" if wide else port.address):
-                taken.setdefault((port.port, key), name)
+                taken.setdefault((kind, port.port, key), name)

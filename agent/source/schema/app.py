@@ -79,11 +79,11 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
     files = managed_files(raw.files or [], place / "files")
     dirs = directories(raw.dirs, place / "dirs")
     check_overlaps(files, dirs, place)
-    listen = ports(raw.listen, place / "listen")
-    listens = raw.listen is not None or not place.intact("listen")
+    listen, udp = ports(raw.listen, place / "listen")
+    listens = (raw.listen is not None and not (udp and not listen)) or not place.intact("listen")
     socket = socket_mode(raw.socket, listens, place / "socket")
     meant = place.intact("listen", "socket")
-    swap = swap_of(raw.swap, socket, place / "swap", sound=meant)
+    swap = swap_of(raw.swap, socket, place / "swap", udp=bool(udp), sound=meant)
     return AppSpec(
         name=name,
         version=raw.version or "",
@@ -95,6 +95,7 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
         migrate=() if raw.migrate is None else migration_specs(raw.migrate, place / "migrate"),
         run=run_spec(raw.run, place / "run") if raw.run else None,
         listen=listen,
+        udp=udp,
         socket=socket,
         swap=swap,
         health=health_spec(raw.health, listen, place / "health", listens=listens),

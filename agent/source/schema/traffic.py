@@ -18,6 +18,7 @@ from agent.source.tree import TreeFault
 ONLY_PORT = "main"  # the name of the port in `listen: 8080`
 PORTS_MAX = 32
 SHORTEST_CANARY = 1.0  # seconds
+Ports = tuple[PortSpec, ...]
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
 ANYWHERE = ("0.0.0.0", "::")
 
@@ -52,37 +53,36 @@ class Maintenance(Raw, frozen=True, kw_only=True):
     retry_after: Duration | None = None
 
 
-def ports(raw: int | dict[str, int | Listen] | None, place: Place) -> tuple[PortSpec, ...]:
-    """The public ports; the first is the one that is probed when nothing else is said."""
+def ports(raw: int | dict[str, int | Listen] | None, place: Place) -> tuple[Ports, Ports]:
+    """The public ports of TCP and of UDP; the first of TCP is probed when nothing else is said."""
     if raw is None:
-        return ()
+        return (), ()
     if isinstance(raw, int):
-        return (PortSpec(name=ONLY_PORT, port=raw),)
+        return (PortSpec(name=ONLY_PORT, port=raw),), ()
     if not raw and place.sound:
         place.problem("names no port")
     if len(raw) > PORTS_MAX:
         place.problem(f"more than {PORTS_MAX} ports")
-        return ()
+        return (), ()
     found: list[PortSpec] = []
+    udp = {name for name, value in raw.items() if isinstance(value, Listen) and value.protocol == "udp"}
     for name, value in raw.items():
         at = place / name
         if not _NAME.fullmatch(name):
             at.problem("a port's name holds small letters, digits, - and _, at most 32", key=True)
         port = _port(name, value, at)
         for other in found if port else ():
-            if port and _same_port(port, other):
+            if port and (name in udp) == (other.name in udp) and _same_port(port, other):
                 at.problem(f"port {port.port} is {other.name} already")
             if name.replace("-", "_") == other.name.replace("-", "_"):
                 at.problem(f"has the same variable as {other.name}, which differs in - and _ only", key=True)
         found += [port] if port else []
-    return tuple(found)
+    return tuple(p for p in found if p.name not in udp), tuple(p for p in found if p.name in udp)
 
 
 def _port(name: str, raw: int | Listen, place: Place) -> PortSpec | None:
     if isinstance(raw, int):
         return PortSpec(name=name, port=raw)
-    if raw.protocol == "udp":
-        (place / "protocol").problem("udp is not yet supported; tcp is")
     address = ANYWHERE[0] if raw.address is None else _address(raw.address, place / "address")
     if raw.port is None:
         place.missing("port")
@@ -114,7 +114,11 @@ def socket_mode(raw: str | None, listens: bool, place: Place) -> SocketMode:
     return SocketMode(raw) if raw in ("fd", "relay") else SocketMode.OWN
 
 
-def swap_of(raw: Swap | None, socket: SocketMode, place: Place, *, sound: bool) -> Swap:
+    if udp and raw is not Swap.RESTART:
+        if raw is Swap.OVERLAP and sound:
+            place.problem("the program binds its udp ports by itself, and only one can: use swap: restart")
+        return Swap.RESTART
+def swap_of(raw: Swap | None, socket: SocketMode, place: Place, *, udp: bool, sound: bool) -> Swap:
     """How releases change over; `sound` says that `socket` and `listen` are as meant."""
     if raw is None:
         return Swap.RESTART if socket is SocketMode.OWN else Swap.OVERLAP
