@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from agent.cli.demo.ports import free_port
 from benchmarks.programs import PROGRAMS, Program, by_hand
 from benchmarks.report import machine
@@ -160,7 +162,7 @@ async def swap_with_agent(program: Program, mode: str, swaps: int, rate: float, 
                         await clients.answered(version, ANSWERS)
                         done = number
                     await stand.retired()
-                except TimeoutError as error:
+                except (TimeoutError, aiohttp.ClientError) as error:  # an agent that ends is trouble, too
                     outcome.trouble = str(error) or "not within the deadline"
             outcome.swaps = Lost.of(clients, done)
             strangers = set(clients.new) - {f"v{number}" for number in range(swaps + 1)}
