@@ -48,6 +48,7 @@ QUARANTINED = "Quarantined"
 ENVIRONMENT_FAILING = "EnvironmentFailing"
 CRASH_LOOPING = "CrashLooping"
 SOCKET_MODE = "SocketMode"
+BACKLOG_LIMITED = "BacklogLimited"
 MEMORY_SHORT = "MemoryShort"
 
 _TYPES = (
@@ -79,6 +80,9 @@ _TYPES = (
         "The last swap was a restart: no memory for two versions at once.",
     ),
     ConditionType(SOCKET_MODE, "app", Polarity.NEUTRAL, "How the app gets its listening socket."),
+    ConditionType(
+        BACKLOG_LIMITED, "app", Polarity.ABNORMAL, "The host lets fewer clients wait at a port than wanted."
+    ),
 )
 TYPES: Mapping[str, ConditionType] = MappingProxyType({t.name: t for t in _TYPES})
 
@@ -200,6 +204,7 @@ _REASONS: dict[str, str] = {
     "OldPairHealthy": "The last good version is healthy.",
     "BudgetSpent": "The child ended more often than it may be started again.",
     "Restarted": "The child runs again.",
+    "SomaxconnTooLow": "The host's net.core.somaxconn is lower than what the agent asks for.",
     "Adopted": "The program binds its port by itself and gets the agent's socket instead.",
     "HandedOver": "The program is handed its listening socket.",
     "Relayed": "The program listens on a private port and the agent relays.",

@@ -28,18 +28,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from agent.domain.events import Bus
+from agent.domain.events import Bus, ConditionChanged
 from agent.domain.spec import MaintenanceSpec, PortSpec
 from agent.traffic.base import BaseGate
 from agent.traffic.drain import queues_empty
 from agent.traffic.page import Progress, Render
-from agent.traffic.ports import near_address, port_failure
+from agent.traffic.ports import near_address, port_failure, short_of_room
 from agent.traffic.relay import relay
-from agent.traffic.slots import RESPONDER, SLOTS, SlotGroup, SlotHolder, slot_of, waiting
+from agent.traffic.slots import BACKLOG, RESPONDER, SLOTS, SlotGroup, SlotHolder, room, slot_of, waiting
 from agent.traffic.state import CLOSED, SIDES, GateNote, GateState, Mode, NotNow, Verb, advance, check_side
 from agent.traffic.steering import DUAL_STACK, PROBE_SOURCE, SERVING_SOURCE
 
@@ -90,6 +91,7 @@ class SlotGate(BaseGate):
             self._lent = set(note.lent if note is not None else ()) & set(SIDES)
             try:
                 await self._open_groups(note)
+                self._tell_room()
                 if note is None:
                     await self._enter(advance(CLOSED, Verb.OPEN_PORTS))
                 else:
@@ -109,6 +111,12 @@ class SlotGate(BaseGate):
             order = note.order.get(port.name, []) if note is not None else []
             group.order = order if sorted(order) == list(range(SLOTS)) else group.order
             self._groups.append(group)
+
+    def _tell_room(self) -> None:
+        """Say so when fewer clients can wait than the agent wants; once for as long as the ports are open."""
+        least = min(room(listener) for group in self._groups for listener in group.sockets)
+        if least < BACKLOG:
+            self._bus.publish(ConditionChanged(self.app, short_of_room(least, time.time())))
 
     async def _abandon(self, *, keep: bool) -> None:
         """Ports could not be opened: leave none of them behind, but those that were there before."""

@@ -7,7 +7,9 @@ import errno
 from collections.abc import Mapping, Sequence
 
 from agent.domain.errors import OperatorNeeded
+from agent.domain.model import Condition, ConditionStatus
 from agent.domain.spec import PortSpec
+from agent.traffic.slots import BACKLOG
 from agent.traffic.sockets import listeners
 
 
@@ -26,6 +28,18 @@ def variables(ports: Sequence[PortSpec], numbers: Mapping[str, int]) -> dict[str
     bound = [(port.name, str(numbers.get(port.name, port.port))) for port in ports]
     named = {f"PORT_{name.upper().replace('-', '_')}": number for name, number in bound}
     return {"PORT": bound[0][1], **named} if bound else {}
+
+
+def short_of_room(room: int, now: float) -> Condition:
+    """The condition of an app for which fewer clients can wait than the agent asks for."""
+    return Condition(
+        "BacklogLimited",
+        ConditionStatus.TRUE,
+        "SomaxconnTooLow",
+        f"only {room} clients can wait at a port while versions change, not {BACKLOG}, and those beyond lose "
+        f"a second or more. Raise net.core.somaxconn to {BACKLOG} and start emptybox anew",
+        now,
+    )
 
 
 async def port_failure(port: PortSpec, error: OSError) -> OperatorNeeded:

@@ -38,6 +38,7 @@ BACKLOG = 4096  # clients that can wait in one slot; the kernel takes the lower 
 _LISTEN = 10  # TCP_LISTEN in tcpi_state
 _WAITING = struct.Struct("=I")
 _WAITING_OFFSET = 24  # tcpi_unacked: of a listener, the length of its accept queue
+_ROOM_OFFSET = 28  # tcpi_sacked: of a listener, the most its accept queue may hold
 
 
 class Notes(Protocol):
@@ -81,6 +82,13 @@ def waiting(listener: socket.socket) -> int:
     if info[0] != _LISTEN:
         return 0
     (count,) = _WAITING.unpack_from(info, _WAITING_OFFSET)
+    return int(count)
+
+
+def room(listener: socket.socket) -> int:
+    """Connections that may wait in the accept queue: what was asked for, or what the host allows."""
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ROOM_OFFSET + _WAITING.size)
+    (count,) = _WAITING.unpack_from(info, _ROOM_OFFSET)
     return int(count)
 
 

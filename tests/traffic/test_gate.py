@@ -11,13 +11,14 @@ from contextlib import ExitStack
 import pytest
 
 from agent.domain.errors import OperatorNeeded
-from agent.domain.events import GateChanged
+from agent.domain.events import ConditionChanged, GateChanged
 from agent.domain.spec import MaintenanceSpec, PortSpec
 from agent.traffic.page import Progress
 from agent.traffic.slots import waiting
 from agent.traffic.state import CLOSED, GateState, Mode, NotNow
 from agent.traffic.steering import PROBE_SOURCE
 from tests.traffic.support import (
+    Holder,
     Stage,
     answered,
     ask,
@@ -254,3 +255,30 @@ async def test_there_are_two_sides(side: int) -> None:
             with pytest.raises(ValueError, match="side"):
                 await call
         assert gate.state == MAINTENANCE
+
+
+class Cramped(Holder):
+    """Opens slots in which 100 clients can wait, as a host with a low net.core.somaxconn does."""
+
+    async def open(
+        self, key: str, address: str, port: int, count: int, backlog: int = 4096
+    ) -> list[socket.socket]:
+        sockets = await super().open(key, address, port, count, backlog)
+        for listener in sockets:
+            listener.listen(100)
+        return sockets
+
+
+async def test_a_host_that_lets_few_clients_wait_is_told_of_once() -> None:
+    async with stage() as on:
+        await on.slot_gate().open_ports()
+        assert not [fact for fact in on.facts if isinstance(fact, ConditionChanged)]
+    async with stage() as on:
+        on.holder = Cramped()
+        gate = on.slot_gate()
+        await gate.open_ports()
+        await gate.prepare(0)
+        await gate.hold(0)
+        (told,) = [fact.condition for fact in on.facts if isinstance(fact, ConditionChanged)]
+        assert (told.type, told.reason) == ("BacklogLimited", "SomaxconnTooLow")
+        assert "only 100 clients" in told.message
