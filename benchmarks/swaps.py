@@ -5,7 +5,8 @@ connections at a steady rate from a process of its own, and clients beside them 
 connection may be lost. Whoever keeps a connection may meet its server's graceful stop; so beside it the
 same server is stopped and started again by hand, as often, under the same clients.
 
-    python -m benchmarks.swaps [--programs nginx,node] [--modes fd,adopt] [--swaps 100] [--rate 500]
+    python -m benchmarks.swaps [--programs nginx,node] [--modes fd,adopt] [--swaps 100] [--rate 600]
+    python -m benchmarks.swaps --flips 2000       the fast variant: the gate alone, see `benchmarks.flips`
 
 Exit code 1 when a new connection was lost, or when a program could not be swapped.
 """
@@ -28,6 +29,7 @@ from typing import Any
 import aiohttp
 
 from agent.cli.demo.ports import free_port
+from benchmarks.flips import flip
 from benchmarks.programs import PROGRAMS, Program, by_hand
 from benchmarks.report import machine
 from benchmarks.rig import Rig, rig
@@ -220,13 +222,18 @@ def chosen(programs: list[str], modes: list[str]) -> tuple[list[tuple[Program, s
 
 async def measure(given: argparse.Namespace) -> list[Outcome]:
     """All of it, one after the other."""
-    combinations, left_out = chosen(given.programs.split(","), given.modes.split(","))
+    modes = "fd" if given.flips else given.modes
+    combinations, left_out = chosen(given.programs.split(","), modes.split(","))
     for reason in left_out:
         print(f"left out: {reason}", file=sys.stderr)
     outcomes: list[Outcome] = []
     hands: dict[str, Lost] = {}
     for program, mode in combinations:
         print(f"swapping {program.name} ({mode}) ...", file=sys.stderr, flush=True)
+        if given.flips:
+            clients = await flip(program, given.flips, given.rate, given.kept)
+            outcomes.append(Outcome(program=program.name, mode=mode, swaps=Lost.of(clients, given.flips)))
+            continue
         outcome = await swap_with_agent(program, mode, given.swaps, given.rate, given.kept)
         if program.keep_alive and given.kept:
             if program.name not in hands:
@@ -252,6 +259,7 @@ def main() -> int:
     parser.add_argument("--swaps", type=int, default=SWAPS, help="swaps of each")
     parser.add_argument("--rate", type=float, default=RATE, help="new connections a second")
     parser.add_argument("--kept", type=int, default=KEPT, help="clients that keep their connection")
+    parser.add_argument("--flips", type=int, help="no agent, only so many flips of the gate (socket: fd)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
     if unknown := set(given.programs.split(",")) - set(PROGRAMS):
