@@ -95,6 +95,12 @@ class AppContext:
         condition = Condition(kind, value, reason, message, time.time())
         self.services.bus.publish(ConditionChanged(self.name, condition))
 
+    def recovered(self) -> None:
+        """What serves now is another pair than the one that was unhealthy."""
+        if self.unhealthy is not None:
+            self.unhealthy = None
+            self.condition("Healthy", True, "Probed")
+
     def quarantined(self, spec: AppSpec) -> FailureInfo | None:
         """Why a specification was set aside, or None."""
         entry = self.services.journal.quarantine.find(self.name, spec.digest)

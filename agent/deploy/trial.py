@@ -94,7 +94,7 @@ class Trial:
         assert context.deployment is not None
         self.end()
         self._candidates = None
-        self.app.unhealthy = None
+        self.app.recovered()
         self._on = OnTrial(context.id, wish.sync, context.deployment, [wish])
         if result is RunResult.SUCCEEDED:
             await self.prove()
@@ -231,7 +231,7 @@ class Trial:
             await warm.gate.serve(warm.side)
         self.app.gates.lead(warm.gate)
         serving.take(warm, keep_old_warm=False)
-        self.app.unhealthy = None
+        self.app.recovered()
         await asyncio.to_thread(self.app.link_current, warm.deployment)
         if bad is not None:
             self._tasks.start(see_off(self.app, bad), name="retire bad")
@@ -251,7 +251,7 @@ class Trial:
             await serving.hand_over(bad, gate, side)
         self.app.gates.lead(gate)
         healthy = await serving.bring_back(good, gate, side)
-        self.app.unhealthy = None
+        self.app.recovered()
         await asyncio.to_thread(self.app.link_current, good)
         return healthy
 

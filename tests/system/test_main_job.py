@@ -86,6 +86,8 @@ async def test_a_version_that_sickens_on_probation_is_rolled_back_without_a_loss
     assert "error: the database pool is exhausted" in app["last_failure"]["log"]
     assert (await box.history())[0]["result"] == "rolled-back"
     assert any(c["type"] == "Quarantined" and c["status"] == "True" for c in app["conditions"])
+    healthy = [c["status"] for c in app["conditions"] if c["type"] == "Healthy"]
+    assert healthy in ([], ["True"]), "the pair that serves again was never unhealthy"
 
 
 async def test_a_version_that_crashes_on_probation_is_rolled_back(box: Box) -> None:
