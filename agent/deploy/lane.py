@@ -179,7 +179,8 @@ class Lane:
             spec = await self._pinned(wish.spec)
         except Failure as error:
             if wish.newest and wish.spec.digest != self._asked:
-                self.app.wanted = wish.spec
+                self.app.wanted, self._wanted = wish.spec, pair_of(wish.spec, "", wish.commit)
+                self.services.bus.publish(AppWanted(self.name, self._wanted, error.info.message))
             self._failed_early(wish, error)
             return
         if wish.newest:
