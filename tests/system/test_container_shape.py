@@ -30,7 +30,7 @@ pytestmark = [
         reason="needs the rights of root, unshare and setpriv",
     ),
 ]
-MODES = ("fd",)
+MODES = ("fd", "adopt")
 NOBODY = 65534
 RUNTIME = Path("/tmp/runtime")
 PYTHON = str(RUNTIME / "python/bin" / f"python3.{sys.version_info.minor}")
@@ -84,7 +84,9 @@ class Container(Box):
 
     def state(self, version: str, mode: str = "good", **parts: Any) -> dict[str, Any]:
         run = {"command": [PYTHON, "-S", "bin/web"]}
-        return super().state(version, mode, run=run, env={"LD_LIBRARY_PATH": LIBRARIES}, **parts)
+        health = {"http": "/healthz", "interval": "100ms", "deadline": "10s", "probation": "200ms"}
+        env = {"LD_LIBRARY_PATH": LIBRARIES}
+        return super().state(version, mode, run=run, env=env, health=health, **parts)
 
     def first(self) -> int:
         """The container's process 1, as seen from outside."""
@@ -115,6 +117,7 @@ async def container() -> AsyncIterator[Container]:
     try:
         async with Container(directory) as box:
             yield box
+            print("\n".join(box.output[-200:]))  # shown when the test fails
     finally:
         shutil.rmtree(directory)
 

@@ -15,7 +15,7 @@ from benchmarks.swarm import swarm
 from tests.kit.box import Box
 from tests.kit.programs import plain
 
-MODES = ("fd",)
+MODES = ("fd", "adopt")
 ACCEPTED, WAITING = 8, 20
 
 # Its first life accepts so many connections and no more, and answers none; later lives answer everyone.
@@ -62,7 +62,8 @@ async def restarted(box: Box, pid: int) -> int:
 async def test_kill_9_of_the_serving_child_under_load_loses_only_what_it_had_accepted(
     box: Box, mode: str
 ) -> None:
-    await box.deploy("1.0", socket=mode)
+    run = {"command": [sys.executable, "-S", "bin/web"], "restart": {"backoff": "50ms"}}
+    await box.deploy("1.0", socket=mode, run=run)
     await box.start()
     pid = (await box.proven("1.0"))["child"]["pid"]
     async with swarm("127.0.0.1", box.port, rate=200) as clients:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from tests.kit.box import Box
 from tests.kit.programs import plain
@@ -36,7 +37,13 @@ async def test_the_agent_is_not_taken_for_the_heir_of_a_child_that_ended(box: Bo
     health = {"http": "/", "interval": "50ms", "probation": "100ms"}
 
     async def deploy(version: str) -> None:
-        parts = {"artifact": artifact, "run": run, "listen": listen, "socket": "adopt", "health": health}
+        parts: dict[str, Any] = {
+            "artifact": artifact,
+            "run": run,
+            "listen": listen,
+            "socket": "adopt",
+            "health": health,
+        }
         commit = await box.deploy(version, env={"BUILD": version}, **parts)
         if box.process is None:
             await box.start()

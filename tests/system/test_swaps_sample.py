@@ -14,7 +14,7 @@ from benchmarks.programs import PROGRAMS, Program
 from benchmarks.swaps import swap_with_agent
 
 SEED = int(os.environ.get("SWAPS_SEED", "2"))
-MODES = ("fd",)
+MODES = ("fd", "adopt")
 
 
 def sample() -> list[tuple[Program, str]]:
