@@ -35,9 +35,12 @@ from agent.deploy.operator import PAUSE, Operator
 from agent.deploy.pinning import pinned
 from agent.deploy.processes import Processes
 from agent.deploy.reconciler import Lanes, Reconciler
+from agent.deploy.retries import Retries
 from agent.deploy.services import Services
 from agent.deploy.settlement import last_word
 from agent.deploy.successor import hand_on, try_successor
+from agent.deploy.surroundings import Surroundings
+from agent.deploy.unfinished import Unfinished
 from agent.domain.errors import Failure
 from agent.domain.events import Bus, PauseChanged
 from agent.domain.model import SyncResult, Trigger, TriggerKind
@@ -134,6 +137,7 @@ class Agent:
     bus: Bus
     store: Store
     inbox: TriggerInbox
+    retries: Retries
     lanes: Lanes
     reconciler: Reconciler
     poller: Poller
@@ -141,6 +145,7 @@ class Agent:
     face: Face
     operator: Operator
     metrics: Metrics
+    unfinished: Unfinished
     tasks: Owned
     broken: asyncio.Event
     first: asyncio.Future[SyncResult] | None = None  # the last word on the first sync, for `once`
@@ -151,10 +156,13 @@ class Agent:
             await end_strays(self.data.box, {os.getpid(), self.keeper.keeper_pid})
         await asyncio.to_thread(self.store.sweep)
         await self.face.start()  # first, so that an agent which cannot begin has started nothing
-        lanes = [self.lanes.get(name) for name in self.data.known_apps()]
-        for lane in lanes:
-            await lane.ready.wait()
         await self.journal.mark_interrupted()
+        known = self.data.known_apps()
+        for name in known:
+            self.lanes.get(name)
+        for run in self.unfinished.rest(known):
+            self.unfinished.settlement(run).settle(run.app, SyncResult.INTERRUPTED)
+            await self.journal.mark_interrupted(run.id)
         if (message := self.journal.fact(PAUSE)) is not None:
             self.bus.publish(PauseChanged(message, "an earlier agent"))
         sync = self.inbox.offer(Trigger(TriggerKind.START)).sync
@@ -209,10 +217,12 @@ class Agent:
         self.face.shutting_down()
         if self.settings.shutdown_delay:
             await asyncio.sleep(self.settings.shutdown_delay)
+        self.retries.close()
         await self.tasks.aclose()
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
                 group.create_task(lane.shut_down(), name=f"stop {lane.name}")
+        self.reconciler.interrupt()
         log.info("stopped")
 
 
@@ -244,7 +254,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     adoption = Adoption(keeper)
     look = Look(remote, data.state, settings, adoption)
     inbox = TriggerInbox(bus)
-    processes = Processes(keeper, bus, data, settings)
+    unfinished = Unfinished(await journal.unfinished_runs(), lambda event: reconciler.ended(event))
+    processes = Processes(keeper, bus, Surroundings(data, settings))
     broken = asyncio.Event()
     lane_tasks = await stack.enter_async_context(Owned("lanes", lambda error: _broke(broken, error)))
     tasks = await stack.enter_async_context(Owned("agent", lambda error: _broke(broken, error)))
@@ -255,16 +266,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
             progress=lambda: public_progress(board.apps.get(spec.name)), render=_render_page,
         )  # fmt: skip
 
-    retries: dict[str, asyncio.Task[None]] = {}
-
-    def retry_later(app: str, seconds: float, reason: str) -> None:
-        async def wait() -> None:
-            await asyncio.sleep(seconds)
-            inbox.offer(Trigger(TriggerKind.RETRY, detail=f"{app}: {reason}"))
-
-        if app in retries:
-            retries[app].cancel()
-        retries[app] = tasks.start(wait(), name=f"retry {app}")
+    retries = Retries(inbox)
+    stack.callback(retries.close)
 
     async def collect() -> None:
         keep = set().union(*(lane.app.deployments.releases() for lane in lanes.by_name.values()))
@@ -272,8 +275,9 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
 
     services = Services(
         data=data, journal=journal, bus=bus, store=store, artifacts=artifacts, processes=processes,
-        make_gate=make_gate, earlier=look.earlier, retry_later=retry_later,
-        paused=lambda: journal.fact(PAUSE), collect=collect, adoption=adoption,
+        make_gate=make_gate, earlier=look.earlier, retry_later=retries.later,
+        paused=lambda: journal.fact(PAUSE), collect=collect, unfinished=unfinished,
+        adoption=adoption,
     )  # fmt: skip
 
     def make_lane(name: str) -> Lane:
@@ -283,19 +287,11 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
 
     lanes = Lanes(make_lane)
     reachability = Reachability(bus)
-    reconciler = Reconciler(inbox, look, reachability, lanes, journal, bus)
+    reconciler = Reconciler(inbox, look, reachability, lanes, journal, bus, retries.later)
     operator = Operator(
-        inbox,
-        reconciler,
-        lanes,
-        look,
-        journal,
-        processes,
-        store,
-        bus,
-        lambda spec: pinned(artifacts, spec),
+        inbox, reconciler, lanes, look, journal, processes, store, bus, lambda spec: pinned(artifacts, spec),
         lambda: try_successor(VERSION),
-    )
+    )  # fmt: skip
     sink = PushSink(inbox, settings.repo, settings.ref, bus)
     receiver = Receiver(sink, lambda: _webhook_secrets(settings))
     announced = sink.announced if settings.webhook_secret_file else None
@@ -305,23 +301,9 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     face = Face(settings, board, metrics, operator, receiver.handle)
     stack.push_async_callback(face.aclose)
     return Agent(
-        settings,
-        keeper,
-        data,
-        journal,
-        bus,
-        store,
-        inbox,
-        lanes,
-        reconciler,
-        poller,
-        processes,
-        face,
-        operator,
-        metrics,
-        tasks,
-        broken,
-    )
+        settings, keeper, data, journal, bus, store, inbox, retries, lanes, reconciler, poller, processes,
+        face, operator, metrics, unfinished, tasks, broken,
+    )  # fmt: skip
 
 
 def _webhook_secrets(settings: Settings) -> Sequence[bytes]:

@@ -28,7 +28,7 @@ class Child:
     """A running (or ended) process of an app.
 
     `side` is its side of the gate. `expected` is set before the agent itself ends it. `ended` is set
-    when it is gone; `code` and `signal` say how.
+    when it is gone; `code` and `signal` say how, `log` holds its last lines.
     """
 
     id: str
@@ -41,13 +41,14 @@ class Child:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     code: int | None = None
     signal: int | None = None
+    log: tuple[str, ...] = ()
 
     @property
     def alive(self) -> bool:
         """Whether it still runs."""
         return not self.ended.is_set()
 
-    def exit_failure(self, log: tuple[str, ...]) -> FailureInfo:
+    def exit_failure(self) -> FailureInfo:
         """Why it is gone, as a failure for people."""
         how = f"signal {self.signal}" if self.signal else f"exit code {self.code}"
         return FailureInfo(
@@ -56,5 +57,5 @@ class Child:
             f"version {self.deployment.pair.version} ended by itself with {how}",
             where=" ".join(self.deployment.spec.run.command[:1]) if self.deployment.spec.run else "",
             remedy="see its last lines",
-            log=log,
+            log=self.log,
         )

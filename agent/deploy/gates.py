@@ -51,6 +51,20 @@ class Gates:
             self.main = gate
             self._bus.publish(GateChanged(self._app, gate.state.mode.value if gate is not None else ""))
 
+    async def only(self, *kept: Gate | None) -> None:
+        """Give up every gate but these."""
+        for gate in self.all():
+            if gate not in kept:
+                await self.give_up(gate)
+
+    async def make_room(self, spec: AppSpec, *kept: Gate | None) -> None:
+        """Give up those that stand in the way of the ports of `spec`, but none of `kept`."""
+        wanted = {port.port for port in spec.listen}
+        for (ports, socket), gate in list(self._gates.items()):
+            overlaps = (ports, socket) != spec.ports and wanted & {port.port for port in ports}
+            if overlaps and gate not in kept:
+                await self.give_up(gate)
+
     async def give_up(self, gate: Gate) -> None:
         """Close a gate; if its ports are wanted again, another is made."""
         self._gates = {key: other for key, other in self._gates.items() if other is not gate}

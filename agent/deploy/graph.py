@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Protocol
 
-from agent.domain.errors import Permanent, Transient
+from agent.domain.errors import Failure, Permanent, Transient
 from agent.domain.model import StepResult
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class Node:
     `retries` counts further attempts after a `Transient` failure; `retry_delay(attempt, error)` gives
     the seconds to wait, and a failure's own `retry_after` wins when it is longer. `shielded`: once
     begun it is never cancelled, neither from outside nor by a failing neighbour; only its deadline is.
+    `late` is the kind of failure that passing the deadline is.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Node:
     undo: Callable[[], Awaitable[None]] | None = None
     undo_deadline: float = 60.0
     shielded: bool = False
+    late: type[Failure] = Permanent
 
 
 class Observer(Protocol):
@@ -94,8 +96,8 @@ class Graph:
     async def run(self, observer: Observer) -> None:
         """Do all nodes, each the moment its needs are done; or undo what was begun.
 
-        Raises the first node's error (others are its notes): a Failure, Permanent("StepTimeout") for a
-        deadline, or whatever a node raised. CancelledError when cancelled from outside.
+        Raises the first node's error (others are its notes): a Failure, one of kind `late` ("StepTimeout")
+        for a deadline, or whatever a node raised. CancelledError when cancelled from outside.
         """
         self.complete = False
         execution = _Execution(self.nodes, observer)
@@ -272,7 +274,7 @@ class _Execution:
             if failure is not None:  # the cause is what failed, and it is not for good
                 failure.add_note(f"{node.name}: {node.deadline:g} s were over in attempt {attempt}")
                 raise failure from error
-            raise Permanent(
+            raise node.late(
                 "StepTimeout",
                 f"{node.name} was not done within {node.deadline:g} s",
                 where=node.name,

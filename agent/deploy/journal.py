@@ -20,7 +20,7 @@ from agent.deploy import journal_rows, quarantine
 from agent.deploy.journal_rows import UnfinishedRun, stored_failure, stored_plan
 from agent.deploy.journal_schema import COMPACTION, connect, failure
 from agent.deploy.quarantine import Quarantine
-from agent.domain.errors import FailureInfo, FailureKind
+from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.model import Plan, RunResult, StepResult, SyncResult
 from agent.kit.database import Database, Statement
 
@@ -203,6 +203,17 @@ class Journal:
             (time.time(), result.value, stored_failure(failure), run),
             durable,
         )
+
+    async def safely(self, write: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """`write(*arguments)` durably; when the disk refuses, as a plain write, made once there is room.
+
+        For what must go on whether or not it can be recorded.
+        """
+        try:
+            await write(*arguments, durable=True)
+        except Failure as error:
+            log.error("%s", error)
+            write(*arguments)
 
     # -- after a crash ----------------------------------------------------------------------------
 

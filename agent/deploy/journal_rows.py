@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from agent.domain.errors import FailureInfo
-from agent.domain.model import Plan, RunResult, StepResult
+from agent.domain.model import Plan, RunResult, StepResult, SyncResult
 from agent.kit.clock import rfc3339
 
 LOG_LINES = 200  # of a failure, the last ones
@@ -37,6 +37,7 @@ class UnfinishedRun:
     version: str
     commit: str
     result: RunResult  # RUNNING or PROBATION
+    sync_result: SyncResult  # the sync's last word so far
     started: float
     marks: tuple[str, ...]
     steps: Mapping[str, StepResult]
@@ -136,12 +137,13 @@ def _json(stored: bytes | None) -> Any:
 def unfinished(connection: sqlite3.Connection) -> list[UnfinishedRun]:
     """Runs without an end, oldest first."""
     rows = connection.execute(
-        "SELECT id, sync, app, spec, version, commit_id, result, started FROM runs"
-        " WHERE result IN (?, ?) ORDER BY seq",
+        "SELECT runs.id, sync, app, spec, version, runs.commit_id, runs.result, syncs.result, runs.started"
+        " FROM runs LEFT JOIN syncs ON syncs.id = runs.sync"
+        " WHERE runs.result IN (?, ?) ORDER BY runs.seq",
         (RunResult.RUNNING.value, RunResult.PROBATION.value),
     ).fetchall()
     found = []
-    for run, sync, app, spec, version, commit, result, started in rows:
+    for run, sync, app, spec, version, commit, result, synced, started in rows:
         marks = connection.execute("SELECT name FROM marks WHERE run = ? ORDER BY seq", (run,))
         steps = connection.execute("SELECT name, result FROM steps WHERE run = ?", (run,))
         found.append(
@@ -153,6 +155,7 @@ def unfinished(connection: sqlite3.Connection) -> list[UnfinishedRun]:
                 version,
                 commit,
                 RunResult(result),
+                SyncResult(synced or SyncResult.RUNNING),
                 started,
                 tuple(name for (name,) in marks),
                 {name: StepResult(word) for name, word in steps},

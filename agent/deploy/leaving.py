@@ -6,8 +6,8 @@ import asyncio
 import logging
 
 from agent.deploy.child import Child
+from agent.deploy.failures import as_info
 from agent.deploy.services import AppContext
-from agent.domain.errors import Failure
 from agent.domain.events import AppRemoved
 from agent.traffic.state import CLOSED, Gate
 
@@ -43,13 +43,15 @@ async def remove(app: AppContext) -> None:
 
 
 async def stop_with_agent(app: AppContext) -> None:
-    """New clients get the page until the children are stopped and the cleanup hook has run; links stay."""
-    try:
-        await _stop_children(app)
-        await _clean_up(app)
-        await _give_up_ports(app)
-    except (Failure, OSError) as error:  # whatever is left is the keeper's to end
-        log.error("%s: not stopped in order: %s", app.name, error)
+    """New clients get the page until the children are stopped and the cleanup hook has run; links stay.
+
+    Whatever goes wrong, the rest is done; who is left is the keeper's to end.
+    """
+    for step in (_stop_children, _clean_up, _give_up_ports):
+        try:
+            await step(app)
+        except Exception as error:
+            log.error("%s: not stopped in order: %s", app.name, as_info(error, app.name))
 
 
 def longest_stop(app: AppContext) -> float:
@@ -65,14 +67,13 @@ def longest_stop(app: AppContext) -> float:
 async def _stop_children(app: AppContext) -> None:
     """The page for who comes, an answer for who waits, then the end of every child."""
     serving = app.serving
-    serving.stop_restarting()
-    children = [child for child in (serving.child, serving.warm) if child is not None]
+    await serving.stop_restarting()
     for gate in app.gates.all():
         if gate.state != CLOSED:
             await gate.maintain()
     serving.stop_watching()
     async with asyncio.TaskGroup() as group:
-        for child in children:
+        for child in serving.everyone():
             group.create_task(_stop(app, child), name=f"stop {child.id}")
 
 
@@ -89,5 +90,4 @@ async def _clean_up(app: AppContext) -> None:
 
 
 async def _give_up_ports(app: AppContext) -> None:
-    for gate in app.gates.all():
-        await app.gates.give_up(gate)
+    await app.gates.only()

@@ -1,10 +1,16 @@
-"""What an earlier agent left with the keeper: children that go on, and commands that must not."""
+"""What an earlier agent left with the keeper: children that go on, and commands that must not.
+
+A child is described by the note it was started with, and by a second one under its own name, which the
+agent changes later: the specification it serves now (a reload gave it another one), or that it is on its
+way out.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -13,50 +19,81 @@ from agent.process.keepers import Keeper
 from agent.process.stop import end_group
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
+LEAVING = "leaving"  # a child that was asked to end
 MIGRATION = "migrate"  # the kind of command that is never cut short by a new agent
-DEADLINE = 600.0  # seconds a migration of an earlier agent is waited for
+MIGRATION_DEADLINE = 600.0  # seconds a migration of an earlier agent is waited for
 
 
 @dataclass(frozen=True, slots=True)
 class FoundChild:
-    """A child that the keeper has."""
+    """A child that the keeper had when this agent came. `spec` is what it serves now."""
 
     id: str
     pid: int
     running: bool
+    leaving: bool
+    spec: str
     note: ChildNote
+
+
+def note_key(child: str) -> str:
+    """Where the keeper has the second note on a child."""
+    return f"child {child}"
 
 
 def found_children(keeper: Keeper, app: str) -> list[FoundChild]:
     """All children of an app."""
     found = []
     for record in keeper.children.values():
-        try:
-            note = msgspec.json.decode(record.note, type=ChildNote)
-        except msgspec.MsgspecError:
-            continue  # a command
-        if note.app == app:
-            found.append(FoundChild(record.child, record.pid, record.running, note))
+        note = _decoded(record.note, ChildNote)  # None: a command
+        if note is not None and note.app == app:
+            word = keeper.notes.get(note_key(record.child), note.spec)
+            leaving = word == LEAVING
+            spec = note.spec if leaving else word
+            found.append(FoundChild(record.child, record.pid, record.running, leaving, spec, note))
     return found
 
 
-async def end_commands(keeper: Keeper, app: str) -> None:
-    """End an app's commands; a migration is waited for, so that it never runs twice at once."""
-    for record in list(keeper.children.values()):
-        try:
-            note = msgspec.json.decode(record.note, type=dict[str, str])
-        except msgspec.MsgspecError:
-            continue
-        if note.get("app") != app or "command" not in note:
-            continue
-        if record.running and note["command"] == MIGRATION:
-            log.info("%s: waiting for the migration an earlier agent began (pid %d)", app, record.pid)
-            try:
-                async with asyncio.timeout(DEADLINE):
-                    await keeper.wait(record.child)
-            except TimeoutError:
-                log.error("%s: the migration does not end; it is killed", app)
-        await end_group(keeper, record.child)
-        await keeper.wait(record.child)
-        await keeper.forget(record.child)
+class Leftovers:
+    """The commands that were there at the start; what is started later is none of its business."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._commands: dict[str, list[tuple[str, str]]] = {}  # app: (child, kind)
+        for record in keeper.children.values():
+            command = _decoded(record.note, dict[str, str])
+            if command is not None and "command" in command:
+                mine = self._commands.setdefault(command.get("app", ""), [])
+                mine.append((record.child, command["command"]))
+
+    async def end_commands(self, app: str) -> None:
+        """End an app's commands; a migration is waited for, so that it never runs twice at once.
+
+        Raises what the process package raises.
+        """
+        for child, kind in self._commands.pop(app, []):
+            if kind == MIGRATION and self._keeper.children[child].running:
+                log.info("%s: waiting for the migration an earlier agent began", app)
+                try:
+                    async with asyncio.timeout(MIGRATION_DEADLINE):
+                        await self._keeper.wait(child)
+                except TimeoutError:
+                    log.error("%s: the migration does not end; it is killed", app)
+            await self.end(child)
+
+    async def end(self, child: str) -> None:
+        """End and forget whoever it is, at once."""
+        await end_group(self._keeper, child)
+        await self._keeper.wait(child)
+        await self._keeper.forget(child)
+        if note_key(child) in self._keeper.notes:
+            await self._keeper.note(note_key(child), None)
+
+
+def _decoded(note: str, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(note, type=kind)
+    except msgspec.MsgspecError:
+        return None

@@ -81,8 +81,8 @@ class Operator:
                 current.spec.digest,
                 lane.app.wanted.digest if lane.app.wanted else current.spec.digest,
             }:
-                await self._journal.quarantine.add(app, spec, failure, durable=True)
-        await self._journal.quarantine.remove(app, target.spec.digest, durable=True)
+                await self._journal.safely(self._journal.quarantine.add, app, spec, failure)
+        await self._journal.safely(self._journal.quarantine.remove, app, target.spec.digest)
         sync = new_id("sync")
         self._journal.open_sync(sync, kinds=[str(TriggerKind.OPERATOR)], detail=f"rollback of {app} by {by}")
         self._bus.publish(SyncStarted(sync, (TriggerKind.OPERATOR,)))

@@ -4,6 +4,7 @@
 |---|---|---|
 | every step done, or failed only after the switch | probation (succeeded without one) | trial |
 | cancelled by a newer wish | cancelled | the newer wish |
+| cancelled by the agent's end | interrupted | the next agent looks |
 | transient or operator failure | later | retry with backoff |
 | permanent failure, old pair healthy | failed (rolled-back if clients noticed) | quarantine |
 | permanent failure, old pair fails the same probe | failed, EnvironmentFailing | retry with backoff |
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.deploy.run import Run, RunContext, as_info
+from agent.deploy.failures import as_info
+from agent.deploy.journal import INTERRUPTED
+from agent.deploy.run import Run, RunContext
 from agent.deploy.services import AppContext
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.model import RunResult, SyncResult
@@ -33,15 +36,25 @@ class Outcome:
     retry_after: float | None = None
 
 
-async def judge(
-    app: AppContext, context: RunContext, run: Run, error: Exception | None, cancelled: bool
-) -> Outcome:
-    """Decide; probes the old pair when the new one failed its probe."""
+async def judge(app: AppContext, run: Run, error: Exception | None, cancelled: bool, ending: bool) -> Outcome:
+    """Decide; probes the old pair when the new one failed its probe.
+
+    Args:
+        app: the app.
+        run: the run that has ended.
+        error: what it failed with, if it did.
+        cancelled: it did not end by itself.
+        ending: the agent ends, which is why.
+    """
+    context = run.context
     if context.switched:
+        failure = as_info(error, context.id) if error is not None else None  # told, but it serves
         if context.spec.health.probation > 0:
-            return Outcome(RunResult.PROBATION, SyncResult.PROBATION)
-        return Outcome(RunResult.SUCCEEDED, SyncResult.SUCCEEDED)
+            return Outcome(RunResult.PROBATION, SyncResult.PROBATION, failure)
+        return Outcome(RunResult.SUCCEEDED, SyncResult.SUCCEEDED, failure)
     if cancelled:
+        if ending:
+            return Outcome(RunResult.INTERRUPTED, SyncResult.INTERRUPTED, INTERRUPTED)
         return Outcome(RunResult.CANCELLED, SyncResult.SUPERSEDED)
     assert error is not None
     failure = run.failure or as_info(error, context.app)

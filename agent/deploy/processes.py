@@ -1,159 +1,97 @@
 """Starting, probing, telling and ending the processes of apps, in terms of deployments.
 
-Everything an app's programs are given is decided here once: user, environment, directories, slots. What
-runs to its end is a *command*, what keeps running is a *child*; both are the keeper's, so they outlive
-the agent and are found again by their notes.
+What runs to its end is a *command*, what keeps running is a *child*; both are the keeper's, so they outlive
+the agent and are found again by their notes (`leftovers`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from agent.config import Settings
 from agent.deploy.child import Child, ChildNote
 from agent.deploy.deployments import Deployment
-from agent.deploy.generations import Owner
-from agent.deploy.instance import build_instance
-from agent.deploy.layout import DataDirectory
-from agent.deploy.leftovers import FoundChild, end_commands, found_children
+from agent.deploy.failures import as_info
+from agent.deploy.leftovers import LEAVING, FoundChild, Leftovers, found_children, note_key
 from agent.deploy.listening import explained, until_bound
+from agent.deploy.surroundings import Surroundings, port_variables
 from agent.domain.errors import Failure, FailureInfo, Permanent, Transient
 from agent.domain.events import AppFailed, Bus, ChildStarted
 from agent.domain.model import new_id
 from agent.domain.spec import AppSpec, HealthSpec, SocketMode
-from agent.kit.files import remove_tree
 from agent.process.command import CommandResult, run_command
-from agent.process.context import ChildContext, User, find_user
-from agent.process.environment import child_environment
 from agent.process.health import until_healthy, watch
 from agent.process.keepers import Keeper
 from agent.process.probe import ProbeTarget
 from agent.process.stop import end_group, signal_number, stop
-from agent.traffic.gate import SlotGate
-from agent.traffic.ports import variables
-from agent.traffic.state import Gate
-
-log = logging.getLogger(__name__)
-
-DIRECTORY_VARIABLES = {"state": "STATE_DIRECTORY", "cache": "CACHE_DIRECTORY", "logs": "LOGS_DIRECTORY"}
+from agent.traffic.state import CLOSED, Gate, GateState, Mode
 
 
 class Processes:
-    """All processes of all apps, through the keeper."""
+    """All processes of all apps, through the keeper. `leftovers` is what an earlier agent left there."""
 
-    def __init__(self, keeper: Keeper, bus: Bus, data: DataDirectory, settings: Settings) -> None:
+    def __init__(self, keeper: Keeper, bus: Bus, surroundings: Surroundings) -> None:
+        self.surroundings = surroundings
+        self.leftovers = Leftovers(keeper)
         self._keeper = keeper
         self._bus = bus
-        self._data = data
-        self._settings = settings
-
-    # -- what programs are given ---------------------------------------------------------------------
-
-    def owner(self, spec: AppSpec) -> Owner | None:
-        """Uid and gid of the app's user, None for the agent's own. Raises OperatorNeeded."""
-        user = self._user(spec)
-        return None if user.uid is None or user.gid is None else (user.uid, user.gid)
-
-    def _user(self, spec: AppSpec) -> User:
-        return find_user(spec.run.user if spec.run else "", self._settings.users)
-
-    async def instance(self, deployment: Deployment, name: str) -> Path:
-        """Build an instance directory for a deployment, and the app's own directories. Raises OSError."""
-        return await asyncio.to_thread(self._build_instance, deployment, name)
-
-    def _build_instance(self, deployment: Deployment, name: str) -> Path:
-        spec = deployment.spec
-        directory = self._data.app(spec.name)
-        owner = self.owner(spec)
-        dirs = {}
-        for kind, shown in spec.dirs.items():
-            path = directory.dirs / kind
-            if not path.is_dir():
-                path.mkdir(mode=0o750)
-                if owner is not None:
-                    os.chown(path, *owner)
-            dirs[shown] = path
-        path = directory.instances / name
-        build_instance(path, deployment.release, deployment.generation, dirs)
-        return path
-
-    async def remove_instance(self, instance: Path) -> None:
-        """Remove an instance directory nobody lives in."""
-        await asyncio.to_thread(remove_tree, instance)
-
-    def _context(self, deployment: Deployment, instance: Path, extra: Mapping[str, str]) -> ChildContext:
-        spec = deployment.spec
-        directory = self._data.app(spec.name)
-        directories = {
-            DIRECTORY_VARIABLES[kind]: directory.dirs / kind
-            for kind in spec.dirs
-            if kind in DIRECTORY_VARIABLES
-        }
-        user = self._user(spec)
-        environment = child_environment(
-            app=spec.name,
-            version=spec.version,
-            box=self._data.box,
-            user=user,
-            home=instance,
-            pass_env=self._settings.pass_env,
-            base=os.environ,
-            spec_env=spec.env,
-            directories=directories,
-            extra={**variables((*spec.listen, *spec.udp), {}), **extra},
-        )
-        return ChildContext(spec.name, instance, environment, user)
 
     # -- children ------------------------------------------------------------------------------------
 
     async def start(
         self, deployment: Deployment, gate: Gate | None, side: int, run: str, instance: Path | None = None
     ) -> Child:
-        """Start a child of a deployment. Raises Failure."""
+        """Start a child of a deployment; an `instance` that is not given is made. Raises Failure, OSError."""
         spec = deployment.spec
         assert spec.run is not None
+        self.surroundings.user(spec)  # first of all: a start that cannot be must not cost the gate anything
         name = new_id(spec.name)
-        if instance is None:
-            instance = await self.instance(deployment, name)
-        self._user(spec)  # first of all: a start that cannot be must not cost the gate anything
-        note = ChildNote(spec.name, deployment.pair.spec, side, str(instance), run)
-        if gate is not None:
-            # nginx uses an inherited socket as it finds it, and its workers would block in accept
-            await gate.prepare(side, blocking="NGINX" not in spec.env)
-        context = self._context(deployment, instance, _ports(spec, gate, side))
-        record = await context.spawn(
-            self._keeper,
-            name,
-            spec.run.command,
-            slots=gate.slots(side) if gate is not None else [],
-            adopt=spec.socket is SocketMode.ADOPT,
-            note=msgspec.json.encode(note).decode(),
-        )
+        own = instance is None
+        place = instance or await self.surroundings.instance(deployment, name)
+        note = ChildNote(spec.name, deployment.pair.spec, side, str(place), run)
+        try:
+            if gate is not None:
+                # nginx uses an inherited socket as it finds it, and its workers would block in accept
+                await gate.prepare(side, blocking="NGINX" not in spec.env)
+            context = self.surroundings.context(deployment, place, port_variables(spec, gate, side))
+            record = await context.spawn(
+                self._keeper,
+                name,
+                spec.run.command,
+                slots=gate.slots(side) if gate is not None else [],
+                adopt=spec.socket is SocketMode.ADOPT,
+                note=msgspec.json.encode(note).decode(),
+            )
+        except BaseException:
+            if own:
+                await self.surroundings.remove_instance(place)
+            raise
         self._bus.publish(ChildStarted(spec.name, name, record.pid))
-        return Child(name, record.pid, side, deployment, instance, gate)
+        return Child(name, record.pid, side, deployment, place, gate)
 
-    async def until_end(self, child: Child) -> tuple[str, ...]:
-        """Wait for the child's end; returns its last lines."""
-        record = await self._keeper.wait(child.id)
-        tail = await self._keeper.tail(child.id)
-        child.code, child.signal = record.code, record.signal
-        child.ended.set()
-        return tuple(tail)
+    async def until_end(self, child: Child) -> None:
+        """Wait for the child's end and learn how it ended. However this ends, `child.ended` is set."""
+        try:
+            record = await self._keeper.wait(child.id)
+            child.code, child.signal = record.code, record.signal
+            child.log = tuple(await self.tail(child))
+        finally:
+            child.ended.set()
+
+    async def renamed(self, child: Child) -> None:
+        """The child serves another deployment from now on: tell the next agent."""
+        await self._keeper.note(note_key(child.id), child.deployment.pair.spec)
 
     async def stop(self, child: Child) -> None:
         """Stop a child by its ladder, whole group, and forget it. Not interrupted by cancellation."""
         assert child.deployment.spec.run is not None
         child.expected = True
-        if child.id not in self._keeper.children:
-            return  # ended and forgotten already
-        await stop(self._keeper, child.id, child.deployment.spec.run.stop)
+        if child.id in self._keeper.children:
+            await self._keeper.note(note_key(child.id), LEAVING)
+            await stop(self._keeper, child.id, child.deployment.spec.run.stop)
         await self.forget(child)
 
     async def connections_gone(self, child: Child) -> None:
@@ -165,22 +103,20 @@ class Processes:
 
     async def forget(self, child: Child) -> None:
         """Drop what is left of an ended child: the rest of its group, its record, its instance directory."""
-        if child.id not in self._keeper.children:
-            return
-        await end_group(self._keeper, child.id)
-        await child.ended.wait()
-        await self._keeper.forget(child.id)
-        await self.remove_instance(child.instance)
-
-    async def end(self, child: str) -> None:
-        """End and forget a child of an earlier agent that has no deployment, or that ended already."""
-        await end_group(self._keeper, child)
-        await self._keeper.wait(child)
-        await self._keeper.forget(child)
+        if child.id in self._keeper.children:
+            await end_group(self._keeper, child.id)
+            await child.ended.wait()
+            await self._keeper.forget(child.id)
+        if note_key(child.id) in self._keeper.notes:
+            await self._keeper.note(note_key(child.id), None)
+        await self.surroundings.remove_instance(child.instance)
 
     async def tail(self, child: Child, lines: int = 200) -> list[str]:
-        """The last output lines of a child."""
-        return await self._keeper.tail(child.id, lines)
+        """The last output lines of a child; none of one that is forgotten."""
+        try:
+            return await self._keeper.tail(child.id, lines)
+        except LookupError:
+            return []
 
     async def reload(self, child: Child, spec: AppSpec) -> None:
         """Tell a child to read its files again. Raises Permanent("ReloadFailed")."""
@@ -190,6 +126,10 @@ class Processes:
             await self.must(child.deployment, child.instance, "reload", reload.command, 60.0, "ReloadFailed")
         elif not await self._keeper.signal(child.id, signal_number(reload.signal), group=False):
             raise Permanent("ReloadFailed", "the child is gone", where=child.id)
+
+    def found(self, app: str) -> list[FoundChild]:
+        """Children of an app that the keeper has."""
+        return found_children(self._keeper, app)
 
     # -- commands ------------------------------------------------------------------------------------
 
@@ -203,7 +143,7 @@ class Processes:
         extra: Mapping[str, str] | None = None,
     ) -> CommandResult:
         """Run a command as the app's user in an instance directory. Raises Failure when it cannot start."""
-        context = self._context(deployment, instance, extra or {})
+        context = self.surroundings.context(deployment, instance, extra or {})
         note = msgspec.json.encode({"app": deployment.spec.name, "command": name.split()[0]}).decode()
         return await run_command(
             self._keeper, name=name, argv=argv, context=replace(context, note=note), timeout=timeout
@@ -235,15 +175,16 @@ class Processes:
         argv = hooks.crashed if point == "crashed" else hooks.cleanup
         if not argv:
             return
-        name = f"hook {point}"
-        instance = await self.instance(deployment, new_id("i"))
+        name, instance = f"hook {point}", None
         try:
+            instance = await self.surroundings.instance(deployment, new_id("i"))
             result = await self.command(deployment, instance, name, argv, hooks.timeout, extra)
             self.judge(result, name, "HookFailed")
-        except Failure as error:
-            self._bus.publish(AppFailed(deployment.spec.name, error.info))
+        except (Failure, OSError) as error:
+            self._bus.publish(AppFailed(deployment.spec.name, as_info(error, name)))
         finally:
-            await self.remove_instance(instance)
+            if instance is not None:
+                await self.surroundings.remove_instance(instance)
 
     # -- health --------------------------------------------------------------------------------------
 
@@ -251,7 +192,7 @@ class Processes:
         host, port, gate = "127.0.0.1", 0, child.gate
         if gate is not None:
             host, port, _ = gate.probe_target(child.side, health.port)
-        deployment, extra = child.deployment, _ports(child.deployment.spec, child.gate, child.side)
+        deployment, extra = child.deployment, port_variables(child.deployment.spec, child.gate, child.side)
         return ProbeTarget(
             host=host, port=port, alive=lambda: child.alive,
             source=lambda: None if gate is None else gate.probe_source(child.side, health.port),
@@ -261,23 +202,27 @@ class Processes:
         )  # fmt: skip
 
     async def until_healthy(self, child: Child, health: HealthSpec | None = None) -> None:
-        """Probe until healthy. Raises Permanent (ProbeFailed, ChildExited) with the child's last lines."""
+        """Probe until healthy. Raises Permanent (ProbeFailed, ChildExited) with the child's last lines.
+
+        Probes are steered to the child until its gate serves it, or `steer_probe` says otherwise.
+        """
         health = health or child.deployment.spec.health
-        if isinstance(child.gate, SlotGate) and child.gate.state.side != child.side:
-            await child.gate.steer_probe(child.side)
+        await self._steer(child)
         try:
             await until_healthy(health, self._target(child, health), child.ended)
             await until_bound(self._keeper, child, health.deadline)
         except Permanent as error:
-            await asyncio.sleep(0)
-            raise await self._told(child, error) from None
+            lines = tuple(await self.tail(child))
+            info = replace(error.info, log=lines) if child.alive else child.exit_failure()
+            info = explained(info, self._keeper, child)
+            raise Permanent(
+                info.reason, info.message, where=info.where, remedy=info.remedy, log=info.log
+            ) from None
 
-    async def _told(self, child: Child, error: Permanent) -> Permanent:
-        """The failure with the child's last lines, and its exit if that is what happened."""
-        log_lines = tuple(await self.tail(child)) if child.id in self._keeper.children else ()
-        info = child.exit_failure(log_lines) if not child.alive else replace(error.info, log=log_lines)
-        info = explained(info, self._keeper, child)
-        return Permanent(info.reason, info.message, where=info.where, remedy=info.remedy, log=info.log)
+    async def _steer(self, child: Child) -> None:
+        # Also when the gate holds its clients for this very side: the hold may end before the probes do.
+        if child.gate is not None and child.gate.state != GateState(Mode.OPEN, child.side):
+            await child.gate.steer_probe(child.side)
 
     async def healthy_now(self, child: Child) -> bool:
         """Whether a child passes its probe now; three tries' time, so that one lost packet is no verdict."""
@@ -287,12 +232,14 @@ class Processes:
             successes=1,
             alive=0.0,
         )
-        if isinstance(child.gate, SlotGate) and child.gate.state.side != child.side:
-            await child.gate.steer_probe(child.side)
+        await self._steer(child)
         try:
             await until_healthy(health, self._target(child, health), child.ended)
         except Permanent:
             return False
+        finally:
+            if child.gate is not None and child.gate.state != CLOSED:
+                await child.gate.steer_probe(None)
         return True
 
     async def watch(self, child: Child, eager: float = 0.0) -> AsyncIterator[FailureInfo | None]:
@@ -304,19 +251,3 @@ class Processes:
                 yield None
             else:
                 yield replace(failure, log=tuple(await self.tail(child)))
-
-    # -- after a restart of the agent ----------------------------------------------------------------
-
-    def found(self, app: str) -> list[FoundChild]:
-        """Children of an app that the keeper had when this agent came."""
-        return found_children(self._keeper, app)
-
-    async def end_commands(self, app: str) -> None:
-        """Commands an earlier agent left: a migration is waited for, so it never runs twice; others end."""
-        await end_commands(self._keeper, app)
-
-
-def _ports(spec: AppSpec, gate: Gate | None, side: int) -> dict[str, str]:
-    """The variables that say where the child of `side` listens."""
-    ports = (*spec.listen, *spec.udp)
-    return variables(ports, gate.child_ports(side) if gate is not None else {})

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from agent.deploy.journal import Journal
+from agent.deploy.failures import as_info
+from agent.deploy.journal import INTERRUPTED, Journal
 from agent.deploy.lane import Lane
 from agent.deploy.look import Look
 from agent.deploy.settlement import Settlement
 from agent.deploy.wish import Wish
-from agent.domain.errors import Failure, OperatorNeeded, Transient
+from agent.domain.errors import Failure, FailureKind, OperatorNeeded, Transient
 from agent.domain.events import Bus, ConditionChanged, SyncFinished, SyncResolved, SyncStarted
 from agent.domain.model import Condition, ConditionStatus, DesiredState, SyncResult
 from agent.source.inbox import PendingSync, TriggerInbox
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 SPACING = 1.0  # seconds between the beginnings of two looks
 LOOK_DEADLINE = 120.0  # seconds for one look
+FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0  # seconds until a commit that could not be read is looked at again
 
 
 class Lanes:
@@ -58,6 +60,7 @@ class Reconciler:
         lanes: where wishes go.
         journal: where syncs are recorded.
         bus: where facts are told.
+        retry_later: asks for another look: (app, seconds, reason), app "" for the state itself.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Reconciler:
         lanes: Lanes,
         journal: Journal,
         bus: Bus,
+        retry_later: Callable[[str, float, str], None],
     ) -> None:
         self._inbox = inbox
         self._look = look
@@ -75,6 +79,8 @@ class Reconciler:
         self._lanes = lanes
         self._journal = journal
         self._bus = bus
+        self._retry_later = retry_later
+        self._failed_looks = 0  # in a row, of those that no poll repeats
         self._prune_all = False
         self.commit: str | None = None  # the commit of the newest look that could be read
 
@@ -105,6 +111,11 @@ class Reconciler:
         except Failure as error:
             self._refused(pending, error)
             return
+        except Exception as error:  # a state that nobody thought of must not end the agent
+            info = as_info(error, "the state repository")
+            self._refused(pending, OperatorNeeded(info.reason, info.message, remedy=info.remedy))
+            return
+        self._failed_looks = 0
         self.commit = desired.commit
         self._prune_all = False
         leaving = {n: lane for n, lane in self._lanes.live().items() if n not in desired.apps}
@@ -143,11 +154,20 @@ class Reconciler:
             self._tell_state("False", info.reason, str(info))
         else:
             self._reachability.failed(info)
+        if self._look.reached and info.kind is not FailureKind.PERMANENT:  # polls find nothing new in it
+            self._failed_looks += 1
+            delay = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failed_looks - 1, 10))
+            self._retry_later("", delay, info.reason)
         self.ended(SyncFinished(pending.sync, SyncResult.FAILED, self._look.seen or "", info))
 
     def _tell_state(self, status: str, reason: str, message: str) -> None:
         condition = Condition("StateValid", ConditionStatus(status), reason, message, time.time())
         self._bus.publish(ConditionChanged("", condition))
+
+    def interrupt(self) -> None:
+        """The agent ends: no sync is left without an end, and nobody waiting for one."""
+        for sync in self._inbox.open:
+            self.ended(SyncFinished(sync, SyncResult.INTERRUPTED, "", INTERRUPTED))
 
     def ended(self, event: SyncFinished) -> None:
         """A sync ended, or its last word changed: record and tell."""

@@ -6,89 +6,98 @@
 | ... and the good pair's child beside it | kept warm, probation starts again |
 | any other child of the app | stopped |
 | a canary | over: the old child serves alone, the new one is drained and stopped |
-| a migration still running | waited for, so that it never runs twice at once |
-| no child | `current` is started from disk, without Git; if it is not whole, `good` |
+| no child | `current` is started from disk, without Git; if it does not get healthy, `good` |
 | a run the journal calls unfinished | probation if its pair serves, else interrupted |
+| instances and temporary files of nobody | removed |
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from pathlib import Path
 
 from agent.deploy.child import Child
 from agent.deploy.deployments import Deployment
+from agent.deploy.failures import as_info
+from agent.deploy.journal_rows import UnfinishedRun
 from agent.deploy.leaving import see_off
 from agent.deploy.leftovers import FoundChild
 from agent.deploy.services import AppContext
 from agent.deploy.trial import Trial
+from agent.deploy.wish import Wish
 from agent.domain.errors import Failure
 from agent.domain.events import ChildStarted, PairCurrent, PairGood
-from agent.domain.model import RunResult
-from agent.traffic.state import Gate, GateState, Mode
+from agent.domain.model import RunResult, SyncResult
+from agent.traffic.state import SIDES, Gate, GateState, Mode
 
 log = logging.getLogger(__name__)
 
 
 async def recover(app: AppContext, trial: Trial) -> None:
-    """Do what the table says for one app. Raises Failure when nothing on disk can be started."""
-    processes = app.services.processes
-    await processes.end_commands(app.name)
+    """Do what the table says for one app. Raises Failure, OSError."""
     current, good = app.current, app.good
     app.services.bus.publish(PairGood(app.name, good.pair if good else None))
-    found = processes.found(app.name)
-    serving = await _still_serving(app, found, current)
+    serving = await _still_serving(app, current, good)
+    processes = app.services.processes
+    await processes.surroundings.sweep(app.name, {child.instance for child in app.serving.everyone()})
     if serving is not None:
         if current is None or current.pair.spec != serving.deployment.pair.spec:
-            await asyncio.to_thread(app.deployments.link, "current", serving.deployment)
-        current = serving.deployment
-        app.services.bus.publish(PairCurrent(app.name, current.pair))
+            await app.link_current(serving.deployment)
+        app.services.bus.publish(PairCurrent(app.name, serving.deployment.pair))
     else:
-        current = current or good
-        if current is not None:
-            await _start(app, current, good)
-            current = app.serving.child.deployment if app.serving.child else current
-    await _resume_trial(app, trial, current, good)
+        await _start(app, current, good)
+    await _close_runs(app, trial)
+
+
+# -- children that are there --------------------------------------------------------------------------
 
 
 async def _still_serving(
-    app: AppContext, found: list[FoundChild], current: Deployment | None
+    app: AppContext, current: Deployment | None, good: Deployment | None
 ) -> Child | None:
     """The child that serves; every other one is kept warm or stopped."""
-    children = [c for c in (_as_child(app, f) for f in found) if c is not None]
-    shared = []
-    for child in children:
-        child.gate = app.gates.of(child.deployment.spec)
-        if child.gate is not None:
-            await child.gate.open_ports()
-            shared += [child.gate] if await _canary_ended(child.gate) else []
-    chosen = _choose(children, current)
+    children, strangers = [], []
+    shared: list[Gate | None] = []  # where a canary was under way
+    for found in app.services.processes.found(app.name):
+        deployment = app.deployments.get(found.spec) if found.running else None
+        if deployment is None:
+            strangers.append(found)
+        else:
+            child = await _as_child(app, found, deployment)
+            children.append((child, found.leaving))
+            if child.gate is not None and await _canary_ended(child.gate):
+                shared.append(child.gate)
+    chosen = _choose([child for child, leaving in children if not leaving], current)
+    if chosen is not None and chosen.gate is not None and not _open_to(chosen):
+        await chosen.gate.serve(chosen.side)  # the agent died while it held the port; the child went on
     if chosen is not None:
         app.gates.lead(chosen.gate)
-        if chosen.gate is not None and chosen.gate.state != GateState(Mode.OPEN, chosen.side):
-            await chosen.gate.serve(chosen.side)  # the agent died while it held the port
-    for child in children:
+    for child, leaving in children:
         app.services.bus.publish(ChildStarted(app.name, child.id, child.pid))
         app.serving.look_after(child)
         if child is chosen:
             app.serving.child = child
             app.serving.watch(child)
-        elif chosen is not None and app.good is not None and child.deployment.pair.spec == app.good.pair.spec:
+        elif chosen is not None and not leaving and _is(child, good) and not _is(chosen, good):
             app.serving.warm = child
         else:
             log.info("%s: child %s of an interrupted run is stopped", app.name, child.id)
             if child.gate in shared:
                 await see_off(app, child, child.gate)  # it has clients
-                continue
-            await app.serving.retire(child, take_over=False)
-            if child.gate is not None and child.gate not in [c.gate for c in children if c is not child]:
-                await app.gates.give_up(child.gate)
-    known = {child.id for child in children}
-    for record in found:
-        if record.id not in known:
-            await app.services.processes.end(record.id)
+            else:
+                await app.serving.retire(child)
+    if chosen is not None:
+        await app.gates.only(*app.serving.gates())
+    for stranger in strangers:
+        await app.services.processes.leftovers.end(stranger.id)
     return chosen
+
+
+async def _as_child(app: AppContext, found: FoundChild, deployment: Deployment) -> Child:
+    gate = app.gates.of(deployment.spec)
+    if gate is not None:
+        await gate.open_ports()
+    return Child(found.id, found.pid, found.note.side, deployment, Path(found.note.instance), gate)
 
 
 async def _canary_ended(gate: Gate) -> bool:
@@ -101,59 +110,90 @@ async def _canary_ended(gate: Gate) -> bool:
 
 
 def _choose(children: list[Child], current: Deployment | None) -> Child | None:
-    """Of those a gate is open to (or all, when none is), the one that `current` names."""
-    opened = [c for c in children if c.gate is not None and c.gate.state == GateState(Mode.OPEN, c.side)]
-    named = [c for c in opened or children if current and c.deployment.pair.spec == current.pair.spec]
+    """The one that its gate is open to; of several, or if there is none, the one that `current` names."""
+    opened = [child for child in children if child.gate is None or _open_to(child)]
+    named = [child for child in opened or children if _is(child, current)]
     return next(iter(named or opened), None)
 
 
-def _as_child(app: AppContext, found: FoundChild) -> Child | None:
-    if not found.running:
-        return None
-    deployment = app.deployments.get(found.note.spec)
-    if deployment is None:
-        return None
-    return Child(found.id, found.pid, found.note.side, deployment, Path(found.note.instance), None)
+def _open_to(child: Child) -> bool:
+    return child.gate is not None and child.gate.state == GateState(Mode.OPEN, child.side)
 
 
-async def _start(app: AppContext, current: Deployment, good: Deployment | None) -> None:
-    """A cold start from disk; a current pair that does not come up gives way to the good one."""
-    gate = app.gates.of(current.spec)
-    app.gates.lead(gate)
-    try:
-        if gate is not None:
-            await gate.open_ports()
-            await _canary_ended(gate)
-        healthy = await app.serving.bring_back(current, gate, app.serving.free_side())
-    except Failure as error:
-        app.failed(error.info)
-        healthy = False
-    if healthy or good is None or good.pair.spec == current.pair.spec:
+def _is(child: Child, deployment: Deployment | None) -> bool:
+    return deployment is not None and child.deployment.pair.spec == deployment.pair.spec
+
+
+# -- from disk ----------------------------------------------------------------------------------------
+
+
+async def _start(app: AppContext, current: Deployment | None, good: Deployment | None) -> None:
+    """A cold start; a current pair that does not come up gives way to the good one.
+
+    If neither starts, nobody serves, and the lane goes on trying.
+    """
+    pairs = {d.pair.spec: d for d in (current, good) if d is not None}
+    for number, deployment in enumerate(pairs.values(), start=1):
+        try:
+            healthy = await _start_one(app, deployment)
+        except (Failure, OSError) as error:
+            app.failed(as_info(error, "start"))
+            continue
+        if healthy or number == len(pairs):
+            await app.link_current(deployment)
+            return
+        log.warning("%s: the last pair does not get healthy; the last good one is started", app.name)
         if app.serving.child is not None:
-            app.link_current(app.serving.child.deployment)
-        return
-    log.warning("%s: the last pair does not come up; the last good one is started", app.name)
-    if app.serving.child is not None:
-        await app.serving.retire(app.serving.child, take_over=False)
-    gate, given_up = app.gates.of(good.spec), gate
-    if given_up is not None and given_up is not gate:
-        await app.gates.give_up(given_up)
+            await app.serving.retire(app.serving.child)
+
+
+async def _start_one(app: AppContext, deployment: Deployment) -> bool:
+    gate, side = app.gates.of(deployment.spec), app.serving.free_side()
+    await app.gates.only(gate)
     app.gates.lead(gate)
-    await app.serving.bring_back(good, gate, app.serving.free_side())
-    app.link_current(good)
+    if gate is not None:
+        await gate.open_ports()
+        await _canary_ended(gate)
+        side = side if gate.state.side is None else gate.state.side
+        await _nobody_is_there(gate, side)
+    return await app.serving.bring_back(deployment, gate, side)
 
 
-async def _resume_trial(
-    app: AppContext, trial: Trial, current: Deployment | None, good: Deployment | None
-) -> None:
-    serving = app.serving.child is not None
-    unfinished = [r for r in await app.services.journal.unfinished_runs() if r.app == app.name]
-    run = sync = ""
-    for record in unfinished:
-        if serving and current is not None and record.spec == current.pair.spec:
-            run, sync = record.id, record.sync
-            await app.services.journal.close_run(record.id, RunResult.PROBATION)
-        else:
-            await app.services.journal.mark_interrupted(record.id)
-    if serving and current is not None and (good is None or good.pair.spec != current.pair.spec):
-        trial.resume(current, run, sync)
+async def _nobody_is_there(gate: Gate, side: int) -> None:
+    """A child ended while no agent was there: who waits at its side waits for the next one."""
+    if gate.state.mode is Mode.OPEN:
+        await gate.hold(side)
+    for each in SIDES:
+        await gate.take_over(each)
+
+
+# -- the journal --------------------------------------------------------------------------------------
+
+
+async def _close_runs(app: AppContext, trial: Trial) -> None:
+    """Runs without an end get one; the one whose release serves and has not proved itself goes on."""
+    unfinished, journal = app.services.unfinished, app.services.journal
+    child, good = app.serving.child, app.good
+    runs = unfinished.take(app.name)
+    last: UnfinishedRun | None = None
+    for run in runs:
+        if child is not None and run.spec == child.deployment.pair.spec:
+            last = run
+    for run in runs:
+        if run is not last:
+            await journal.mark_interrupted(run.id)
+            unfinished.settlement(run).settle(app.name, SyncResult.INTERRUPTED)
+    if child is None:
+        return
+    proven = _is(child, good)
+    if last is not None and proven:
+        await journal.close_run(last.id, RunResult.SUCCEEDED)
+        unfinished.settlement(last).settle(app.name, SyncResult.SUCCEEDED)
+    elif last is not None:
+        await journal.close_run(last.id, RunResult.PROBATION)
+        wish = Wish(child.deployment.spec, last.commit, unfinished.settlement(last))
+        wish.settle(SyncResult.PROBATION)
+        trial.resume(child.deployment, last.id, wish)
+    elif not proven:
+        deployment = child.deployment
+        trial.resume(deployment, "", unfinished.nobodys(deployment.spec, deployment.pair.commit))

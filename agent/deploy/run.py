@@ -25,13 +25,14 @@ from agent.artifact.delivery import Delivery
 from agent.deploy.canary import Canary
 from agent.deploy.child import Child
 from agent.deploy.deployments import Deployment, Deployments, pair_of
+from agent.deploy.failures import as_info
 from agent.deploy.gates import Gates
 from agent.deploy.graph import Graph, Node
 from agent.deploy.journal import Journal
 from agent.deploy.layout import AppDirectory
 from agent.deploy.processes import Processes
 from agent.deploy.serving import Serving
-from agent.domain.errors import Failure, FailureInfo, FailureKind
+from agent.domain.errors import Failure, FailureInfo, Permanent
 from agent.domain.events import Bus, StepFinished, StepProgress, StepStarted
 from agent.domain.model import Pair, Plan, PlannedStep, StepResult, new_id
 from agent.domain.spec import AppSpec
@@ -54,8 +55,8 @@ class RunContext:
     artifacts: Artifacts
     processes: Processes
     serving: Serving
-    gates: Gates
     gate: Gate | None
+    gates: Gates
     canary: Canary
     journal: Journal
     bus: Bus
@@ -75,7 +76,6 @@ class RunContext:
     switched: bool = False
     marked: Awaitable[None] | None = None  # the journal has everything before the switch on disk
     _writing: asyncio.Future[None] | None = None
-    clear_side: asyncio.Task[None] | None = None  # a warm predecessor is being stopped
 
     @property
     def app(self) -> str:
@@ -99,6 +99,17 @@ class RunContext:
         if self._writing is not None:
             await asyncio.shield(self._writing)
 
+    async def tidy(self) -> None:
+        """At the end, however it came: nothing is being written any more, and no instance is left unused."""
+        for last in (self._writing, self.marked):
+            try:
+                if last is not None:
+                    await last
+            except (Failure, OSError) as error:  # the step that needed it has told
+                log.debug("%s: %s", self.id, error)
+        if self.instance is not None and self.child is None:
+            await self.processes.surroundings.remove_instance(self.instance)
+
     def progress(self, step: str, done: int, total: int, unit: str = "bytes") -> None:
         """Tell how far a step is."""
         self.bus.publish(StepProgress(self.id, self.app, step, done, total, unit))
@@ -108,12 +119,14 @@ class Step(ABC):
     """One kind of step. One file each; they never import one another.
 
     `retries` counts further attempts after a transient failure; a `shielded` step that has begun is not
-    cancelled. A step that can be taken back has `undo`, which has to bear a half-done `run`.
+    cancelled. `late` is the failure of a step that is not done within its deadline. A step that can be
+    taken back has `undo`, which has to bear a half-done `run`.
     """
 
     kind: ClassVar[str]
     retries: ClassVar[int] = 0
     shielded: ClassVar[bool] = False
+    late: ClassVar[type[Failure]] = Permanent
 
     @abstractmethod
     def deadline(self, context: RunContext) -> float:
@@ -151,12 +164,14 @@ class Run:
             undo_deadline=body.undo_deadline(context),
             retries=body.retries,
             shielded=body.shielded,
+            late=body.late,
         )
 
     async def execute(self) -> Exception | None:
         """Carry out the graph; returns what the first failing step raised. Raises only CancelledError."""
         try:
             async with self.context.stack:
+                self.context.stack.push_async_callback(self.context.tidy)
                 await self._graph.run(self)
         except Exception as error:
             return error
@@ -198,25 +213,3 @@ class Run:
 
     def _kind(self, name: str) -> str:
         return next((s.kind for s in self.context.plan.steps if s.name == name), name)
-
-
-def as_info(error: BaseException, where: str) -> FailureInfo:
-    """Any error as a FailureInfo; an unexpected one is logged with its trace and needs a human."""
-    if isinstance(error, Failure):
-        return error.info
-    if isinstance(error, OSError):
-        return FailureInfo(
-            FailureKind.OPERATOR,
-            "DiskFull" if error.errno in (28, 122) else "SystemError",
-            f"{error.strerror or error}",
-            where=str(error.filename or where),
-            remedy="free space on the data directory's file system" if error.errno in (28, 122) else "",
-        )
-    log.error("step %s failed unexpectedly", where, exc_info=error)
-    return FailureInfo(
-        FailureKind.OPERATOR,
-        "InternalError",
-        f"{type(error).__name__}: {error}",
-        where=where,
-        remedy="this is a defect of emptybox: the agent's log has its trace",
-    )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 from agent.deploy.leaving import see_off
 from agent.deploy.planner import Situation, same_ports
 from agent.deploy.run import RunContext
 from agent.deploy.services import AppContext
 from agent.deploy.wish import Wish
+from agent.domain.errors import Failure
 from agent.domain.model import Plan
 from agent.domain.spec import AppSpec, Swap
 from agent.kit.tasks import Owned
 from agent.process.memory import shortage
+
+log = logging.getLogger(__name__)
 
 
 def situation(app: AppContext, spec: AppSpec, release: str, wish: Wish | None = None) -> Situation:
@@ -57,9 +62,9 @@ def run_context(
         artifacts=services.artifacts,
         processes=services.processes,
         serving=serving,
-        gates=app.gates,
         gate=gate,
         canary=app.canary,
+        gates=app.gates,
         journal=services.journal,
         bus=services.bus,
         first=app.current is None,
@@ -72,10 +77,19 @@ def run_context(
     if short or app.memory_short:
         app.condition("MemoryShort", bool(short), "NoRoomForTwo" if short else "RoomForTwo", short)
         app.memory_short = short
-    starts = any(step.kind == "start" for step in plan.steps)
-    if starts and serving.warm is not None and serving.warm.side == context.side:
-        context.clear_side = tasks.start(see_off(app, serving.warm, gate), name="clear side")
+    context.stack.enter_context(services.store.using(release))  # a tidying must not take it away
+    if any(step.kind == "start" for step in plan.steps):
+        tasks.start(_begin_clearing(app, context), name="clear side")
     return context
+
+
+async def _begin_clearing(app: AppContext, context: RunContext) -> None:
+    """While the run prepares; the step `start` waits for the end of it, and tells what goes wrong."""
+    try:
+        for child in context.serving.others(context.side):
+            await see_off(app, child, context.gate)
+    except (Failure, OSError) as error:
+        log.warning("%s: %s", context.app, error)
 
 
 def ports_conflict(old: AppSpec, new: AppSpec) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
@@ -15,6 +17,7 @@ from agent.deploy.journal import Journal
 from agent.deploy.layout import AppDirectory, DataDirectory
 from agent.deploy.processes import Processes
 from agent.deploy.serving import Serving
+from agent.deploy.unfinished import Unfinished
 from agent.domain.errors import FailureInfo
 from agent.domain.events import AppFailed, AppStateChanged, Bus, ConditionChanged, PairCurrent, PairGood
 from agent.domain.model import AppState, Condition, ConditionStatus
@@ -29,7 +32,8 @@ class Services:
     `make_gate` gives the gate for an app's ports; it does nothing yet.
     `earlier(commit, app, count)` reads earlier specifications from Git. `retry_later(app, seconds,
     reason)` asks for a new sync then. `paused()` is the operator's message or None. `collect()` removes
-    releases nobody names. `adoption` says whether programs can be adopted here.
+    releases nobody names. `unfinished` is what the last agent left without an end. `adoption` says whether
+    programs can be adopted here.
     """
 
     data: DataDirectory
@@ -42,7 +46,8 @@ class Services:
     earlier: Callable[[str, str, int], Awaitable[list[tuple[str, AppSpec]]]]
     retry_later: Callable[[str, float, str], None]
     paused: Callable[[], str | None]
-    collect: Callable[[], Awaitable[None]]
+    collect: Callable[[], Coroutine[Any, Any, None]]
+    unfinished: Unfinished
     adoption: Adoption
 
 
@@ -73,18 +78,15 @@ class AppContext:
         """The deployment that last proved itself."""
         return self.deployments.linked("good")
 
-    def link_current(self, deployment: Deployment | None) -> None:
-        """Point `current`, and tell."""
-        self.deployments.link("current", deployment)
+    async def link_current(self, deployment: Deployment | None) -> None:
+        """Point `current`, and tell. Raises OSError."""
+        await asyncio.to_thread(self.deployments.link, "current", deployment)
         self.services.bus.publish(PairCurrent(self.name, deployment.pair if deployment else None))
 
-    def link_good(self, deployment: Deployment | None) -> None:
-        """Point `good`, and tell."""
-        if deployment is not None:
-            self.deployments.prove(deployment)
-        else:
-            self.deployments.link("good", None)
-        self.services.bus.publish(PairGood(self.name, deployment.pair if deployment else None))
+    async def prove(self, deployment: Deployment) -> None:
+        """Point `good`, and tell. Raises OSError."""
+        await asyncio.to_thread(self.deployments.prove, deployment)
+        self.services.bus.publish(PairGood(self.name, deployment.pair))
 
     def condition(self, kind: str, status: bool, reason: str, message: str = "") -> None:
         """Tell a condition of this app, when it is another than before."""

@@ -1,9 +1,11 @@
 """Probation: the watched time after a switch, and the way back when it goes bad.
 
-    none --begin--> on trial --time over----------> proven: `good` moves, the warm predecessor retires
-                       +--newer release switched--> superseded: `good` stays
-                       +--crash, unhealthy--------> verdict --> rolled back: flip to the warm predecessor,
-                                                                or start the last good pair again
+    none --begin--> on trial --time over, well---> proven: `good` moves, the warm predecessor retires
+                     |  ^   +--newer release switched--> superseded: `good` stays
+                     |  +------- the good pair fails too: nobody is to blame, the time begins anew
+                     +--crash, unhealthy--> verdict --> rolled back: flip to the warm predecessor,
+                                                        or start the last good pair again
+                                                   --> given up, when nothing good is on disk
 
 The timer and the watchers only leave word; the lane calls `prove` and `roll_back`.
 """
@@ -20,10 +22,10 @@ from typing import Self
 
 from agent.deploy.child import Child
 from agent.deploy.deployments import Deployment
+from agent.deploy.failures import as_info
 from agent.deploy.leaving import see_off
 from agent.deploy.run import RunContext
 from agent.deploy.services import AppContext
-from agent.deploy.settlement import Settlement
 from agent.deploy.wish import Wish
 from agent.domain.errors import Failure, FailureInfo
 from agent.domain.events import RunFinished
@@ -33,7 +35,7 @@ from agent.kit.tasks import Owned
 log = logging.getLogger(__name__)
 
 FIRST_CRASHES = 3  # crashes on probation before a first release, with nothing to go back to, is given up
-EARLIER = 3  # earlier specifications tried when nothing good is on disk
+AGAIN = 5.0  # seconds until what a disk or the environment did not allow is tried again
 
 
 @dataclass(eq=False, slots=True)
@@ -41,15 +43,15 @@ class OnTrial:
     """A release being watched."""
 
     run: str
-    sync: str
+    wish: Wish
     deployment: Deployment
-    wishes: list[Wish] = field(default_factory=list)
+    joined: list[Wish] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     crashes: int = 0
 
     def settle(self, result: SyncResult, failure: FailureInfo | None = None) -> None:
         """Tell every sync that waits for the last word."""
-        for wish in self.wishes:
+        for wish in (self.wish, *self.joined):
             wish.settle(result, failure)
 
 
@@ -64,7 +66,6 @@ class Trial:
         self._wake = wake
         self._tasks = Owned(f"{app.name}/trial")
         self._timer: asyncio.Task[None] | None = None
-        self._candidates: list[tuple[str, Wish]] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,36 +88,38 @@ class Trial:
     def join(self, wish: Wish) -> None:
         """Another sync wants what is on probation: it gets the same last word."""
         if self._on is not None:
-            self._on.wishes.append(wish)
+            self._on.joined.append(wish)
 
     async def begin(self, context: RunContext, wish: Wish, result: RunResult) -> None:
         """A run switched. Without probation the release is good at once."""
         assert context.deployment is not None
         self.end()
-        self._candidates = None
         self.app.recovered()
-        self._on = OnTrial(context.id, wish.sync, context.deployment, [wish])
+        self._on = OnTrial(context.id, wish, context.deployment)
         if result is RunResult.SUCCEEDED:
             await self.prove()
         else:
             wish.settle(SyncResult.PROBATION)
             self._start_timer(context.spec.health.probation)
 
-    def resume(self, deployment: Deployment, run: str, sync: str) -> None:
+    def resume(self, deployment: Deployment, run: str, wish: Wish) -> None:
         """After a restart of the agent: watch for the whole time again."""
-        self._on = OnTrial(run, sync, deployment)
+        self._on = OnTrial(run, wish, deployment)
         self._start_timer(deployment.spec.health.probation)
 
     def end(self) -> None:
         """The release on probation was superseded or removed: its last word is neither good nor bad."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        trial, self._on = self._on, None
-        self.verdict, self.due = None, False
+        trial = self._end()
         if trial is not None:
             self._close(trial, RunResult.SUPERSEDED, None)
             trial.settle(SyncResult.SUPERSEDED)
+
+    def _end(self) -> OnTrial | None:
+        if self._timer is not None:
+            self._timer.cancel()
+        trial, self._on, self._timer = self._on, None, None
+        self.verdict, self.due = None, False
+        return trial
 
     def _start_timer(self, seconds: float) -> None:
         async def wait() -> None:
@@ -124,23 +127,35 @@ class Trial:
             self.due = True
             self._wake()
 
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._tasks.start(wait(), name="probation")
 
+    # -- verdicts ----------------------------------------------------------------------------------
+
     def crashed(self, child: Child, failure: FailureInfo) -> bool:
-        """Whether a crash is a verdict: with a good pair to go back to, the first one is."""
+        """Whether a crash is a verdict: with a good pair to go back to, the first one is.
+
+        Without one, the third is. A release that proved itself before is only started again.
+        """
         trial = self._on
         if trial is None or child is not self.app.serving.child:
             return False
         trial.crashes += 1
-        if not self._can_go_back() and trial.crashes < FIRST_CRASHES:
+        if not self._can_go_back() and (self.app.good is not None or trial.crashes < FIRST_CRASHES):
             return False
         self._bad(failure)
         return True
 
     def unhealthy(self, child: Child, failure: FailureInfo) -> None:
-        """Failed probes on probation are a verdict."""
-        if self._on is not None and child is self.app.serving.child:
+        """Failed probes on probation are a verdict, unless the release proved itself before."""
+        serves = self._on is not None and child is self.app.serving.child
+        if serves and (self._can_go_back() or self.app.good is None):
             self._bad(failure)
+
+    def recovered(self) -> None:
+        """The serving child is healthy again: nothing is wrong with what it depends on any more."""
+        self.app.condition("EnvironmentFailing", False, "Probed")
 
     def _bad(self, failure: FailureInfo) -> None:
         if self.verdict is None:
@@ -152,27 +167,62 @@ class Trial:
         return good is not None and self._on is not None and good.pair.spec != self._on.deployment.pair.spec
 
     async def prove(self) -> None:
-        """The release stood its time: it is good, and its predecessor may go."""
+        """The time is over. A release that is well now is good, and its predecessor may go."""
         self.due = False
-        trial, self._on = self._on, None
+        trial = self._on
         if trial is None:
             return
-        await asyncio.to_thread(self.app.link_good, trial.deployment)
-        await self.app.services.journal.mark(trial.run, "retire", durable=True)
+        ill = self._illness()
+        if ill is not None:
+            self._start_timer(max(trial.deployment.spec.health.probation, AGAIN))
+            if self._can_go_back() or self.app.good is None:
+                self._bad(ill)
+            return
+        try:
+            await self._record(trial)
+        except OSError as error:
+            self.app.failed(as_info(error, "good"), trial.run)
+            self._start_timer(AGAIN)
+            return
+        self._end()
+        await self.app.services.journal.safely(self.app.services.journal.mark, trial.run, "retire")
         self._close(trial, RunResult.SUCCEEDED, None)
         trial.settle(SyncResult.SUCCEEDED)
         self.app.condition("EnvironmentFailing", False, "Proven")
-        if self.app.serving.warm is not None:
-            self._tasks.start(see_off(self.app, self.app.serving.warm), name="retire")
-        self._tasks.start(self._tidy(), name="tidy")
+        await self._tidy()
+
+    def _illness(self) -> FailureInfo | None:
+        """Why a release whose time is over has not stood it after all."""
+        child = self.app.serving.child
+        if child is not None and not child.alive:
+            return child.exit_failure()
+        return self.app.unhealthy
+
+    async def _record(self, trial: OnTrial) -> None:
+        current = self.app.current
+        if current is None or current.pair.spec != trial.deployment.pair.spec:  # the switch could not
+            await self.app.link_current(trial.deployment)
+        await self.app.prove(trial.deployment)
 
     async def _tidy(self) -> None:
-        """Remove what no longer has to be at hand. Never in the way of a deploy."""
-        keep = {d.pair.spec for d in (self.app.current, self.app.good) if d is not None}
-        await asyncio.to_thread(
-            self.app.deployments.retain, self.app.current.spec.keep if self.app.current else 3, keep
-        )
-        await self.app.services.collect()
+        """Remove what no longer has to be at hand: beside what follows, where it may take its time."""
+        if self.app.serving.warm is not None:
+            self._tasks.start(self._retire(self.app.serving.warm), name="retire")
+        current = self.app.current
+        keep = {d.pair.spec for d in (current, self.app.good) if d is not None}
+        try:
+            await asyncio.to_thread(
+                self.app.deployments.retain, current.spec.keep if current is not None else 3, keep
+            )
+        except OSError as error:
+            log.warning("%s: old deployments stay: %s", self.app.name, error)
+        self._tasks.start(self.app.services.collect(), name="collect")
+
+    async def _retire(self, child: Child) -> None:
+        try:
+            await see_off(self.app, child)
+        except (Failure, OSError) as error:
+            self.app.failed(as_info(error, child.id))
 
     def _close(self, trial: OnTrial, result: RunResult, failure: FailureInfo | None) -> None:
         if not trial.run:
@@ -180,124 +230,107 @@ class Trial:
         seconds = time.monotonic() - trial.began
         self.app.services.journal.close_run(trial.run, result, failure)
         self.app.services.bus.publish(
-            RunFinished(trial.run, trial.sync, self.app.name, result, seconds, failure)
+            RunFinished(trial.run, trial.wish.sync, self.app.name, result, seconds, failure)
         )
 
     # -- the way back ------------------------------------------------------------------------------
 
     async def roll_back(self) -> Wish | None:
-        """Go back from the release on probation. Returns an earlier wish to try when there is no way back."""
+        """Go back from the release on probation. Returns its wish when there is no way back."""
         failure, trial = self.verdict, self._on
         self.verdict = None
         if failure is None or trial is None:
             return None
         if not self._can_go_back():
             return await self._give_up(trial, failure)
-        serving = self.app.serving
+        serving, journal = self.app.serving, self.app.services.journal
         bad, warm = serving.child, serving.warm
-        await self.app.services.journal.mark(trial.run, "rollback", durable=True)
         dead = bad is None or not bad.alive
+        await journal.safely(journal.mark, trial.run, "rollback")
         if warm is not None and warm.alive:
             if not dead and not await self.app.services.processes.healthy_now(warm):
                 self._environment(failure)
+                self._start_timer(max(trial.deployment.spec.health.probation, AGAIN))
                 return None
             await self._flip_back(warm, bad)
             healthy = not dead or await self.app.services.processes.healthy_now(warm)
         else:
             healthy = await self._start_good(bad)
-        self._end_trial()
-        if not healthy:
-            self._environment(failure)
-        else:
-            await self._quarantine(trial, failure)
+        self._end()
+        if healthy:
+            await self._set_aside(trial, failure)
             self.app.condition("EnvironmentFailing", False, "OldPairHealthy")
+        else:
+            self._environment(failure)
+            self.app.services.retry_later(self.app.name, AGAIN, "EnvironmentFailing")
         self._close(trial, RunResult.ROLLED_BACK, failure)
         self.app.failed(failure, trial.run)
         trial.settle(SyncResult.ROLLED_BACK, failure)
         return None
 
-    async def _quarantine(self, trial: OnTrial, failure: FailureInfo) -> None:
+    async def _set_aside(self, trial: OnTrial, failure: FailureInfo) -> None:
         journal, spec = self.app.services.journal, trial.deployment.pair.spec
-        await journal.quarantine.add(self.app.name, spec, failure, durable=True)
-
-    def _end_trial(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._on, self._timer, self.due = None, None, False
+        await journal.safely(journal.quarantine.add, self.app.name, spec, failure)
 
     async def _flip_back(self, warm: Child, bad: Child | None) -> None:
         serving = self.app.serving
+        await serving.stop_restarting()
         if warm.gate is not None:
             await warm.gate.serve(warm.side)
         self.app.gates.lead(warm.gate)
-        serving.take(warm, keep_old_warm=False)
+        await serving.take(warm)
         self.app.recovered()
-        await asyncio.to_thread(self.app.link_current, warm.deployment)
+        await self._link_back(warm.deployment)
         if bad is not None:
-            self._tasks.start(see_off(self.app, bad), name="retire bad")
+            self._tasks.start(self._retire(bad), name="retire bad")
+
+    async def _link_back(self, deployment: Deployment) -> None:
+        try:
+            await self.app.link_current(deployment)
+        except OSError as error:  # it serves; the next link, or the next start, brings this in line
+            self.app.failed(as_info(error, "current"))
 
     async def _start_good(self, bad: Child | None) -> bool:
-        """No predecessor is warm: hold the clients, stop the bad one, start the last good pair."""
+        """No predecessor is warm: hold the clients, stop the bad one, start the last good pair.
+
+        Returns whether it is healthy; one that cannot be started now is tried again from then on.
+        """
         good = self.app.good
         assert good is not None
-        serving = self.app.serving
+        serving, gates = self.app.serving, self.app.gates
         serving.stop_watching()
-        side, gate = serving.free_side(), self.app.gates.of(good.spec)
-        if bad is not None and bad.gate is not gate:  # the ports go back, too
-            await serving.retire(bad, take_over=False)
-            if bad.gate is not None:
-                await self.app.gates.give_up(bad.gate)
-        elif bad is not None:
-            await serving.hand_over(bad, gate, side)
-        self.app.gates.lead(gate)
-        healthy = await serving.bring_back(good, gate, side)
+        await serving.stop_restarting()
+        gate, side = gates.of(good.spec), serving.free_side()
+        if bad is not None:
+            if gate is not None and gate is bad.gate:
+                await gate.hold(side)
+            await serving.retire(bad, take_over=gate is bad.gate)
+        await gates.only(gate)
+        gates.lead(gate)
         self.app.recovered()
-        await asyncio.to_thread(self.app.link_current, good)
+        try:
+            healthy = await serving.bring_back(good, gate, side)
+        except (Failure, OSError) as error:
+            self.app.failed(as_info(error, "rollback"))
+            serving.restart(good, gate, side)
+            healthy = False
+        await self._link_back(good)
         return healthy
 
     def _environment(self, failure: FailureInfo) -> None:
-        """The good pair fails too: nobody is to blame, nothing is quarantined; look again later."""
+        """The good pair fails too: nobody is to blame, nothing is quarantined; it is looked at again."""
         self.app.condition(
             "EnvironmentFailing", True, failure.reason, "the last good pair fails the same probe now"
         )
-        self.app.services.retry_later(self.app.name, 30.0, "EnvironmentFailing")
 
-    async def _give_up(self, trial: OnTrial, failure: FailureInfo) -> Wish | None:
-        """A first release went bad and nothing good is on disk: try an earlier specification."""
-        wish = trial.wishes[0] if trial.wishes else None
-        if wish is None:
-            return None
-        self._end_trial()
-        await self._quarantine(trial, failure)
+    async def _give_up(self, trial: OnTrial, failure: FailureInfo) -> Wish:
+        """A first release went bad and nothing good is on disk. What still answers goes on doing so."""
+        self._end()
+        await self._set_aside(trial, failure)
         self._close(trial, RunResult.FAILED, failure)
         self.app.failed(failure, trial.run)
         trial.settle(SyncResult.FAILED, failure)
-        return await self.earlier(wish)
-
-    async def earlier(self, wish: Wish) -> Wish | None:
-        """The next of up to three earlier, distinct, not quarantined specifications from Git."""
-        services = self.app.services
-        if self._candidates is None:
-            try:
-                found = await services.earlier(wish.commit, self.app.name, EARLIER + 1)
-            except Failure as error:
-                log.warning("%s: no earlier specification to be had: %s", self.app.name, error)
-                return None
-            self._candidates = [
-                (
-                    commit,
-                    Wish(
-                        spec,
-                        commit,
-                        Settlement(wish.sync, commit, [self.app.name], lambda _: None),
-                        fallback=True,
-                    ),
-                )
-                for commit, spec in found
-                if spec.digest != wish.spec.digest
-            ][:EARLIER]
-        while self._candidates:
-            _, candidate = self._candidates.pop(0)
-            if services.journal.quarantine.find(self.app.name, candidate.spec.digest) is None:
-                return candidate
-        return None
+        bad = self.app.serving.child
+        if bad is not None and not bad.alive:
+            await self.app.serving.replace_by_page(bad)
+        return trial.wish

@@ -14,14 +14,11 @@ def settle_unchanged(app: AppContext, trial: Trial, wish: Wish, spec: AppSpec, o
     """Settle a wish that the planner has nothing to do for."""
     held = app.quarantined(spec)
     current = app.current
-    if current is not None and current.spec.digest == spec.digest:
-        if trial.waits_for(spec.digest):
-            trial.join(wish)
-            wish.settle(SyncResult.PROBATION)
-        else:
-            wish.settle(SyncResult.UNCHANGED)
-    elif held is not None and held.reason != OPERATOR_ROLLBACK:
+    if held is not None and held.reason != OPERATOR_ROLLBACK:  # even if, for want of a better one, it serves
         wish.settle(SyncResult.FAILED, held)
+    elif current is not None and trial.waits_for(spec.digest):
+        trial.join(wish)
+        wish.settle(SyncResult.PROBATION)
     else:
         wish.settle(SyncResult.UNCHANGED)
     app.condition("Progressing", False, "NothingToDo", outcome.reason)

@@ -25,6 +25,7 @@ class Wish:
     fallback: bool = False
     rollback: bool = False
     also: list[Settlement] = field(default_factory=list)
+    open: bool = True  # nothing was told yet to those who wait
 
     @property
     def newest(self) -> bool:
@@ -38,6 +39,7 @@ class Wish:
 
     def settle(self, result: SyncResult, failure: FailureInfo | None = None) -> None:
         """Tell every sync that waits for this wish."""
+        self.open = False
         for settlement in (self.settlement, *self.also):
             settlement.settle(self.spec.name, result, failure)
 

@@ -16,6 +16,14 @@ class Keeper(Protocol):
         """Running and ended children by name, kept current."""
         ...
 
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What agents left word of, kept current."""
+        ...
+
+    async def note(self, key: str, value: str | None) -> None:
+        """Leave, replace or (None) remove a note."""
+
     async def spawn(self, request: ChildRequest) -> ChildRecord:
         """Start a child. Raises SpawnFailed."""
         ...

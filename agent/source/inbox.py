@@ -93,6 +93,11 @@ class TriggerInbox:
         """The id of the sync that was taken last, as long as it has not ended."""
         return next(reversed(self._running), None)
 
+    @property
+    def open(self) -> list[str]:
+        """The ids of all syncs that have not ended, oldest first."""
+        return [*self._running, *([self._waiting.sync] if self._waiting else [])]
+
     def announces(self, commit: str) -> bool:
         """Whether a sync that waits or runs looks for `commit` already."""
         waiting = self._waiting is not None and self._waiting.announced == commit

@@ -103,7 +103,7 @@ async def _time(context: RunContext, step: PlannedStep) -> None:
 
 async def _end(context: RunContext, child: Child) -> None:
     await child.ended.wait()
-    context.canary.failed(_told(context, child.exit_failure(tuple(await context.processes.tail(child)))))
+    context.canary.failed(_told(context, child.exit_failure()))
 
 
 async def _probes(context: RunContext, child: Child) -> None:

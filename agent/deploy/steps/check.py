@@ -7,7 +7,10 @@ from agent.domain.model import PlannedStep, new_id
 
 
 class Check(Step):
-    """Begins to write the deployment, builds the instance, runs the files' checks and the init hook."""
+    """Begins to write the deployment, builds the instance, runs the files' checks and the init hook.
+
+    The run itself removes the instance at its end, if no child was started in it.
+    """
 
     kind = "check"
 
@@ -19,7 +22,7 @@ class Check(Step):
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Raises Permanent("CheckFailed"), Transient("Later"), OSError."""
         context.deployment = context.describe()
-        context.instance = await context.processes.instance(context.deployment, new_id("i"))
+        context.instance = await context.processes.surroundings.instance(context.deployment, new_id("i"))
         for file in context.spec.files:
             if file.check:
                 await context.processes.must(
@@ -35,9 +38,3 @@ class Check(Step):
             await context.processes.must(
                 context.deployment, context.instance, "hook init", hooks.init, hooks.timeout, "HookFailed"
             )
-
-    async def undo(self, context: RunContext) -> None:
-        """Remove the instance directory, unless a child lives in it."""
-        await context.written()
-        if not context.switched and context.instance is not None:
-            await context.processes.remove_instance(context.instance)

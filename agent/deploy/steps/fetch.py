@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.deploy.run import RunContext, Step
+from agent.domain.errors import Transient
 from agent.domain.model import PlannedStep
 
 
@@ -11,6 +12,7 @@ class Fetch(Step):
 
     kind = "fetch"
     retries = 3
+    late = Transient  # a slow line is no fault of the specification
 
     def deadline(self, context: RunContext) -> float:
         """Half an hour for the download, retries included."""

@@ -30,5 +30,6 @@ class Record(Step):
         child = context.serving.child
         if child is not None:
             child.deployment = context.deployment
+            await context.processes.renamed(child)
             context.serving.watch(child)
         context.bus.publish(PairCurrent(context.app, context.deployment.pair))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.deploy.run import RunContext, Step
+from agent.domain.errors import Transient
 from agent.domain.model import PlannedStep
 
 
@@ -10,6 +11,7 @@ class Release(Step):
     """Waits until the store has the tree; with a release already there, nothing is done."""
 
     kind = "release"
+    late = Transient  # a slow disk is no fault of the specification
 
     def deadline(self, context: RunContext) -> float:
         """Unpacking goes on while downloading; the rest is the sync to disk."""

@@ -21,5 +21,5 @@ class Render(Step):
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Raises OSError."""
         if context.spec.files:
-            owner = context.processes.owner(context.spec)
+            owner = context.processes.surroundings.owner(context.spec)
             await asyncio.to_thread(write_generation, context.directory.generations, context.spec, owner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.deploy.run import RunContext, Step
 from agent.domain.model import PlannedStep
+from agent.domain.spec import AppSpec
 
 
 class Start(Step):
@@ -12,15 +13,15 @@ class Start(Step):
     kind = "start"
 
     def deadline(self, context: RunContext) -> float:
-        """Spawning is a moment; the stop of a warm predecessor on this side may not be."""
-        return 60.0 + (context.spec.run.stop.grace if context.spec.run else 0.0)
+        """Spawning is a moment; the stop of who is still on this side may not be."""
+        return 60.0 + _stop_time(context.old.deployment.spec if context.old is not None else context.spec)
 
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Raises Failure: the program is not there, not executable, the user is not allowed."""
         assert context.deployment is not None
         context.committed = True
-        if context.clear_side is not None:
-            await context.clear_side
+        await context.serving.clear(context.side)
+        await context.gates.make_room(context.spec, *context.serving.gates())
         if context.gate is not None:
             await context.gate.open_ports()
         context.child = await context.serving.start(
@@ -35,6 +36,11 @@ class Start(Step):
         if context.gate is not None:
             await context.gate.steer_probe(None)
         await context.serving.retire(context.child)
-        old = context.serving.child
-        if context.gate is not None and old is not None and context.gate is not old.gate:
-            await context.gates.give_up(context.gate)
+
+    def undo_deadline(self, context: RunContext) -> float:
+        """What stopping the new child may take."""
+        return 60.0 + _stop_time(context.spec)
+
+
+def _stop_time(spec: AppSpec) -> float:
+    return spec.drain.deadline + (spec.run.stop.grace if spec.run is not None else 0.0)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
+from agent.deploy.child import Child
 from agent.deploy.run import RunContext, Step
+from agent.domain.errors import Failure
 from agent.domain.model import PlannedStep
 from agent.traffic.gate import SlotGate
+from agent.traffic.state import GateState, Mode
+
+log = logging.getLogger(__name__)
 
 
 class Stop(Step):
@@ -24,13 +30,13 @@ class Stop(Step):
         """Raises Failure when the port cannot be held."""
         context.committed = True
         serving = context.serving
-        serving.stop_watching()
-        serving.stop_restarting()
-        old = serving.child
-        context.stopped_old = old.deployment if old is not None else None
         await context.journal.mark(context.id, "stop", durable=True)
+        await serving.stop_restarting()
+        old = context.old = serving.child
         if old is None:
             return
+        serving.stop_watching()
+        context.stopped_old = old.deployment
         if old.gate is None:
             await serving.retire(old)
         elif old.gate is context.gate and isinstance(context.gate, SlotGate):
@@ -50,12 +56,33 @@ class Stop(Step):
                 await context.gate.hold(context.side)
 
     async def undo(self, context: RunContext) -> None:
-        """Start the old pair again on its ports; a run that switched keeps the new one."""
-        old = context.stopped_old
-        if context.switched or old is None:
+        """Let the old pair serve again, by its own ports; a run that switched keeps the new one.
+
+        A pair that cannot be started now is tried again and again from then on.
+        """
+        old = context.old
+        if context.switched or context.stopped_old is None or old is None:
             return
-        gate = context.gates.of(old.spec)
+        if context.serving.child is old and old.alive:  # it failed before the old one was touched
+            await self._reopen(context, old)
+            return
+        gate, side = context.gates.of(context.stopped_old.spec), context.side
         if context.gate is not None and context.gate is not gate:
             await context.gates.give_up(context.gate)
         context.gates.lead(gate)
-        context.back_healthy = await context.serving.bring_back(old, gate, context.side)
+        try:
+            context.back_healthy = await context.serving.bring_back(context.stopped_old, gate, side)
+        except (Failure, OSError):
+            context.serving.restart(context.stopped_old, gate, side)
+            raise
+
+    async def _reopen(self, context: RunContext, old: Child) -> None:
+        if old.gate is not None and old.gate.state != GateState(Mode.OPEN, old.side):
+            await old.gate.serve(old.side)
+        context.serving.watch(old)
+        context.back_healthy = await context.processes.healthy_now(old)
+
+    def undo_deadline(self, context: RunContext) -> float:
+        """What starting the old pair and probing it may take."""
+        health = context.old.deployment.spec.health if context.old is not None else context.spec.health
+        return health.deadline + health.timeout + 60.0

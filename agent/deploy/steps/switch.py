@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from agent.deploy.run import RunContext, Step
+from agent.domain.errors import Permanent
 from agent.domain.events import PairCurrent
 from agent.domain.model import PlannedStep
 
@@ -20,20 +21,25 @@ class Switch(Step):
     shielded = True
 
     def deadline(self, context: RunContext) -> float:
-        """One commit, one system call, one rename."""
+        """One commit, one system call, one rename; and the end of a restart, if there is one."""
         return 60.0
 
     async def run(self, context: RunContext, step: PlannedStep) -> None:
-        """Raises OSError."""
-        assert context.child is not None
+        """Raises Permanent("ChildExited"), OperatorNeeded, OSError."""
+        child = context.child
+        assert child is not None
         assert context.deployment is not None
         if context.marked is not None:
             await context.marked
         await context.written()
+        await context.serving.stop_restarting()  # or it might flip the gate back
+        if not child.alive:
+            told = child.exit_failure()
+            raise Permanent(told.reason, told.message, where=told.where, remedy=told.remedy, log=told.log)
         if context.gate is not None:
             await context.gate.serve(context.side)
         context.gates.lead(context.gate)
         context.switched = True
-        context.serving.take(context.child, keep_old_warm=True)
-        await asyncio.to_thread(context.deployments.link, "current", context.deployment)
+        await context.serving.take(child)
         context.bus.publish(PairCurrent(context.app, context.deployment.pair))
+        await asyncio.to_thread(context.deployments.link, "current", context.deployment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.deploy.run import RunContext, Step
+from agent.domain.errors import Transient
 from agent.domain.model import PlannedStep
 
 
@@ -10,6 +11,7 @@ class Verify(Step):
     """Waits for the digest's verdict."""
 
     kind = "verify"
+    late = Transient  # a slow disk is no fault of the specification
 
     def deadline(self, context: RunContext) -> float:
         """The digest is known with the last byte; what remains is a moment."""

@@ -1,0 +1,37 @@
+"""Looks at the truth that are due later: after a transient failure, one an app at most."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agent.domain.model import Trigger, TriggerKind
+from agent.source.inbox import TriggerInbox
+
+
+class Retries:
+    """Offers a trigger to the inbox when the time has come; nothing any more after `close`."""
+
+    def __init__(self, inbox: TriggerInbox) -> None:
+        self._inbox = inbox
+        self._waiting: dict[str, asyncio.TimerHandle] = {}
+        self._closed = False
+
+    def later(self, app: str, seconds: float, reason: str) -> None:
+        """Look again in so many seconds; an earlier wish of the same app is forgotten. App "": the state."""
+        if self._closed:
+            return
+        if (waiting := self._waiting.pop(app, None)) is not None:
+            waiting.cancel()
+        loop = asyncio.get_running_loop()
+        self._waiting[app] = loop.call_later(seconds, self._offer, app, reason)
+
+    def close(self) -> None:
+        """The agent ends."""
+        self._closed = True
+        for waiting in self._waiting.values():
+            waiting.cancel()
+        self._waiting.clear()
+
+    def _offer(self, app: str, reason: str) -> None:
+        del self._waiting[app]
+        self._inbox.offer(Trigger(TriggerKind.RETRY, detail=f"{app}: {reason}" if app else reason))
