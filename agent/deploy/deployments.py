@@ -35,6 +35,9 @@ def pair_of(spec: AppSpec, release: str, commit: str) -> Pair:
     )
 
 
+KNOWN_MAX = 8  # decoded deployments remembered an app: `current` and `good` are asked for all the time
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """A pair, its spec, and where it lies, or will once it is written.
@@ -59,6 +62,7 @@ class Deployments:
 
     def __init__(self, directory: AppDirectory) -> None:
         self._directory = directory
+        self._known: dict[tuple[str, int, int], Deployment] = {}  # by name, time and size of the spec file
 
     def describe(self, spec: AppSpec, pair: Pair) -> Deployment:
         """A deployment as it is to be; nothing is written yet."""
@@ -92,11 +96,17 @@ class Deployments:
 
     def _read(self, path: Path) -> Deployment | None:
         try:
-            spec = decode((path / "spec").read_bytes())
-            pair = msgspec.json.decode((path / "pair").read_bytes(), type=Pair)
+            info = (path / "spec").stat()
+            key = (path.name, info.st_mtime_ns, info.st_size)
+            if key not in self._known:
+                spec = decode((path / "spec").read_bytes())
+                pair = msgspec.json.decode((path / "pair").read_bytes(), type=Pair)
+                while len(self._known) >= KNOWN_MAX:
+                    del self._known[next(iter(self._known))]
+                self._known[key] = self.describe(spec, pair)
+            return self._known[key]
         except (OSError, msgspec.MsgspecError):
             return None
-        return self.describe(spec, pair)
 
     def get(self, spec: str) -> Deployment | None:
         """The deployment of a spec digest, if it is whole."""

@@ -64,10 +64,12 @@ def _levels(root: Path, path: str, limit_name: str, usage_name: str) -> list[int
     inner = Path() if ".." in path.split("/") else Path(path.lstrip("/"))
     for level in (inner, *inner.parents):
         directory = root / level
-        limit, usage = _number(directory / limit_name), _number(directory / usage_name)
-        if limit is None or usage is None or limit >= _NO_LIMIT:
+        limit = _number(directory / limit_name)
+        usage = _number(directory / usage_name) if limit is not None and limit < _NO_LIMIT else None
+        if limit is None or usage is None:
             continue
-        found.append(limit - usage + _droppable(directory / "memory.stat"))
+        left = limit - usage
+        found.append(left if left >= AMPLE else left + _droppable(directory / "memory.stat"))
     return found
 
 
