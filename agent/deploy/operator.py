@@ -20,10 +20,10 @@ from agent.deploy.reconciler import Lanes, Reconciler
 from agent.deploy.run_context import situation
 from agent.deploy.settlement import Settlement
 from agent.deploy.wish import Wish
-from agent.deploy.wording import OPERATOR_ROLLBACK
+from agent.deploy.wording import OPERATOR_ROLLBACK, told_apart
 from agent.domain.control import Accepted, NotPossible, UnknownApp
 from agent.domain.errors import Failure, FailureInfo, FailureKind
-from agent.domain.events import Bus, PauseChanged, SyncFinished, SyncResolved, SyncStarted
+from agent.domain.events import Bus, PauseChanged, SyncFinished, SyncStarted
 from agent.domain.model import NoChange, Trigger, TriggerKind, new_id
 from agent.domain.spec import AppSpec
 from agent.source.inbox import TriggerInbox
@@ -74,7 +74,7 @@ class Operator:
             failure = FailureInfo(
                 FailureKind.OPERATOR,
                 OPERATOR_ROLLBACK,
-                f"{by} went back from version {current.pair.version} to {target.pair.version}",
+                f"{by} went back from version {told_apart(current.pair, target.pair)}",
                 remedy=f"push a changed specification, or: emptybox retry {app}",
             )
             for spec in {
@@ -86,9 +86,8 @@ class Operator:
         sync = new_id("sync")
         self._journal.open_sync(sync, kinds=[str(TriggerKind.OPERATOR)], detail=f"rollback of {app} by {by}")
         self._bus.publish(SyncStarted(sync, (TriggerKind.OPERATOR,)))
-        self._bus.publish(SyncResolved(sync, target.pair.commit))
         self._inbox.adopt(sync)
-        settlement = Settlement(sync, target.pair.commit, [app], self._reconciler.ended)
+        settlement = Settlement(sync, "", [app], self._reconciler.ended)  # no commit was looked at
         lane.want(Wish(target.spec, target.pair.commit, settlement, operator=True, rollback=True))
         return Accepted(sync)
 

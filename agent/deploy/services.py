@@ -24,6 +24,8 @@ from agent.domain.model import AppState, Condition, ConditionStatus
 from agent.domain.spec import AppSpec
 from agent.process.adoption import Adoption
 
+AS_WANTED = "AsWanted"  # the reason of a condition that is not worth telling before it was otherwise
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -90,7 +92,7 @@ class AppContext:
 
     def condition(self, kind: str, status: bool, reason: str, message: str = "") -> None:
         """Tell a condition of this app, when it is another than before."""
-        if self._conditions.get(kind) == (status, reason, message):
+        if self._conditions.get(kind, (False, AS_WANTED, "")) == (status, reason, message):
             return
         self._conditions[kind] = (status, reason, message)
         value = ConditionStatus.TRUE if status else ConditionStatus.FALSE

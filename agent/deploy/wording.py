@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.deploy.services import AppContext
-from agent.domain.model import AppState, RunResult
+from agent.deploy.services import AS_WANTED, AppContext
+from agent.domain.model import AppState, Pair, RunResult
 from agent.traffic.state import Mode
 
 OPERATOR_ROLLBACK = "OperatorRollback"  # the reason of a quarantine that is nobody's fault
@@ -44,16 +44,24 @@ def tell_standing(app: AppContext) -> None:
     if failed is not None:
         app.condition("Quarantined", True, failed.reason, failed.message)
     else:
-        app.condition("Quarantined", False, "AsWanted")
+        app.condition("Quarantined", False, AS_WANTED)
     if behind and held is not None and failed is None:
         app.condition("Diverged", True, OPERATOR_ROLLBACK, held.message)
     else:
-        app.condition("Diverged", False, "AsWanted")
+        app.condition("Diverged", False, AS_WANTED)
     if behind:
-        told = f"version {current.pair.version} serves, {wanted.version} is wanted"
+        serves, other = current.pair.version, wanted.version
+        told = f"version {serves} serves, {other if other != serves else 'another of it'} is wanted"
         app.condition("Degraded", True, "EarlierSpecification", told)
     else:
-        app.condition("Degraded", False, "AsWanted")
+        app.condition("Degraded", False, AS_WANTED)
+
+
+def told_apart(old: Pair, new: Pair) -> str:
+    """`1.0 to 2.0`, with their commits when the versions are the same."""
+    if old.version != new.version:
+        return f"{old.version} to {new.version}"
+    return f"{old.version} of commit {old.commit[:10]} to that of commit {new.commit[:10]}"
 
 
 def word_of(result: RunResult) -> str:

@@ -143,7 +143,7 @@ def _app(name: str, app: Json, now: float) -> Iterator[str]:
     serves = "" if app["serving"] else ", does not serve"
     yield f"{name}: {app['state']}{serves}"
     if current is not None:
-        yield f"  current  {_pair(current)}, for {age(current['since'], now)}"
+        yield f"  current  {_pair(current)}, since {ago(current['since'], now)}"
     if wanted is not None and (current is None or wanted["spec"] != current["spec"]):
         why = f", {wanted['reason']}" if wanted["reason"] else ""
         yield f"  wanted   {_pair(wanted)}{why}"
