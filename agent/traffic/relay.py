@@ -6,8 +6,9 @@ direction, a slow reader slows its writer, and an end of stream is passed on in 
 (half-close, RFC 9293 section 3.6). A connection that breaks on one side is reset on the other, so that
 nobody takes a torn answer for a whole one.
 
-Bytes are moved by the event loop's readiness callbacks, one recv and one send each: streams, tasks and
-futures for every chunk cost twice the time (docs/benchmarks.md).
+Bytes are moved by the event loop's readiness callbacks, one recv and one send each: a task for each
+direction and a future for each chunk passed less than half as many requests a second, uvloop in place of
+asyncio's own loop between nothing and a seventh more.
 """
 
 from __future__ import annotations
