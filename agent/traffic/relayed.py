@@ -20,9 +20,10 @@ has accepted. A child that refuses connections (it has crashed, the agent does n
 anything: who comes is kept for the next one, as long as a hold lasts.
 
 **What this way cannot do.** Every byte passes through the agent, one process: about 0.4 of the requests a
-second that nginx alone answers on 64 kept connections, and a third of them on new ones. The child sees 127.0.0.1 as everyone's address. When the agent dies its relayed connections die with it;
-new ones wait in the slots and are served by the next agent, which finds the private ports in its note.
-Other users of this machine can reach a private port, and take the number of one whose child has ended.
+second that nginx alone answers on 64 kept connections, and a third of them on new ones. The child sees
+127.0.0.1 as everyone's address. When the agent dies its relayed connections die with it; new ones wait in
+the slots and are served by the next agent, which finds the private ports in its note. Other users of this
+machine can reach a private port, and take the number of one whose child has ended.
 """
 
 from __future__ import annotations
