@@ -1,8 +1,7 @@
 """The children the keeper has, or had and has not been told to forget.
 
-running --leader ends--> headless --another of its tree goes on--> running
-   |                        +--------nobody does, or too late----> ended
-   +--leader ends, and it is not adopted, or failed, or had its ports--> ended
+running  --leader ends with code 0, and is adopted--> headless; --ends otherwise--> ended
+headless --another of its tree goes on--> running; --nobody does, or too late--> ended
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import time
 
 from agent.keeper.adopt.adopter import Adopter
-from agent.keeper.adopt.background import heir
+from agent.keeper.adopt.background import holders
 from agent.keeper.output import Output, Sink
 from agent.keeper.spawn import spawn
 
@@ -23,6 +22,10 @@ if TYPE_CHECKING:
 
     from agent.keeper.link import Link
     from agent.keeper.slots import Slots
+
+
+DETACH = 5.0  # seconds for a process that was left behind with a slot to get a session of its own
+BIND = 10.0  # seconds for one without a slot to bind a port
 
 
 class SpawnError(OSError):
@@ -37,7 +40,7 @@ class Child:
     """One child: starting (`report` is open), running, or ended (`code` or `signal` is set).
 
     `pid` is its leader, `group` the leader's process group. `headless` is the leader's wait status while
-    another process that goes on in its place is looked for.
+    another process that goes on in its place is looked for, `patience` how many seconds that is worth.
     `asked` is who waits to hear that it runs, and the number of that request.
     """
 
@@ -52,6 +55,7 @@ class Child:
         self.signal: int | None = None
         self.started = time.time()
         self.headless: int | None = None
+        self.patience = 0.0
         self.group_left = True  # whether somebody of its process group may be there
         self.adopter: Adopter | None = None
         try:
@@ -75,21 +79,26 @@ class Child:
         """Whether it has not ended yet."""
         return self.code is None and self.signal is None
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether it may be that its program is only just about to run in the background."""
-        return self.adopter is not None and self.adopter.watching and not self.adopter.taken
-
     def follow(self, orphans: Iterable[int]) -> bool:
-        """Take one of these processes for its leader, if one goes on in the place of the last."""
+        """Take one of these processes for its leader, if one goes on in the place of the last.
+
+        If none does yet, `patience` says for how long one still may.
+        """
+        self.patience = 0.0
         if self.adopter is None or not self.adopter.watching:
             return False
-        found = heir(self.adopter.descriptors(), orphans, self.session)
-        if found is None:
-            return False
-        self.pid, self.group = found
-        self.headless, self.group_left = None, True
-        return True
+        left = holders(self.adopter.descriptors(), orphans)
+        for pid in left:
+            try:
+                session, group = os.getsid(pid), os.getpgid(pid)
+            except ProcessLookupError:
+                continue
+            if session != self.session:
+                self.pid, self.group, self.headless, self.group_left = pid, group, None, True
+                return True
+        if left or not self.adopter.taken:
+            self.patience = DETACH if left else BIND
+        return False
 
     def ended(self, status: int) -> None:
         """Take its wait status (wait(2))."""

@@ -39,7 +39,7 @@ BACKOFF = (0.05, 5.0)  # seconds before the agent is started again: first, longe
 PROVEN = 10.0  # seconds of life after which an agent's next start is a first one again
 LEAVE_DEADLINE = 60.0  # seconds for an agent that was asked to end and did not announce its own deadline
 MUTE_DEADLINE = 10.0  # seconds for an agent that closed its socket to end
-HEADLESS = 10.0  # seconds for a program that went to the background to bind one of its ports
+LOOK = 0.01  # seconds between looks for who goes on in the background
 GRACE = 10.0  # seconds between TERM and KILL when the keeper itself ends the children
 KILL_DEADLINE = 5.0  # seconds to wait for what was killed: a process in the kernel's hands may not go
 FLUSH_DEADLINE = 1.0  # seconds to write the last lines
@@ -167,19 +167,21 @@ class Keeper:
             if child.headless is not None:
                 self._child_ended(child, child.headless)
             return
-        if news and child.headless is not None:
-            self._follow(child)
         if news:
             self._tell("changed", child)
 
-    def _follow(self, child: Child) -> bool:
-        """See whether a process goes on in the place of a child's leader that has ended."""
-        if not child.follow(set(adopted()) - set(self._pids)):
-            return False
-        self._reactor.forget(f"headless {child.name}")
-        self._pids[child.pid] = child
-        self._tell("changed", child)
-        return True
+    def _seek_heir(self, child: Child, since: float) -> None:
+        """Look, and look again, for a process that goes on in the place of a leader that has ended."""
+        if child.headless is None:  # it has ended meanwhile
+            return
+        known = {*self._pids, self.link.pid if self.link is not None else 0}  # the agent has all slots open
+        if child.follow(set(adopted()) - known):
+            self._pids[child.pid] = child
+            self._tell("changed", child)
+        elif time.monotonic() >= since + child.patience:
+            self._child_ended(child, child.headless)
+        else:
+            self._reactor.at(f"heir of {child.name}", LOOK, lambda: self._seek_heir(child, since))
 
     def _tell(self, event: str, child: Child) -> None:
         if self.link is not None:
@@ -213,15 +215,10 @@ class Keeper:
         if self.children.get(child.name) is not child:
             return
         self.hear(child, drain=True)
-        timer = f"headless {child.name}"
-        if status == 0 and child.headless is None:
-            if self._follow(child):
-                return
-            if child.goes_on:
-                child.headless = status
-                self._reactor.at(timer, HEADLESS, lambda: self._child_ended(child, status))
-                return
-        self._reactor.forget(timer)
+        if status == 0 and child.headless is None and child.adopter is not None:
+            child.headless = status
+            self._seek_heir(child, time.monotonic())
+            return
         child.ended(status)
         self._tell("exited", child)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.keeper.test_adopt import Slot, slot, slot_of
+from tests.kit import keepers
 from tests.kit.keepers import KeeperProcess, keeper, said, until
 
 __all__ = ["slot"]
@@ -23,6 +24,7 @@ def serve():
     return s
 """
 BOTH_ORDERS = ["s = serve(); daemon()", "daemon(); s = serve()"]
+PATIENCE = "from agent.keeper import children; children.{} = 0.05\n"
 WAIT = "\nprint('ready', flush=True)\nsignal.pause()\n"
 
 
@@ -58,10 +60,20 @@ async def test_the_next_agent_is_told_the_daemon(kept: KeeperProcess) -> None:
         assert (await second.client.wait("x")).signal == signal.SIGKILL
 
 
-async def test_workers_that_lost_their_master_are_no_daemon(slot: Slot) -> None:
-    await slot.start(DAEMON + "s = serve()\nif os.fork(): os._exit(0)" + WAIT)
+async def test_workers_that_lost_their_master_are_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepers, "RUN", PATIENCE.format("DETACH") + keepers.RUN)
+    async with keeper() as kept, slot_of(await kept.agent()) as slot:
+        await slot.start(DAEMON + "s = serve()\nif os.fork(): os._exit(0)" + WAIT)
+        assert (await slot.client.wait("x")).code == 0
+        assert await slot.client.signal("x", signal.SIGKILL)  # its group is still there to be ended
+
+
+async def test_processes_without_a_slot_are_waited_for_by_nobody(slot: Slot) -> None:
+    code = "s = serve()\nif os.fork(): os._exit(0)\ns.close()"
+    await slot.start(DAEMON + code + WAIT)
+    await said(slot.client, "x", "ready")
     assert (await slot.client.wait("x")).code == 0
-    assert await slot.client.signal("x", signal.SIGKILL)  # its group is still there to be ended
+    assert await slot.client.signal("x", signal.SIGKILL)
 
 
 async def test_a_program_that_fails_has_no_heir(slot: Slot) -> None:
@@ -70,20 +82,32 @@ async def test_a_program_that_fails_has_no_heir(slot: Slot) -> None:
 
 
 async def test_a_program_that_ends_with_its_whole_tree_ends_at_once(slot: Slot) -> None:
-    await slot.start(DAEMON + "if os.fork(): os._exit(0)\nos.setsid(); signal.sigwait([signal.SIGUSR1])")
-    pid = slot.client.children["x"].pid
-    await until(lambda: not Path(f"/proc/{pid}").exists())
+    code = "signal.signal(10, lambda *_: os._exit(0))\nif os.fork(): signal.pause()\n"
+    code += "os.setsid(); print('pid', os.getpid())"
+    await slot.start(DAEMON + code + WAIT)
+    await said(slot.client, "x", "ready")
+    leader, left = slot.client.children["x"].pid, int((await slot.client.tail("x"))[0].split()[1])
+    os.kill(leader, signal.SIGUSR1)
+    await until(lambda: not Path(f"/proc/{leader}").exists())
     assert slot.client.children["x"].running
     assert not await slot.client.signal("x", signal.SIGTERM)  # nobody knows whom
-    orphans = Path(f"/proc/{slot.client.keeper_pid}/task/{slot.client.keeper_pid}/children").read_text()
-    os.kill(int(orphans.split()[-1]), signal.SIGKILL)
+    os.kill(left, signal.SIGKILL)
     assert (await slot.client.wait("x")).code == 0
 
 
-async def test_a_daemon_that_never_binds_is_not_waited_for_longer_than_that() -> None:
-    async with keeper(HEADLESS=0.05) as kept, slot_of(await kept.agent()) as slot:
+async def test_a_daemon_that_never_binds_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keepers, "RUN", PATIENCE.format("BIND") + keepers.RUN)
+    async with keeper() as kept, slot_of(await kept.agent()) as slot:
         await slot.start(DAEMON + "daemon()" + WAIT)
         assert (await slot.client.wait("x")).code == 0
+
+
+async def test_a_daemon_that_takes_its_time_to_get_a_session_of_its_own_is_found(slot: Slot) -> None:
+    code = "s = serve()\nif os.fork(): os._exit(0)\nimport time; time.sleep(0.1); os.setsid()\n"
+    pid = await started(slot, code)
+    await until(lambda: slot.client.children["x"].pid == pid)
 
 
 async def test_without_adopt_the_end_of_the_leader_is_the_end(slot: Slot) -> None:

@@ -28,7 +28,8 @@ print(json.dumps({
 }))
 """
 IGNORE_TERM = (
-    "import signal; signal.signal(15, lambda *_: print('no')); print('ready')\nwhile True: signal.pause()"
+    "import os, signal; signal.signal(15, lambda *_: os.write(1, b'no\\n')); os.write(1, b'ready\\n')\n"
+    "while True: signal.pause()"
 )
 SLEEP = "import signal; print('ready'); signal.pause()"
 

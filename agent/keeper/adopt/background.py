@@ -1,8 +1,8 @@
 """A program that puts itself into the background: its first process ends, another of its tree goes on.
 
 Only of a child that is adopted can this be told. Who goes on in its place is found among the orphans that
-came to the keeper (PR_SET_CHILD_SUBREAPER): whoever has left the child's session (daemon(7)) and has one of
-its slots open, now or once it binds. Workers that have lost their master are still in its session.
+came to the keeper (PR_SET_CHILD_SUBREAPER): who has one of its slots open, now or once it binds, and has left
+its session, as daemon(7) wants it. Workers that have lost their master stay in its session.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 
-def heir(slots: Collection[int], orphans: Iterable[int], session: int) -> tuple[int, int] | None:
-    """Pid and group of an orphan outside of `session` that has one of our descriptors `slots` open."""
+def holders(slots: Collection[int], orphans: Iterable[int]) -> list[int]:
+    """Those of these processes that have one of our descriptors `slots` open, too."""
     wanted = {(status.st_ino, status.st_dev) for status in map(os.fstat, slots)}
+    found = []
     for pid in orphans:
         try:
-            if os.getsid(pid) != session and wanted & sight.open_files(pid):
-                return pid, os.getpgid(pid)
+            if wanted & sight.open_files(pid):
+                found.append(pid)
         except OSError:  # ended meanwhile, or not to be seen
             continue
-    return None
+    return found
