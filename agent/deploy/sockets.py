@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from agent.domain.model import Condition, ConditionStatus
+from agent.deploy.services import AppContext
 from agent.domain.spec import AppSpec, SocketMode, Swap
 from agent.process.adoption import Adoption
 
@@ -36,11 +36,13 @@ def _without_adopt(spec: AppSpec) -> AppSpec:
     return msgspec.structs.replace(spec, socket=way)
 
 
-def socket_condition(spec: AppSpec, adoption: Adoption, now: float) -> Condition | None:
-    """The SocketMode condition of an app; None for one without ports."""
-    if not spec.listen:
-        return None
+def tell_socket_mode(app: AppContext) -> None:
+    """Tell how the app gets its listening socket, if it has one."""
+    spec = app.current.spec if app.current is not None else app.wanted
+    if spec is None or not spec.listen:
+        return
     reason, message = _WAYS[spec.socket]
-    if spec.socket in (SocketMode.RELAY, SocketMode.OWN) and adoption.known:
-        message += f"; adopt is not possible here: {adoption.known}"
-    return Condition("SocketMode", ConditionStatus.TRUE, reason, message, now)
+    obstacle = app.services.adoption.known
+    if obstacle and not spec.socket.slots:
+        message += f"; adopt is not possible here: {obstacle}"
+    app.condition("SocketMode", True, reason, message)

@@ -160,12 +160,17 @@ def test_what_is_not_written_has_its_default(tmp_path: Path) -> None:
     ("lines", "socket", "swap", "probe"),
     [
         ("", SocketMode.OWN, Swap.RESTART, ProbeKind.ALIVE),
-        ("listen: 80", SocketMode.OWN, Swap.RESTART, ProbeKind.TCP),
+        ("listen: 80", SocketMode.ADOPT, Swap.OVERLAP, ProbeKind.TCP),
+        ("listen: 80\nsocket: adopt", SocketMode.ADOPT, Swap.OVERLAP, ProbeKind.TCP),
+        ("listen: 80\nsocket: relay", SocketMode.RELAY, Swap.OVERLAP, ProbeKind.TCP),
+        ("listen: 80\nswap: restart", SocketMode.ADOPT, Swap.RESTART, ProbeKind.TCP),
         ("listen: 80\nsocket: fd", SocketMode.FD, Swap.OVERLAP, ProbeKind.TCP),
         ("listen: 80\nsocket: fd\nswap: restart", SocketMode.FD, Swap.RESTART, ProbeKind.TCP),
-        ("listen: 80\nhealth: {exec: [true]}", SocketMode.OWN, Swap.RESTART, ProbeKind.EXEC),
-        ("listen: 80\nhealth: {alive: 1s}", SocketMode.OWN, Swap.RESTART, ProbeKind.ALIVE),
+        ("listen: 80\nhealth: {exec: [true]}", SocketMode.ADOPT, Swap.OVERLAP, ProbeKind.EXEC),
+        ("listen: 80\nhealth: {alive: 1s}", SocketMode.ADOPT, Swap.OVERLAP, ProbeKind.ALIVE),
         ("health: {deadline: 1m}", SocketMode.OWN, Swap.RESTART, ProbeKind.ALIVE),
+        ("listen: {a: {port: 53, protocol: udp}}", SocketMode.OWN, Swap.RESTART, ProbeKind.ALIVE),
+        ("listen: {a: {port: 53, protocol: udp}, b: 53}", SocketMode.ADOPT, Swap.RESTART, ProbeKind.TCP),
     ],
 )
 def test_how_an_app_swaps_and_is_probed_follows_from_its_socket(
@@ -173,6 +178,12 @@ def test_how_an_app_swaps_and_is_probed_follows_from_its_socket(
 ) -> None:
     spec = web(tmp_path, lines)
     assert (spec.socket, spec.swap, spec.health.kind) == (socket, swap, probe)
+
+
+def test_udp_ports_stand_apart_from_those_the_agent_opens(tmp_path: Path) -> None:
+    spec = web(tmp_path, "listen: {dns: {port: 53, protocol: udp}, tcp: 53, http: 80}")
+    assert spec.udp == (PortSpec(name="dns", port=53),)
+    assert [port.name for port in spec.listen] == ["tcp", "http"]
 
 
 @pytest.mark.parametrize(

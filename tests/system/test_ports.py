@@ -129,7 +129,7 @@ async def silent(port: int) -> bool:
 
 async def test_an_app_that_binds_its_port_itself_gets_its_old_port_back(box: Box) -> None:
     old, new = box.port, free_port()
-    parts: dict[str, Any] = {"socket": None, "maintenance": {"hold": "0s"}}
+    parts: dict[str, Any] = {"socket": None, "swap": "restart", "maintenance": {"hold": "0s"}}
     await box.deploy("0.9", "never", health={**QUICK, "deadline": "300ms"}, **parts)
     await box.start()
     await box.app_is(state="failed", run=None, last_failure__reason="ProbeFailed")

@@ -210,6 +210,7 @@ async def test_a_stock_program_that_binds_its_port_itself_gets_the_page_in_betwe
             artifact=None,
             files=[{"content": f"version {version}\n", "target": "www/index.html"}],
             socket=None,
+            swap="restart",
             health={"tcp": str(box.port), "interval": "50ms", "deadline": "10s", "probation": "200ms"},
             **parts,
         )

@@ -107,23 +107,21 @@ def _same_port(one: PortSpec, other: PortSpec) -> bool:
 
 def socket_mode(raw: str | None, listens: bool, place: Place) -> SocketMode:
     """How the app gets its socket; `place` is that of `socket`."""
-    if raw == "adopt":
-        place.problem("adopt is not yet supported; fd and relay are")
-    elif raw is not None and not listens:
+    if raw is not None and not listens:
         place.problem(f"{raw} needs a port in listen")
-    return SocketMode(raw) if raw in ("fd", "relay") else SocketMode.OWN
+    return SocketMode(raw or SocketMode.ADOPT) if listens else SocketMode.OWN
 
 
+def swap_of(raw: Swap | None, socket: SocketMode, place: Place, *, udp: bool, sound: bool) -> Swap:
+    """How releases change over; `sound` says that `socket` and `listen` are as meant."""
     if udp and raw is not Swap.RESTART:
         if raw is Swap.OVERLAP and sound:
             place.problem("the program binds its udp ports by itself, and only one can: use swap: restart")
         return Swap.RESTART
-def swap_of(raw: Swap | None, socket: SocketMode, place: Place, *, udp: bool, sound: bool) -> Swap:
-    """How releases change over; `sound` says that `socket` and `listen` are as meant."""
     if raw is None:
         return Swap.RESTART if socket is SocketMode.OWN else Swap.OVERLAP
     if raw is Swap.OVERLAP and socket is SocketMode.OWN and sound:
-        place.problem("overlap needs socket: fd or relay, and a port in listen (adopt is not yet supported)")
+        place.problem("overlap needs a port in listen")
     return raw
 
 
