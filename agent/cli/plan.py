@@ -29,6 +29,8 @@ def command(agent: Agent, ref: str, as_json: bool) -> None:
     click.echo(f"{clean(ref or 'followed ref')} at {words.commit(plan.get('commit'))}")
     for warning in plan.get("warnings") or []:
         click.echo(click.style(f"warning: {clean(warning)}", fg="yellow"))
+    if paused := plan.get("paused"):
+        click.echo(click.style(f"updates are paused: {clean(paused)}; after that:", fg="yellow"))
     for name, app in (plan.get("apps") or {}).items():
         for line in _app(name, app):
             click.echo(line)

@@ -59,7 +59,7 @@ class Lane:
         self._runs = Runs(self.app, self.trial, self._word, self._tasks, self._tell_state)
         self._stopped = asyncio.Event()
         self._asked = ""  # digest of the wanted specification as it came, before its checksum was looked up
-        self._wanted: Pair | None = None  # the newest wish as it was told
+        self.wanted: Pair | None = None  # the newest wish as it was told
         self._attempts = 0  # transient failures in a row
         self.app.canary.changed = self._canary_changed
         quarantine = services.journal.quarantine
@@ -195,8 +195,8 @@ class Lane:
             looking = await self._word.accompany(pinning, lambda: self._word.newer(wish))
         except Failure as error:
             if wish.newest and wish.spec.digest != self._asked:
-                self.app.wanted, self._wanted = wish.spec, pair_of(wish.spec, "", wish.commit)
-                self.services.bus.publish(AppWanted(self.name, self._wanted, error.info.message))
+                self.app.wanted, self.wanted = wish.spec, pair_of(wish.spec, "", wish.commit)
+                self.services.bus.publish(AppWanted(self.name, self.wanted, error.info.message))
             self._failed_early(wish, error)
             return
         if looking.cancelled():
@@ -227,13 +227,13 @@ class Lane:
     def _tell_wanted(self, wish: Wish, spec: AppSpec, release: str, outcome: Plan | NoChange) -> None:
         told = outcome.reason
         if wish.newest:
-            self._wanted = pair_of(spec, release, wish.commit)
+            self.wanted = pair_of(spec, release, wish.commit)
         elif wish.rollback:
             told = f"an operator went back to version {spec.version}"
         elif wish.fallback:
             told = f"it does not work; version {spec.version} of before is tried"
-        if self._wanted is not None:
-            self.services.bus.publish(AppWanted(self.name, self._wanted, told))
+        if self.wanted is not None:
+            self.services.bus.publish(AppWanted(self.name, self.wanted, told))
 
     def _failed_early(self, wish: Wish, error: Failure) -> None:
         """The wish could not even be planned."""
@@ -264,7 +264,7 @@ class Lane:
     async def _remove(self, settlement: Settlement) -> None:
         """The app is gone from the state. Who wants it back meanwhile is served afterwards."""
         self._word.forget()
-        self._wanted = None
+        self.wanted = None
         self.trial.end()
         try:
             await remove(self.app)
@@ -277,6 +277,11 @@ class Lane:
         self.app.forget()
         self.removed = not self._word.wanted
         settlement.settle(self.name, SyncResult.SUCCEEDED)
+
+    @property
+    def updating(self) -> bool:
+        """Whether a run is under way."""
+        return self._runs.active
 
     async def idle(self) -> None:
         """Wait until no run is under way."""

@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent.artifact.store import Store
@@ -66,15 +67,21 @@ class Operator:
         return await self._inbox.wait(sync, deadline)
 
     async def rollback(self, app: str, by: str, to: str = "") -> Accepted:
-        """Back to an earlier deployment; what serves now is set aside until a newer specification comes."""
+        """Back to an earlier deployment; what is wanted is set aside until a newer specification comes.
+
+        While a run is under way that is the end of it: what serves goes on. A canary is aborted.
+        """
         lane = self._lane(app)
+        if lane.app.canary.running and not to:
+            return await self.abort(app, by)
         current = lane.app.current
         target = self._target(lane, current, to)
         if current is not None:
+            left = lane.wanted if target is current and lane.wanted is not None else current.pair
             failure = FailureInfo(
                 FailureKind.OPERATOR,
                 OPERATOR_ROLLBACK,
-                f"{by} went back from version {told_apart(current.pair, target.pair)}",
+                f"{by} went back from version {told_apart(left, target.pair)}",
                 remedy=f"push a changed specification, or: emptybox retry {app}",
             )
             for spec in {
@@ -104,6 +111,8 @@ class Operator:
             if not others:
                 raise NotPossible(f"{to} of {lane.name} serves already")
             return others[0]
+        if current is not None and lane.updating:
+            return current
         good = lane.app.good
         if good is not None and (current is None or good.pair.spec != current.pair.spec):
             return good
@@ -160,7 +169,7 @@ class Operator:
         return self._journal.fact(PAUSE)
 
     async def plan(self, ref: str = "") -> Mapping[str, Any]:
-        """What a sync of `ref` would do: steps with reasons, and a diff of the rendered files."""
+        """What a sync of `ref` would do, or will do after a pause: steps with reasons, rendered files."""
         try:
             desired = await self._look.peek(ref)
         except Failure as failure:
@@ -171,7 +180,13 @@ class Operator:
         leaving = [name for name in self._lanes.live() if name not in desired.apps]
         for name in leaving:
             apps[name] = {"action": "remove", "reason": "not in the state", "steps": []}
-        return {"commit": desired.commit, "warnings": list(desired.warnings), "apps": apps}
+        paused = self.paused()
+        return {
+            "commit": desired.commit,
+            "warnings": list(desired.warnings),
+            **({"paused": paused} if paused is not None else {}),
+            "apps": apps,
+        }
 
     async def _plan_one(self, name: str, wanted: AppSpec) -> dict[str, Any]:
         lane = self._lanes.by_name.get(name)
@@ -181,10 +196,10 @@ class Operator:
             return {"action": "fail", "reason": str(failure), "steps": []}
         if lane is None:
             current = None
-            now = Situation(in_store=self._store.has(release), paused=self.paused(), first=True)
+            now = Situation(in_store=self._store.has(release), first=True)
         else:
             current, now = lane.app.current, situation(lane.app, spec, release)
-        outcome = plan(spec, now)
+        outcome = plan(spec, replace(now, paused=None))
         if isinstance(outcome, NoChange):
             return {"action": "none", "reason": outcome.reason, "version": spec.version, "steps": []}
         return {

@@ -54,6 +54,9 @@ async def test_the_verbs_that_look_say_what_runs_in_words_and_in_json(box: Box, 
     told = await operator("logs", "wbe")
     assert told.code == 2
     assert "there are: web" in told.err
+    told = await operator("rollback", "web")
+    assert told.code == 4
+    assert "no earlier deployment that proved itself" in told.err
 
 
 async def test_plan_shows_what_a_branch_would_do_and_does_nothing(box: Box, operator: Operator) -> None:
@@ -220,6 +223,28 @@ async def test_a_rollback_can_name_a_version_and_retry_takes_it_back(box: Box, o
     assert "nothing of web is in quarantine" in told.err
 
 
+async def test_a_rollback_in_the_middle_of_a_run_gives_that_up_and_no_more(
+    box: Box, operator: Operator
+) -> None:
+    for version in ("1.0", "2.0"):
+        await box.deploy(version, health=QUICK)
+        await (operator("sync") if box.process else box.start())
+        await box.proven(version)
+    flag = box.directory / "flag"
+    wait = {"command": ["sh", "-c", f"until [ -e {flag} ]; do sleep 0.05; done"]}
+    commit = await box.deploy("3.0", health=QUICK, push=True, tasks={"wait": wait})
+    await box.app_is(run__phase="task")
+    assert "updates are paused" not in (await operator("plan")).out
+    told = await operator("rollback", "web", "--no-wait")
+    assert told.code == 0
+    flag.touch()
+    app = await gone_back(box, "2.0")
+    assert (app["wanted"]["version"], conditions(app)["Diverged"]) == ("3.0", "True")
+    assert app["last_run"]["result"] in ("cancelled", "succeeded", "superseded")
+    assert (await box.webhook(commit, wait=True))[1]["result"] == "unchanged"
+    assert await box.get() == (200, "2.0\n")
+
+
 async def test_retry_tries_a_quarantined_specification_again(box: Box, operator: Operator) -> None:
     flag = box.directory / "database"
     health = {**SICK, "http": None, "exec": ["test", "-e", str(flag)], "alive": None}
@@ -261,6 +286,10 @@ async def test_pause_holds_every_change_over_a_restart_of_the_agent_until_resume
     told = await operator("sync")
     assert told.code == 4
     assert "database maintenance" in told.out
+    told = await operator("plan")
+    assert "updates are paused: database maintenance; after that:" in told.out
+    assert "web  update  2.0" in told.out
+    assert "other  remove" in told.out
     status = await box.status()
     assert status["paused"]["message"] == "database maintenance"
     assert conditions(status)["Paused"] == "True"
