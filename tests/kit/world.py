@@ -167,8 +167,10 @@ class World:
         """What a run must not leave: temporary files, and instances without a living child."""
         found = []
         data = self.box.data
-        for path in [*data.rglob(".*.tmp"), *(data / "store" / "tmp").glob("*")]:
-            found.append(str(path.relative_to(data)))
+        for directory, names, files in os.walk(data):  # bears directories that vanish while it looks
+            inner = os.path.relpath(directory, data)
+            left = names + files if inner == "store/tmp" else [n for n in names + files if n[0] == "."]
+            found += [os.path.join(inner, n) for n in left if inner == "store/tmp" or n.endswith(".tmp")]
         lived_in = {os.path.realpath(f"/proc/{pid}/cwd") for _, pid in self.puppets()}
         for path in data.glob("apps/*/instances/*"):
             if str(path.resolve()) not in lived_in:
