@@ -72,6 +72,7 @@ class Serving:
         self._restarts_at: Gate | None = None
         self._watch: asyncio.Task[None] | None = None
         self._exits: list[float] = []
+        self._looping = False
 
     async def aclose(self) -> None:
         """Stop looking after the children; they themselves go on."""
@@ -142,6 +143,7 @@ class Serving:
         elif old is not None and old is not child:
             self._tasks.start(self.retire(old), name=f"bury {old.id}")
         self._exits.clear()
+        self._loops(False, "AsWanted")
         self.watch(child)
         if not child.alive:  # it ended in the moment between its last probe and now
             self._tasks.start(self._crashed(child), name=f"crash {child.id}")
@@ -273,7 +275,7 @@ class Serving:
         self._restart = None
         self.child = child
         self.watch(child)
-        self._condition("CrashLooping", "False", "Restarted", "")
+        self._loops(False, "Restarted")
         self._bus.publish(PairCurrent(self.app, deployment.pair))
         self._watcher.health(child, None)
         if not child.alive:
@@ -300,7 +302,7 @@ class Serving:
         self._exits = [at for at in self._exits if now - at < policy.window] + [now]
         decision = decide(policy, self._exits, now, random.random())  # noqa: S311 - jitter
         if decision.action is RestartAction.COOLDOWN:
-            self._condition("CrashLooping", "True", "BudgetSpent", decision.reason)
+            self._loops(True, "BudgetSpent", decision.reason)
             if gate is not None and gate.state != CLOSED:
                 await gate.maintain()
         self._bus.publish(ChildRestarting(self.app, decision.delay, decision.reason))
@@ -325,9 +327,12 @@ class Serving:
         async for failure in self._processes.watch(child):
             self._watcher.health(child, failure)
 
-    def _condition(self, kind: str, status: str, reason: str, message: str) -> None:
-        condition = Condition(kind, ConditionStatus(status), reason, message, time.time())
-        self._bus.publish(ConditionChanged(self.app, condition))
+    def _loops(self, looping: bool, reason: str, message: str = "") -> None:
+        if looping or self._looping:
+            status = ConditionStatus.TRUE if looping else ConditionStatus.FALSE
+            condition = Condition("CrashLooping", status, reason, message, time.time())
+            self._bus.publish(ConditionChanged(self.app, condition))
+        self._looping = looping
 
 
 def _crash_environment(child: Child) -> dict[str, str]:

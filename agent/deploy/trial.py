@@ -244,10 +244,10 @@ class Trial:
         if not self._can_go_back():
             return await self._give_up(trial, failure)
         serving, journal = self.app.serving, self.app.services.journal
-        bad, warm = serving.child, serving.warm
+        bad, warm = serving.child, self._warm_good()
         dead = bad is None or not bad.alive
         await journal.safely(journal.mark, trial.run, "rollback")
-        if warm is not None and warm.alive:
+        if warm is not None:
             if not dead and not await self.app.services.processes.healthy_now(warm):
                 self._environment(failure)
                 self._start_timer(max(trial.deployment.spec.health.probation, AGAIN))
@@ -267,6 +267,13 @@ class Trial:
         self.app.failed(failure, trial.run)
         trial.settle(SyncResult.ROLLED_BACK, failure)
         return None
+
+    def _warm_good(self) -> Child | None:
+        """The warm predecessor, if it is of the good pair: one that was superseded has not proved itself."""
+        warm, good = self.app.serving.warm, self.app.good
+        if warm is None or good is None or not warm.alive:
+            return None
+        return warm if warm.deployment.pair.spec == good.pair.spec else None
 
     async def _set_aside(self, trial: OnTrial, failure: FailureInfo) -> None:
         journal, spec = self.app.services.journal, trial.deployment.pair.spec

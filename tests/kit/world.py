@@ -7,6 +7,7 @@ world.pull("sick-2.0"); world.release("sick-2.0")
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import signal
@@ -105,6 +106,10 @@ class World:
         """Commit a state of these apps, with other files beside it."""
         return await self.box.commit({"schema": 1, "apps": apps}, tree)
 
+    def waiting(self, commit: str) -> asyncio.Task[tuple[int, dict[str, Any]]]:
+        """Tell the agent of a commit and wait for the sync's end, beside what the test does."""
+        return asyncio.ensure_future(self.box.webhook(commit, wait=True))
+
     async def running(self, version: str = "1.0", **parts: Any) -> None:
         """Deploy, start the agent, and wait until the version has proved itself."""
         await self.deploy(version, **parts)
@@ -116,6 +121,17 @@ class World:
     def shell(self, text: str) -> list[str]:
         """A command that runs a line of sh with W naming this directory."""
         return ["/bin/sh", "-c", f"W={self.path}; {text}"]
+
+    async def crash(self) -> None:
+        """Ask what serves to end with exit code 7, once: an HTTP client of its own would ask again."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.box.port)
+        writer.write(b"GET /exit HTTP/1.1\r\nHost: x\r\n\r\n")
+        try:
+            assert await reader.read() == b""
+        except ConnectionError:
+            pass  # as good an end
+        finally:
+            writer.close()
 
     def puppets(self) -> list[tuple[str, int]]:
         """Version and pid of each puppet that is alive now."""
