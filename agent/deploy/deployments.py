@@ -62,7 +62,9 @@ class Deployments:
 
     def __init__(self, directory: AppDirectory) -> None:
         self._directory = directory
-        self._known: dict[tuple[str, int, int], Deployment] = {}  # by name, time and size of the spec file
+        self._known: dict[
+            tuple[str, int, int], Deployment
+        ] = {}  # by name, and when its two files were written
 
     def describe(self, spec: AppSpec, pair: Pair) -> Deployment:
         """A deployment as it is to be; nothing is written yet."""
@@ -96,15 +98,17 @@ class Deployments:
 
     def _read(self, path: Path) -> Deployment | None:
         try:
-            info = (path / "spec").stat()
-            key = (path.name, info.st_mtime_ns, info.st_size)
-            if key not in self._known:
-                spec = decode((path / "spec").read_bytes())
-                pair = msgspec.json.decode((path / "pair").read_bytes(), type=Pair)
-                while len(self._known) >= KNOWN_MAX:
-                    del self._known[next(iter(self._known))]
-                self._known[key] = self.describe(spec, pair)
-            return self._known[key]
+            # Never written in place: what changes is another file.
+            key = path.name, (path / "spec").stat().st_ctime_ns, (path / "pair").stat().st_ctime_ns
+            if (known := self._known.get(key)) is not None:
+                return known
+            spec = decode((path / "spec").read_bytes())
+            pair = msgspec.json.decode((path / "pair").read_bytes(), type=Pair)
+            found = self.describe(spec, pair)
+            while len(self._known) >= KNOWN_MAX:  # asked by several threads
+                self._known.pop(next(iter(self._known)), None)
+            self._known[key] = found
+            return found
         except (OSError, msgspec.MsgspecError):
             return None
 

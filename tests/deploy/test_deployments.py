@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_a_deployment_read_back_is_the_one_written(data: DataDirectory) -> None:
     assert (found.pair, found.spec) == (pair, app(1))
     assert found.generation is not None
     assert (found.generation / "etc/web.conf").read_bytes() == b"n=1"
+
+
+def test_a_deployment_that_another_commit_brings_back_is_read_with_that_commit(data: DataDirectory) -> None:
+    directory = data.app("web")
+    deployments = Deployments(directory)
+    pair = deploy(directory, app(1))
+    assert deployments.get(pair.spec) is not None
+    later = replace(pair, commit="d" * 40)
+    deployments.write(deployments.describe(app(1), later))
+    found = deployments.get(pair.spec)
+    assert found is not None
+    assert found.pair.commit == "d" * 40
 
 
 def test_links_move_by_rename_and_name_whole_deployments_only(data: DataDirectory) -> None:
