@@ -26,7 +26,7 @@ lock, counts = threading.Lock(), collections.Counter()
 def once():
     try:
         with socket.create_connection((host, port), timeout=10) as s:
-            s.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+            s.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
             answer = b""
             while data := s.recv(4096):
                 answer += data

@@ -1,0 +1,3 @@
+from tests.kit.keepers import agent, kept
+
+__all__ = ["agent", "kept"]
