@@ -12,6 +12,7 @@ from agent.domain.spec import SocketMode
 from agent.process.adoption import collision, not_bound
 from agent.process.keepers import Keeper
 
+RELAY = "if that is why: write socket: relay, and let it listen on $PORT; or socket: fd, if it can"
 REMEDY = "let it listen on its port in listen (it is in $PORT), or correct listen"
 
 
@@ -48,6 +49,8 @@ def explained(failure: FailureInfo, keeper: Keeper, child: Child) -> FailureInfo
             remedy=REMEDY,
             where="listen",
         )
+    if record.trouble:
+        return replace(failure, message=f"{failure.message}; {record.trouble}", remedy=RELAY)
     if failure.reason == "ChildExited":
         beside = [
             keeper.children[found.id]

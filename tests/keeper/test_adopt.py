@@ -148,6 +148,16 @@ async def test_of_two_slots_the_one_on_the_same_address_is_taken(agent: Agent) -
         assert told["taken"] == ["two", "one"]
 
 
+async def test_a_socket_that_is_polled_before_it_is_bound_is_told(slot: Slot) -> None:
+    code = """
+import select
+polled = select.epoll(); s = socket.socket(); other = socket.socket(); polled.register(%s, select.EPOLLIN)
+s.bind(("", port)); s.listen(); tell()
+"""
+    assert "epoll" in (await slot.told(code % "s"))["trouble"]
+    assert (await slot.told(code % "other"))["trouble"] == ""
+
+
 async def test_workers_with_a_socket_each_share_one_slot(slot: Slot) -> None:
     code = """
 r, w = os.pipe()

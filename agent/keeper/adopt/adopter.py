@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 OTHERS_MAX = 16  # other ports remembered
 ANYWHERE = ("0.0.0.0", "::")
+POLLED = "it had its socket in an epoll set before binding it, where the one it got is not"
 
 
 class Adopter:
@@ -105,6 +106,7 @@ class Adopter:
         try:
             slot = self._slots.descriptor(key, index)
             flags = sight.open_flags(notice.pid, fd)
+            polled = sight.is_polled(notice.pid, fd)
             if not notice.valid():
                 return
             os.set_blocking(slot, not flags & os.O_NONBLOCK)
@@ -114,6 +116,8 @@ class Adopter:
             notice.refuse(errno.EADDRINUSE)
             return
         notice.done()
+        if polled:
+            self.trouble = POLLED
         if name not in self.taken:
             self.taken.append(name)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 ADDRESS_MAX = 128  # struct sockaddr_storage
+FDINFO_MAX = 1 << 16
 STREAMS = {"TCP", "TCPv6", "MPTCP", "MPTCPv6"}
 _MAPPED = bytes(10) + b"\xff\xff"  # IPv4 in IPv6 (RFC 4291, 2.5.5.2)
 _libc = ctypes.CDLL(None)
@@ -73,6 +74,21 @@ def _files(directory: str) -> Iterator[tuple[int, int]]:
         except FileNotFoundError:  # closed meanwhile
             continue
         yield found.st_ino, found.st_dev
+
+
+def is_polled(pid: int, fd: int) -> bool:
+    """Whether a thread's descriptor is in one of its epoll(7) sets. Raises OSError."""
+    wanted = b"tfd: %8d " % fd
+    return _as_its_user(pid, lambda: any(wanted in text for text in _epoll_sets(pid)))
+
+
+def _epoll_sets(pid: int) -> Iterator[bytes]:
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{name}") == "anon_inode:[eventpoll]":
+                yield _read(f"/proc/{pid}/fdinfo/{name}", FDINFO_MAX, 0)
+        except FileNotFoundError:  # closed meanwhile
+            continue
 
 
 def open_flags(pid: int, fd: int) -> int:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from agent.keeper.client import KeeperClient
 from agent.traffic.gate import SlotGate
-from tests.kit.keepers import Agent, request
+from tests.kit import sandbox
+from tests.kit.keepers import Agent, keeper, request
 from tests.kit.load import load
 from tests.kit.ports import free_port
 from tests.traffic.adopt.programs import PROGRAMS, Program
 from tests.traffic.support import DEADLINE, ask, body_of, eventually, status_of
 from tests.traffic.test_with_keeper import gate_on
 
-SWAPS = 2
 CLOSE = b"GET / HTTP/1.1\r\nHost: example\r\nConnection: close\r\n\r\n"
 PER_VERSION = 30  # answers of a version before the next one comes
 
@@ -38,6 +39,7 @@ class Stage:
         name, side = f"v{number}", number % 2
         root = self.root / name
         root.mkdir()
+        root.chmod(0o777)
         environment = {
             "PATH": os.environ["PATH"], "HOME": str(root), "PORT": str(self.port), "EMPTYBOX_VERSION": name,
         }  # fmt: skip
@@ -70,28 +72,46 @@ class Stage:
         await self.client.forget(name)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-async def test_a_program_is_swapped_and_no_new_connection_is_lost(
-    agent: Agent, name: str, tmp_path: Path
-) -> None:
+async def swapped(agent: Agent, program: Program, root: Path, swaps: int) -> None:
+    """Swap it under load, lose nothing, and leave nothing."""
     port = free_port()
     gate = gate_on(agent.client, port)
     await gate.open_ports()
-    on = Stage(agent.client, gate, PROGRAMS[name], tmp_path)
+    on = Stage(agent.client, gate, program, root)
     await on.start(0)
     await gate.serve(0)
     async with load("127.0.0.1", port) as running:
         await running.answered("v0", PER_VERSION)
-        for number in range(1, SWAPS + 1):
+        for number in range(1, swaps + 1):
             await on.start(number)
             await gate.serve(number % 2)
             await on.stop(number - 1)
             await running.answered(f"v{number}", PER_VERSION)
         await running.stop()
     assert running.failures == {}
-    assert set(running.counts) == {f"v{number}" for number in range(SWAPS + 1)}
+    assert set(running.counts) == {f"v{number}" for number in range(swaps + 1)}
     await gate.maintain()
-    await on.stop(SWAPS)
-    keeper = Path(f"/proc/{agent.client.keeper_pid}/task/{agent.client.keeper_pid}/children")
-    await eventually(lambda: keeper.read_text().split() == [str(agent.pid)], "only the agent is left")
+    await on.stop(swaps)
+    keeper_pid = agent.client.keeper_pid
+    children = Path(f"/proc/{keeper_pid}/task/{keeper_pid}/children")
+    await eventually(lambda: children.read_text().split() == [str(agent.pid)], "only the agent is left")
     await gate.close()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_a_program_is_swapped_and_no_new_connection_is_lost(
+    agent: Agent, name: str, tmp_path: Path
+) -> None:
+    await swapped(agent, PROGRAMS[name], tmp_path, swaps=2)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["static", "busybox-background", "node", "uvicorn"])
+@pytest.mark.parametrize("where", ["nobody", "docker root", "docker nobody"])
+async def test_a_program_is_swapped_in_a_narrow_place(name: str, where: str) -> None:
+    sandbox.as_root()
+    wrapper = sandbox.unprivileged() if where == "nobody" else sandbox.in_docker(root=where == "docker root")
+    with tempfile.TemporaryDirectory(prefix="adopt-") as directory:
+        os.chmod(directory, 0o777)
+        async with keeper(wrapper=wrapper) as kept:
+            await swapped(await kept.agent(), PROGRAMS[name], Path(directory), swaps=1)
