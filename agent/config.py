@@ -1,7 +1,7 @@
 """The agent's own settings: flags over environment over `--config FILE` over defaults.
 
-One table, `SETTINGS`, names each setting once: flag, EMPTYBOX_ variable, type, default, help. All
-problems are collected and reported together, before anything has an effect. Only these settings, never
+`agent.settings_table` names each setting once: flag, EMPTYBOX_ variable, type, help. All problems are
+collected and reported together, before anything has an effect. Only these settings, never
 the state repository, say what the agent itself may do.
 """
 
@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from agent.kit.mask import mask_urls
+from agent.settings_table import SETTINGS, Address, Setting, parse_duration
+
+__all__ = ["SETTINGS", "Address", "ConfigError", "Settings", "as_rows", "load", "parse_duration"]
 
 
 class ConfigError(Exception):
@@ -27,135 +30,11 @@ class ConfigError(Exception):
         self.problems = tuple(problems)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A place to listen on."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
 def default_data() -> Path:
     """/var/lib/emptybox for root, else below the user's data home (XDG base directories)."""
     if os.geteuid() == 0:
         return Path("/var/lib/emptybox")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "emptybox"
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration(text: str) -> float:
-    """500ms, 10s, 10m, 2h, 1d as seconds. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", text.strip())
-    if not match:
-        raise ValueError(f"{text!r} is not a duration; write 500ms, 10s, 10m or 2h")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _address(text: str) -> Address:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not HOST:PORT")
-    return Address(host.strip("[]") or "127.0.0.1", int(port))
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z0-9._/-]{1,64}", name):
-        raise ValueError(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One row of the table. `many` settings may be given more than once (comma-separated in variables)."""
-
-    name: str  # the field of Settings
-    flag: str
-    metavar: str
-    parse: Callable[[str], Any]
-    help: str
-    many: bool = False
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return "EMPTYBOX_" + self.flag.removeprefix("--").replace("-", "_").upper()
-
-
-SETTINGS: tuple[Setting, ...] = (
-    Setting("repo", "--repo", "URL", str, "the state repository: http(s):// or file://"),
-    Setting("ref", "--ref", "REF", str, "branch, tag or full commit to follow (default: the remote's HEAD)"),
-    Setting("path", "--path", "PATH", str, "state file in the repository (default: state.yaml, .yml, .json)"),
-    Setting(
-        "data",
-        "--data",
-        "DIR",
-        Path,
-        "data directory, one agent each (default: /var/lib/emptybox for root, else ~/.local/share/emptybox)",
-    ),
-    Setting(
-        "admin",
-        "--admin",
-        "HOST:PORT",
-        _address,
-        "address of the admin listener (default: 127.0.0.1:7070)",
-    ),
-    Setting("webhook", "--webhook", "HOST:PORT", _address, "second listener that serves POST /webhook only"),
-    Setting(
-        "poll",
-        "--poll",
-        "DURATION",
-        parse_duration,
-        "interval of polling the state repository (default: 60s)",
-    ),
-    Setting(
-        "webhook_secret_file",
-        "--webhook-secret-file",
-        "FILE",
-        Path,
-        "file with the secret of the forge's webhook; read again on each use",
-    ),
-    Setting(
-        "socket", "--socket", "PATH", Path, "Unix socket for the command line (default: DATA/agent.sock)"
-    ),
-    Setting("labels", "--label", "NAME=VALUE", _label, "a label of this host, for `only`", many=True),
-    Setting("name", "--name", "NAME", str, "name of this host (default: the system's)"),
-    Setting(
-        "credentials_file",
-        "--credentials-file",
-        "FILE",
-        Path,
-        "credentials for the state repository: a token, or user:password; read again on each use",
-    ),
-    Setting(
-        "control_token_file",
-        "--control-token-file",
-        "FILE",
-        Path,
-        "bearer token that opens the control endpoints on the admin listener",
-    ),
-    Setting(
-        "pass_env", "--pass-env", "NAME", str, "variable of the agent's environment that apps get", many=True
-    ),
-    Setting("users", "--allow-user", "NAME", str, "user that apps may run as", many=True),
-    Setting(
-        "file_roots", "--file-root", "DIR", Path, "directory that file:// artifacts may come from", many=True
-    ),
-    Setting(
-        "shutdown_delay",
-        "--shutdown-delay",
-        "DURATION",
-        parse_duration,
-        "keep serving this long after TERM (default: 0s)",
-    ),
-    Setting("log_format", "--log-format", "text|json", str, "format of the agent's log (default: text)"),
-    Setting("log_level", "--log-level", "LEVEL", str, "debug, info, warning or error (default: info)"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +45,7 @@ class Settings:
     ref: str = "HEAD"
     path: str = ""
     data: Path = field(default_factory=default_data)
-    admin: Address = Address("127.0.0.1", 7070)
+    admin: Address = field(default_factory=lambda: Address("127.0.0.1", 7070))
     webhook: Address | None = None
     poll: float = 60.0
     webhook_secret_file: Path | None = None
