@@ -171,6 +171,7 @@ class Agent:
         self.tasks.start(self.reconciler.run(), name="reconciler")
         self.tasks.start(self.poller.run(), name="poller")
         self.tasks.start(measure_lag(self.metrics), name="lag")
+        await self.keeper.ready()
         gc.collect()
         gc.freeze()
         log.info("ready: following %s at %s", self.settings.ref, secrets.text(self.settings.repo))

@@ -205,6 +205,10 @@ class KeeperClient:
 
         await self._do("note", {"key": key, "value": value}, noted)
 
+    async def ready(self) -> None:
+        """Say that this agent is up, for the service manager. Raises KeeperLost, TimeoutError."""
+        await self._do("ready", {})
+
     async def stopping(self, deadline: float, code: int = 0) -> None:
         """Say that this agent ends within `deadline` seconds for good, and with which code the keeper shall.
 
@@ -241,6 +245,9 @@ class KeeperClient:
             raise OSError(error.code, error.text) from None
 
     def _told(self, event: dict[str, Any]) -> None:
+        if event["event"] == "ping":
+            self._connection.post({"do": "alive"})
+            return
         record = event["child"]
         child = record["child"]
         if child in self._discarded:

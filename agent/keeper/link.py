@@ -38,6 +38,8 @@ class Link:
         self._decoder = Decoder()
         self._outbox = Outbox(self.sock)
         self.open = True
+        self.greeted = False  # whether it has ever said anything
+        self.unanswered = 0  # questions since it last did
 
     @property
     def waiting(self) -> bool:
@@ -68,6 +70,7 @@ class Link:
             data, descriptors = receive(self.sock)
             for fd in descriptors:  # the protocol sends none this way
                 os.close(fd)
+            self.greeted, self.unanswered = True, 0
             for message in self._decoder.feed(data, []):
                 handle(message)
         except BlockingIOError:

@@ -24,6 +24,7 @@ import time
 from agent.keeper.adopt.adopter import Adopter, TreeGone
 from agent.keeper.children import Child, SpawnError, adopted
 from agent.keeper.link import Link
+from agent.keeper.manager import Manager, watch
 from agent.keeper.output import Sink
 from agent.keeper.reactor import READ, WRITE, Reactor
 from agent.keeper.slots import Slots
@@ -73,19 +74,21 @@ class Keeper:
         self.notes: dict[str, str] = {}
         self.sink = Sink(output)
         self.link: Link | None = None
+        self.manager = Manager(os.environ)
         self._pids: dict[int, Child] = {}
         self._backoff = BACKOFF[0]
         self._asked_before = False
-        self._reactor = Reactor(self._defect)
+        self.reactor = Reactor(self._defect)
 
     def run(self) -> int:
         """Keep until the end; returns the exit code."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whatever it was for whoever started us
-        self._reactor.hear((*FORWARDED, signal.SIGCHLD), self._heard)
+        self.reactor.hear((*FORWARDED, signal.SIGCHLD), self._heard)
         self._start_agent()
+        watch(self)
         while self.state != OVER:
             self._watch_writers()
-            self._reactor.turn()
+            self.reactor.turn()
         self._flush()
         return self.code
 
@@ -95,15 +98,15 @@ class Keeper:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         line = trace.tb_lineno if trace is not None else 0
-        self._say(f"defect in the keeper, line {line}: {type(error).__name__}: {error}")
+        self.say(f"defect in the keeper, line {line}: {type(error).__name__}: {error}")
 
     # -- for the verbs -----------------------------------------------------------------------------
 
     def started(self, child: Child) -> None:
         """Look after a child that was just forked, and answer who asked for it once its program runs."""
         self.children[child.name] = self._pids[child.pid] = child
-        self._reactor.watch(child.output.fd, call=lambda: self.hear(child))
-        self._reactor.watch(child.report, call=lambda: self._settle(child))
+        self.reactor.watch(child.output.fd, call=lambda: self.hear(child))
+        self.reactor.watch(child.report, call=lambda: self._settle(child))
 
     def hear(self, child: Child, *, drain: bool = False) -> None:
         """Take what a child says: one chunk, or all that is there."""
@@ -112,7 +115,7 @@ class Keeper:
                 return
         except BlockingIOError:
             return
-        self._reactor.watch(child.output.fd, 0)
+        self.reactor.watch(child.output.fd, 0)
         child.output.close()
 
     def forget(self, child: Child) -> None:
@@ -120,7 +123,7 @@ class Keeper:
         del self.children[child.name]
         self._end_trap(child)
         if child.output.fd >= 0:
-            self._reactor.watch(child.output.fd, 0)
+            self.reactor.watch(child.output.fd, 0)
             child.output.close()
 
     def leave(self, deadline: float, code: int) -> None:
@@ -128,7 +131,8 @@ class Keeper:
         self.code = code
         self._move("asked")
         if self.state == LEAVING:
-            self._reactor.at("overdue", deadline, lambda: self._move("overdue"))
+            self.manager.stopping(deadline + GRACE + KILL_DEADLINE)
+            self.reactor.at("overdue", deadline, lambda: self._move("overdue"))
 
     # -- children ----------------------------------------------------------------------------------
 
@@ -138,11 +142,11 @@ class Keeper:
             failure, descriptors = read_report(child.report)
             if descriptors:
                 child.adopter = Adopter(descriptors[0], child.wanted, self.slots)
-                self._reactor.watch(descriptors[0], call=lambda: self._adopt(child))
+                self.reactor.watch(descriptors[0], call=lambda: self._adopt(child))
                 failure, _ = read_report(child.report)
         except BlockingIOError:
             return
-        self._reactor.watch(child.report, 0)
+        self.reactor.watch(child.report, 0)
         os.close(child.report)
         child.report = -1
         link, request = child.asked
@@ -181,7 +185,7 @@ class Keeper:
         elif time.monotonic() >= since + child.patience:
             self._child_ended(child, child.headless)
         else:
-            self._reactor.at(f"heir of {child.name}", LOOK, lambda: self._seek_heir(child, since))
+            self.reactor.at(f"heir of {child.name}", LOOK, lambda: self._seek_heir(child, since))
 
     def _tell(self, event: str, child: Child) -> None:
         if self.link is not None:
@@ -189,7 +193,7 @@ class Keeper:
 
     def _end_trap(self, child: Child) -> None:
         if child.adopter is not None:
-            self._reactor.watch(child.adopter.listener, 0)
+            self.reactor.watch(child.adopter.listener, 0)
             child.adopter.close()
 
     def _reap(self) -> None:
@@ -238,23 +242,23 @@ class Keeper:
         try:
             self.link = Link(self.command)
         except OSError as error:
-            self._say(f"the agent cannot be started: {error}")
+            self.say(f"the agent cannot be started: {error}")
             self._start_later()
             return
-        self._reactor.watch(self.link.report, call=self._agent_runs)
+        self.reactor.watch(self.link.report, call=self._agent_runs)
 
     def _start_later(self) -> None:
-        self._reactor.at("start", self._backoff, self._start_agent)
+        self.reactor.at("start", self._backoff, self._start_agent)
         self._backoff = min(2 * self._backoff, BACKOFF[1])
 
     def _agent_runs(self) -> None:
         """Its program runs, or cannot; then its end is near and needs no other answer than a word."""
         assert self.link is not None
         failure, _ = read_report(self.link.report)
-        self._reactor.watch(self.link.report, 0)
+        self.reactor.watch(self.link.report, 0)
         self.link.close_report()
         if failure is not None:
-            self._say(f"the agent cannot be started: {failure[2]}")
+            self.say(f"the agent cannot be started: {failure[2]}")
 
     def _talk(self) -> None:
         assert self.link is not None
@@ -268,17 +272,17 @@ class Keeper:
             os.killpg(link.pid, signal.SIGKILL)  # what it started itself must not meet the next one
         while link.receive(lambda message: answer(self, link, message)):
             pass
-        self._reactor.watch(link.report, 0)
-        self._reactor.watch(link.fd, 0)
+        self.reactor.watch(link.report, 0)
+        self.reactor.watch(link.fd, 0)
         link.close()
         self.link = None
-        self._reactor.forget("mute")
+        self.reactor.forget("mute")
         final = code == 0 or (code == 2 and not any(child.running for child in self.children.values()))
         if self.state == RUNNING and not final:
             if time.monotonic() - link.since >= PROVEN:
                 self._backoff = BACKOFF[0]
             how = f"exit code {code}" if code > 0 else f"signal {-code}"
-            self._say(f"the agent ended with {how}; again in {self._backoff:.2g} s")
+            self.say(f"the agent ended with {how}; again in {self._backoff:.2g} s")
             self._start_later()
             return
         if code == 2 or code > 64:
@@ -308,33 +312,35 @@ class Keeper:
         if (self.state, event) not in MOVES:
             return
         self.state = MOVES[self.state, event]
-        self._reactor.forget()
+        self.reactor.forget()
+        self.manager.stopping()
         if self.state == LEAVING:
-            self._reactor.at("overdue", LEAVE_DEADLINE, lambda: self._move("overdue"))
+            self.reactor.at("overdue", LEAVE_DEADLINE, lambda: self._move("overdue"))
             if self.link is None:
                 self._move("alone")
         elif self.state == ENDING:
-            self._reactor.at("overdue", GRACE, lambda: self._move("overdue"))
+            self.reactor.at("overdue", GRACE, lambda: self._move("overdue"))
             self._signal_all(signal.SIGTERM)
             self._reap()
         elif self.state == KILLING:
-            self._say("the end is overdue, or was asked for twice: killing what is left")
+            self.say("the end is overdue, or was asked for twice: killing what is left")
             self.code = self.code or 1
-            self._reactor.at("overdue", KILL_DEADLINE, lambda: self._move("overdue"))
+            self.reactor.at("overdue", KILL_DEADLINE, lambda: self._move("overdue"))
             self._signal_all(signal.SIGKILL)
 
     def _watch_writers(self) -> None:
         """Wait for room to write only where something is to be written; leave a closed socket alone."""
-        self._reactor.watch(self.sink.fd, WRITE if self.sink.waiting else 0, self.sink.flush)
+        self.reactor.watch(self.sink.fd, WRITE if self.sink.waiting else 0, self.sink.flush)
         link = self.link
         if link is None:
             return
         events = READ | (WRITE if link.waiting else 0)
-        self._reactor.watch(link.fd, events if link.open else 0, self._talk)
-        if not link.open and self.state == RUNNING and not self._reactor.waits("mute"):
-            self._reactor.at("mute", MUTE_DEADLINE, lambda: link.kill(signal.SIGKILL))
+        self.reactor.watch(link.fd, events if link.open else 0, self._talk)
+        if not link.open and self.state == RUNNING and not self.reactor.waits("mute"):
+            self.reactor.at("mute", MUTE_DEADLINE, lambda: link.kill(signal.SIGKILL))
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line of the keeper's own."""
         self.sink.put(b"keeper | ", [text.encode(errors="replace")])
 
     def _flush(self) -> None:

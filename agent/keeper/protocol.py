@@ -16,12 +16,15 @@ and stage; an answer with descriptors beside it says how many: `"descriptors": n
 | open | key, address, port, count, backlog | slots: a `SlotsRecord` (descriptors beside) |
 | close | key | |
 | note | key, value (null removes) | |
+| ready | | |
+| alive | | |
 | stopping | deadline (seconds), code | |
 
 | event | content |
 |---|---|
 | exited | child: its `ChildRecord`, with code or signal |
 | changed | child: its `ChildRecord`: it has bound a port (only with `adopt`) |
+| ping | whoever gets it says `alive` (only when the service manager has a watchdog) |
 
 Signal 0 asks whether anybody is left (kill(2)); a group outlives its leader and can still be signalled.
 An answer to `spawn` comes before any event about the child, and a child's last lines are kept before its

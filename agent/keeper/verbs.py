@@ -96,6 +96,15 @@ def _note(keeper: Keeper, message: dict[str, Any]) -> tuple[dict[str, Any], list
     return {}, []
 
 
+def _ready(keeper: Keeper, _message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    keeper.manager.ready()
+    return {}, []
+
+
+def _alive(_keeper: Keeper, _message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    return {}, []  # that it was said is all
+
+
 def _stopping(keeper: Keeper, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     keeper.leave(float(message["deadline"]), int(message.get("code") or 0))
     return {}, []
@@ -116,5 +125,7 @@ VERBS: dict[str, Callable[[Keeper, dict[str, Any]], tuple[dict[str, Any], list[i
     "open": _open,
     "close": _close,
     "note": _note,
+    "ready": _ready,
+    "alive": _alive,
     "stopping": _stopping,
 }
