@@ -28,10 +28,11 @@ SYSTEM = "/usr/sbin:/usr/local/sbin"
 class Program:
     """A server.
 
-    `commands` are by socket mode; a mode that is not there cannot be (what binds by itself is "own", and
-    stands for adopt and relay as well). `files` are names in the artifact and where their text comes
-    from. `needs` are programs and modules without which it cannot run here. `stop` is the signal of its
-    graceful stop, `graceful` whether it has one; `keep_alive` whether it keeps connections.
+    `commands` are by socket mode; without "fd" it cannot be handed a socket. What binds by itself is "own",
+    and stands for adopt, and for relay too if there is no other: then $PORT is what has to be bound.
+    `files` are names in the artifact and where their text comes from. `needs` are programs and modules
+    without which it cannot run here. `stop` is the signal of its graceful stop, `graceful` whether it has
+    one; `keep_alive` whether it keeps connections.
     """
 
     name: str
@@ -49,10 +50,10 @@ class Program:
 
     def modes(self) -> list[str]:
         """The socket modes it can be swapped in."""
-        return [mode for mode in ("fd", "adopt") if self._kind(mode) in self.commands]
+        return [mode for mode in ("fd", "adopt", "relay") if self._kind(mode) in self.commands]
 
     def _kind(self, mode: str) -> str:
-        return mode if mode == "fd" else "own"
+        return "own" if mode == "adopt" or (mode == "relay" and mode not in self.commands) else mode
 
     def command(self, mode: str, port: int) -> list[str]:
         """What starts it."""
@@ -106,16 +107,22 @@ def _has(need: str) -> bool:
     return bool(found(need))
 
 
-_NGINX = ("{nginx}", "-p", ".", "-e", "stderr", "-c", "nginx.conf")
+_NGINX = ("{nginx}", "-p", ".", "-e", "stderr", "-c")
+_NGINX_RELAYED = 'sed "s/:{port};/:$PORT;/" nginx.conf > own.conf && exec "$0" "$@"'
 _GUNICORN = ("{python}", "-m", "gunicorn", "wsgi:app", "--workers", "2", "--threads", "4")
 _UVICORN = ("{python}", "-m", "uvicorn", "asgi:app", "--no-access-log", "--log-level", "warning")
+_HTTP_SERVER = ("{python}", "-m", "http.server", "--bind", "127.0.0.1", "--directory", "www")
 
 PROGRAMS: Mapping[str, Program] = {
     program.name: program
     for program in (
         Program(
             name="nginx",
-            commands={"fd": _NGINX, "own": _NGINX},
+            commands={
+                "fd": (*_NGINX, "nginx.conf"),
+                "own": (*_NGINX, "nginx.conf"),
+                "relay": ("sh", "-c", _NGINX_RELAYED, *_NGINX, "own.conf"),
+            },
             files={"nginx.conf": "nginx.conf"},
             needs=["nginx"],
             environment={"fd": {"NGINX": "3;"}},
@@ -129,13 +136,21 @@ PROGRAMS: Mapping[str, Program] = {
         ),
         Program(
             name="gunicorn",
-            commands={"fd": _GUNICORN, "own": (*_GUNICORN, "-b", "127.0.0.1:{port}")},
+            commands={
+                "fd": _GUNICORN,
+                "own": (*_GUNICORN, "-b", "127.0.0.1:{port}"),
+                "relay": _GUNICORN,  # it binds $PORT when nothing is said
+            },
             files={"wsgi.py": "wsgi.py"},
             needs=["module gunicorn"],
         ),
         Program(
             name="uvicorn",
-            commands={"fd": (*_UVICORN, "--fd", "3"), "own": (*_UVICORN, "--port", "{port}")},
+            commands={
+                "fd": (*_UVICORN, "--fd", "3"),
+                "own": (*_UVICORN, "--port", "{port}"),
+                "relay": ("sh", "-c", 'exec "$0" "$@" --port "$PORT"', *_UVICORN),
+            },
             files={"asgi.py": "asgi.py"},
             needs=["module uvicorn"],
         ),
@@ -148,16 +163,8 @@ PROGRAMS: Mapping[str, Program] = {
         Program(
             name="http.server",
             commands={
-                "own": (
-                    "{python}",
-                    "-m",
-                    "http.server",
-                    "{port}",
-                    "--bind",
-                    "127.0.0.1",
-                    "--directory",
-                    "www",
-                )
+                "own": (*_HTTP_SERVER, "{port}"),
+                "relay": ("sh", "-c", 'exec "$0" "$@" "$PORT"', *_HTTP_SERVER),
             },
             files={"www/index.html": "@VERSION@\n"},
             graceful=False,

@@ -101,6 +101,15 @@ class Rig:
         async with self.session.post(url, data=body, headers=headers, timeout=ANSWER) as answer:
             assert answer.status == 202, await answer.text()
 
+    async def sync(self) -> None:
+        """Ask over the Unix socket for a look at the repository; unlike a push's it waits for none before."""
+        connector = aiohttp.UnixConnector(str(self.directory / "data" / "agent.sock"))
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=ANSWER) as operator,
+            operator.post("http://agent/sync") as answer,
+        ):
+            assert answer.status == 202, await answer.text()
+
     async def proven(self, version: str) -> None:
         """Until the app runs at this version, out of probation."""
 

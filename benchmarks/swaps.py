@@ -1,14 +1,15 @@
 """Swap real servers again and again under load, and count what the clients lost. `make swaps`.
 
-For each program and socket mode: the real agent, a commit and a signed webhook for each swap, new
+For each program and socket mode: the real agent, a commit and an operator's sync for each swap, new
 connections at a steady rate from a process of its own, and clients beside them that keep theirs. No new
 connection may be lost. Whoever keeps a connection may meet its server's graceful stop; so beside it the
-same server is stopped and started again by hand, as often, under the same clients.
+same server is stopped and started again by hand under the same clients.
 
-    python -m benchmarks.swaps [--programs nginx,node] [--modes fd,adopt] [--swaps 100] [--rate 600]
+    python -m benchmarks.swaps [--programs nginx,node] [--modes fd,adopt,relay] [--swaps 100] [--rate 600]
     python -m benchmarks.swaps --flips 2000       the fast variant: the gate alone, see `benchmarks.flips`
 
-Exit code 1 when a new connection was lost, or when a program could not be swapped.
+Exit code 1 when a new connection was lost, when kept ones lost more than by hand, or when a program could
+not be swapped.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import argparse
 import asyncio
 import hashlib
 import json
+import math
 import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,9 @@ from benchmarks.rig import Rig, rig
 from benchmarks.swarm import Swarm, swarm
 
 SWAPS, RATE, KEPT = 100, 600, 16
-BY_HAND = 50  # stops by hand, at most
+BY_HAND = 40  # stops by hand, at most
+RELAYED = 20  # swaps of what is relayed, at most: the last resort is measured, and not the promise
+CHANCE = 1e-4  # that as many more are lost than by hand when there is no difference
 ANSWERS = 20  # new connections each version has to answer
 HEALTH = {"http": "/", "interval": "100ms", "timeout": "5s", "deadline": "30s", "probation": "200ms"}
 STOP_DEADLINE = 40.0
@@ -85,8 +90,13 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether all was swapped and no new connection lost."""
-        return not self.trouble and not self.swaps.new_lost
+        """Whether all was swapped, no new connection lost, and no more kept ones than by hand."""
+        return not self.trouble and not self.swaps.new_lost and not self.worse
+
+    @property
+    def worse(self) -> bool:
+        """Whether a swap loses more of kept connections than a stop by hand, beyond chance."""
+        return self.by_hand is not None and surplus(self.swaps, self.by_hand) < CHANCE
 
     def row(self) -> tuple[str, ...]:
         """For the table."""
@@ -101,11 +111,26 @@ class Outcome:
             _told(ours.new_lost),
             f"{ours.unanswered} of {ours.kept}" if ours.kept else "-",
             f"{other.unanswered} of {other.kept} ({other.times})" if other is not None else "-",
-            self.trouble.splitlines()[0] if self.trouble else "",
+            self.trouble.splitlines()[0] if self.trouble else "more than by hand" * self.worse,
         )
 
 
-HEAD = ("program", "socket", "swaps", "new", "a second", "slowest", "lost", "kept: lost", "by hand", "")
+def surplus(ours: Lost, other: Lost) -> float:
+    """The chance of so many losses, or more, among ours if all were spread evenly over swaps and stops."""
+    both, share = ours.unanswered + other.unanswered, ours.times / max(1, ours.times + other.times)
+    if not 0 < share < 1:
+        return 1.0
+    ways = (math.lgamma(both + 1) - math.lgamma(k + 1) - math.lgamma(both - k + 1) for k in range(both + 1))
+    chances = [
+        math.exp(way + k * math.log(share) + (both - k) * math.log(1 - share)) for k, way in enumerate(ways)
+    ]
+    return sum(chances[ours.unanswered :])
+
+
+HEAD = (
+    "program", "socket", "swaps", "new connections", "a second", "slowest", "lost", "kept: lost",
+    "by hand (stops)", "",
+)  # fmt: skip
 
 
 def _told(lost: dict[str, int]) -> str:
@@ -113,10 +138,11 @@ def _told(lost: dict[str, int]) -> str:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Columns in line."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    """In Markdown, the first row being the head; columns in line."""
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
+    ruled = [rows[0], tuple("-" * width for width in widths), *rows[1:]]
+    lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in ruled)
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def app_state(stand: Rig, program: Program, mode: str, version: str) -> str:
@@ -158,8 +184,8 @@ async def swap_with_agent(program: Program, mode: str, swaps: int, rate: float, 
                     await clients.answered("v0", ANSWERS)
                     for number in range(1, swaps + 1):
                         version = f"v{number}"
-                        commit = await stand.publish(app_state(stand, program, mode, version), version)
-                        await stand.announce(commit)
+                        await stand.publish(app_state(stand, program, mode, version), version)
+                        await stand.sync()
                         await stand.proven(version)
                         await clients.answered(version, ANSWERS)
                         done = number
@@ -174,25 +200,31 @@ async def swap_with_agent(program: Program, mode: str, swaps: int, rate: float, 
     return outcome
 
 
-async def stop_by_hand(program: Program, times: int, kept: int) -> Lost:
+async def stop_by_hand(program: Program, times: int, rate: float, kept: int) -> Lost:
     """Stop and start the server by hand, alone on its port; what clients lose who keep connections.
 
-    Nobody else comes: as after a flip, when new connections go to another. While it is away, those who
-    keep connections are refused, which counts as nothing.
+    New connections go to another server beside it, as after a flip: the machine has as much to do. While
+    the one is away, those who keep connections are refused, which counts as nothing.
     """
-    port = free_port(set())
-    with tempfile.TemporaryDirectory(prefix="emptybox-bench-") as name:
-        server = by_hand(program, Path(name), "v0", port)
-        try:
-            async with swarm("127.0.0.1", port, 0, kept) as clients:
-                await clients.until(lambda c: c.kept["v0"] >= 5 * kept)
-                for number in range(1, times + 1):
-                    await _stop(server, program)
-                    server = by_hand(program, Path(name), f"v{number}", port)
-                    await clients.until(lambda c, v=f"v{number}": c.kept[v] >= 5 * kept)  # type: ignore[misc]
-        finally:
-            await _stop(server, program)
+    port, other = free_port(set()), free_port(set())
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emptybox-bench-")))
+        servers = [by_hand(program, directory / "one", "v0", port)]
+        servers.append(by_hand(program, directory / "other", "other", other))
+        stack.push_async_callback(_stop_all, servers, program)
+        clients = await stack.enter_async_context(swarm("127.0.0.1", port, 0, kept))
+        await clients.until(lambda c: c.kept["v0"] >= 5 * kept)
+        await stack.enter_async_context(swarm("127.0.0.1", other, rate))
+        for number in range(1, times + 1):
+            await _stop(servers[0], program)
+            servers[0] = by_hand(program, directory / "one", f"v{number}", port)
+            await clients.until(lambda c, v=f"v{number}": c.kept[v] >= 5 * kept)  # type: ignore[misc]
     return Lost.of(clients, times)
+
+
+async def _stop_all(servers: list[subprocess.Popen[bytes]], program: Program) -> None:
+    for server in servers:
+        await _stop(server, program)
 
 
 async def _stop(server: subprocess.Popen[bytes], program: Program) -> None:
@@ -234,14 +266,16 @@ async def measure(given: argparse.Namespace) -> list[Outcome]:
             clients = await flip(program, given.flips, given.rate, given.kept)
             outcomes.append(Outcome(program=program.name, mode=mode, swaps=Lost.of(clients, given.flips)))
             continue
-        outcome = await swap_with_agent(program, mode, given.swaps, given.rate, given.kept)
+        swaps = min(given.swaps, RELAYED) if mode == "relay" else given.swaps
+        outcome = await swap_with_agent(program, mode, swaps, given.rate, given.kept)
         if program.keep_alive and given.kept:
             if program.name not in hands:
-                hands[program.name] = await stop_by_hand(program, min(given.swaps, BY_HAND), given.kept)
+                stops = min(given.swaps, BY_HAND)
+                hands[program.name] = await stop_by_hand(program, stops, given.rate, given.kept)
             outcome.by_hand = hands[program.name]
         outcomes.append(outcome)
         if not given.json:
-            print(table([HEAD, outcome.row()]), flush=True)
+            print(table([HEAD, outcome.row()]), file=sys.stderr, flush=True)
         if outcome.trouble:
             print(outcome.trouble, file=sys.stderr)
     return outcomes
@@ -255,8 +289,8 @@ def main() -> int:
     parser.add_argument(
         "--programs", default=",".join(PROGRAMS), help="names with commas; all when not given"
     )
-    parser.add_argument("--modes", default="fd,adopt", help="socket modes with commas")
-    parser.add_argument("--swaps", type=int, default=SWAPS, help="swaps of each")
+    parser.add_argument("--modes", default="fd,adopt,relay", help="socket modes with commas")
+    parser.add_argument("--swaps", type=int, default=SWAPS, help=f"swaps of each; relayed {RELAYED} at most")
     parser.add_argument("--rate", type=float, default=RATE, help="new connections a second")
     parser.add_argument("--kept", type=int, default=KEPT, help="clients that keep their connection")
     parser.add_argument("--flips", type=int, help="no agent, only so many flips of the gate (socket: fd)")
