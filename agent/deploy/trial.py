@@ -129,6 +129,7 @@ class Trial:
 
         if self._timer is not None:
             self._timer.cancel()
+        self.due = False
         self._timer = self._tasks.start(wait(), name="probation")
 
     # -- verdicts ----------------------------------------------------------------------------------
@@ -172,9 +173,9 @@ class Trial:
         trial = self._on
         if trial is None:
             return
-        ill = self._illness()
+        ill = await self._illness()
         if ill is not None:
-            self._start_timer(max(trial.deployment.spec.health.probation, AGAIN))
+            self._begin_anew(trial)
             if self._can_go_back() or self.app.good is None:
                 self._bad(ill)
             return
@@ -191,12 +192,17 @@ class Trial:
         self.app.condition("EnvironmentFailing", False, "Proven")
         await self._tidy()
 
-    def _illness(self) -> FailureInfo | None:
+    async def _illness(self) -> FailureInfo | None:
         """Why a release whose time is over has not stood it after all."""
-        child = self.app.serving.child
+        child, unhealthy = self.app.serving.child, self.app.unhealthy
         if child is not None and not child.alive:
             return child.exit_failure()
-        return self.app.unhealthy
+        if unhealthy is None or child is None:
+            return unhealthy
+        return None if await self.app.services.processes.healthy_now(child) else self.app.unhealthy
+
+    def _begin_anew(self, trial: OnTrial) -> None:
+        self._start_timer(max(trial.deployment.spec.health.probation, AGAIN))
 
     async def _record(self, trial: OnTrial) -> None:
         current = self.app.current
@@ -250,7 +256,7 @@ class Trial:
         if warm is not None:
             if not dead and not await self.app.services.processes.healthy_now(warm):
                 self._environment(failure)
-                self._start_timer(max(trial.deployment.spec.health.probation, AGAIN))
+                self._begin_anew(trial)
                 return None
             await self._flip_back(warm, bad)
             healthy = not dead or await self.app.services.processes.healthy_now(warm)

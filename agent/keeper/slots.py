@@ -1,19 +1,24 @@
 """Listening sockets in SO_REUSEPORT groups, opened once and held while the keeper lives.
 
 A slot's index in its group is the order of listen(2), and stays what it is as long as no member is
-closed: so all are bound first, then listen in order, and a group ends only as a whole.
+closed: so all are bound first, then listen in order, and a group ends only as a whole. Until somebody
+steers a new group, every connection goes to its first slot: the kernel's own choice would be any of them,
+and a client would wait at one that nobody accepts from, or be answered by a program not probed yet.
 """
 
 from __future__ import annotations
 
+import array
 import errno
 import socket
+import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 COUNT_MAX = 64
+SO_ATTACH_REUSEPORT_CBPF = 51
 
 
 class Slots:
@@ -76,11 +81,20 @@ def _listen(address: str, port: int, count: int, backlog: int) -> list[socket.so
             sock.bind((address, port or (sockets[0].getsockname()[1] if sockets[1:] else 0)))
         for sock in sockets:
             sock.listen(backlog)
+            if sock is sockets[0]:
+                _steer_to_first(sock)
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
     return sockets
+
+
+def _steer_to_first(member: socket.socket) -> None:
+    """Have a group's connections go to its first slot: classic BPF of one instruction (socket(7))."""
+    program = array.array("B", struct.pack("=HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K: index 0
+    described = struct.pack("HP", 1, program.buffer_info()[0])  # struct sock_fprog
+    member.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, described)
 
 
 def _unbound(address: str) -> socket.socket:

@@ -89,6 +89,25 @@ async def test_a_group_is_opened_once_and_listens_in_order(agent: Agent) -> None
         await asyncio.open_connection("127.0.0.1", port)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_until_somebody_steers_it_all_connections_to_a_group_wait_at_its_first_slot(
+    agent: Agent, address: str
+) -> None:
+    sockets = await agent.client.open("web", address, 0, 3)
+    port = agent.client.groups["web"].port
+    clients = [await asyncio.open_connection(address, port) for _ in range(20)]
+    for sock in sockets:
+        sock.setblocking(False)
+    for _ in clients:
+        sockets[0].accept()[0].close()
+    for sock in sockets:
+        with pytest.raises(BlockingIOError):
+            sock.accept()
+        sock.close()
+    for _, writer in clients:
+        writer.close()
+
+
 async def test_a_port_in_use_is_refused_with_the_name_of_its_holder(agent: Agent) -> None:
     # SO_REUSEPORT on both sides would let the two share the port, silently.
     code = """

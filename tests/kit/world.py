@@ -127,7 +127,8 @@ class World:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.box.port)
         writer.write(b"GET /exit HTTP/1.1\r\nHost: x\r\n\r\n")
         try:
-            assert await reader.read() == b""
+            said = await reader.read()
+            assert said == b"", said
         except ConnectionError:
             pass  # as good an end
         finally:
