@@ -22,6 +22,7 @@ class Limits:
     name: int = 255  # NAME_MAX, one component
     links: int = 8 * MIB  # names and targets of symbolic links, kept in memory until they are checked
     header: int = MIB  # one extension header (PAX record, GNU long name)
+    directory: int = 32 * MIB  # the list of entries at the end of a zip, kept in memory
     checksum_file: int = MIB
     redirects: int = 5
     connect: float = 10.0  # DNS, TCP and TLS together

@@ -11,8 +11,12 @@ from agent.domain.spec import ArtifactSpec, canonical_digest
 
 _LAYOUT = 1  # raise it when the same bytes begin to be unpacked differently
 
-_FORMS = {"auto": Form.AUTO, "tar": Form.TAR, "tar.gz": Form.TAR_GZ, "none": Form.PLAIN}
-_ARCHIVE_NAMES = (".tar", ".tar.gz", ".tgz")
+_FORMS = {form.value: form for form in Form} | {"none": Form.PLAIN}
+_ARCHIVE_NAMES = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz"),
+    *(".tar.xz", ".txz", ".tar.zst", ".tzst"),
+)
+_PROGRAM_NAMES = (".jar", ".war", ".whl", ".apk")  # zip archives that are used as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +31,18 @@ class Packing:
 def packing(spec: ArtifactSpec, app: str) -> Packing:
     """How the artifact of `app` is to be unpacked.
 
-    With `archive: auto` the content decides; but what is named .tar, .tar.gz or .tgz must be one, so that
-    apps which share an archive share its release, whatever their names.
+    With `archive: auto` the content decides; but what is named .tar, .tar.gz, .zip and so on must be one, so
+    that apps which share an archive share its release, whatever their names; and a .jar is one file.
     """
     form = _FORMS[spec.archive]
-    if form is Form.AUTO and path_of(spec.url).endswith(_ARCHIVE_NAMES):
-        form = Form.ARCHIVE
+    if form is Form.AUTO:
+        path = path_of(spec.url).lower()
+        if path.endswith(_ARCHIVE_NAMES):
+            form = Form.ARCHIVE
+        elif path.endswith(".zip"):
+            form = Form.ZIP
+        elif path.endswith(_PROGRAM_NAMES):
+            form = Form.PLAIN
     return Packing(form, spec.plain_name or f"bin/{app}", spec.strip)
 
 

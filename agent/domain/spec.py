@@ -74,7 +74,7 @@ class ArtifactSpec(Spec, frozen=True, kw_only=True):
     checksum: Checksum
     strip: int = 0  # leading path components to drop
     plain_name: str = ""  # target path of an artifact that is one plain file; "" = bin/<app>
-    archive: str = "auto"  # "auto" (by content), "tar", "tar.gz", "none"
+    archive: str = "auto"  # "auto" (by content), "none", or tar, tar.gz, tar.bz2, tar.xz, tar.zst, zip
 
 
 class ManagedFile(Spec, frozen=True, kw_only=True):

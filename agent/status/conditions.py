@@ -131,7 +131,7 @@ _REASONS: dict[str, str] = {
     "ArchiveEmpty": "The archive holds nothing.",
     "ArchiveRefused": "The archive holds what must not be unpacked.",
     "ArchiveTooLarge": "The archive unpacks to more than it may.",
-    "ArchiveUnsupported": "The archive is of a kind that is not yet supported.",
+    "ArchiveUnsupported": "The archive is of a kind, or has an entry, that is not supported.",
     "DeliveryCancelled": "The delivery was cancelled.",
     # runs
     "NoRoomForTwo": "Old and new version do not fit into memory side by side.",

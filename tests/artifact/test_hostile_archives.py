@@ -13,7 +13,12 @@ from agent.artifact.archive.refusal import Refused
 from agent.artifact.archive.unpack import Form, Unpacker
 from agent.artifact.limits import Limits
 from tests.artifact.trees import snapshot, unpack
-from tests.kit.archives import BLOCK, HOSTILE, Tar, bomb, header, records
+from tests.kit.archives import BLOCK, Tar, bomb, header, records
+from tests.kit.archives import HOSTILE as BAD_TARS
+from tests.kit.odd_archives import BAD_ODD, COMPRESS
+from tests.kit.zips import BAD_ZIPS, Zip
+
+HOSTILE = {**BAD_TARS, **BAD_ODD, **{f"zip: {name}": bad for name, bad in BAD_ZIPS.items()}}
 
 
 @pytest.fixture
@@ -36,8 +41,10 @@ def refuse(outside: Path, data: bytes, *, limits: Limits | None = None, step: in
     return caught.value
 
 
-def test_there_are_at_least_forty_kinds_of_hostile_archives() -> None:
-    assert len(HOSTILE) >= 40
+def test_there_are_well_over_sixty_kinds_of_hostile_archives() -> None:
+    assert len(BAD_TARS) >= 60
+    assert len(BAD_ODD) >= 50
+    assert len(BAD_ZIPS) >= 50
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -51,7 +58,7 @@ def test_a_hostile_archive_is_refused_and_changes_nothing_outside(
     assert bad.names in str(refused)
 
 
-@pytest.mark.parametrize("name", [name for name, bad in HOSTILE.items() if len(bad.data) >= BLOCK])
+@pytest.mark.parametrize("name", [name for name, bad in BAD_TARS.items() if len(bad.data) >= BLOCK])
 def test_a_hostile_archive_is_refused_inside_gzip_too(name: str, outside: Path) -> None:
     refuse(outside, gzip.compress(HOSTILE[name].data, 1))
 
@@ -62,6 +69,23 @@ def test_damaged_gzip_is_refused_where_there_is_only_zlib(
 ) -> None:
     monkeypatch.setattr(inflate, "_make", zlib.decompressobj)
     assert refuse(outside, HOSTILE[name].data, step=7).reason == HOSTILE[name].reason
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+def test_a_bomb_of_any_compression_is_refused_by_its_ratio_and_named(compression: str, outside: Path) -> None:
+    tar = header("zeros", size=80 << 20) + bytes(80 << 20) + bytes(2 * BLOCK)
+    refused = refuse(outside, COMPRESS[compression](tar))
+    assert (refused.reason, "'zeros'" in str(refused)) == ("ArchiveTooLarge", True)
+
+
+def test_a_zip_is_limited_in_entries_bytes_and_ratio_naming_the_entry(outside: Path) -> None:
+    many = Zip()
+    for number in range(11):
+        many.file(f"f{number}", b"")
+    assert "'f10'" in str(refuse(outside, many.end(), limits=Limits(entries=10)))
+    two = Zip().file("a", bytes(600)).file("b", bytes(600)).end()
+    refused = refuse(outside / "evil-directory", two, limits=Limits(unpacked=1000))
+    assert (refused.reason, "'b'" in str(refused)) == ("ArchiveTooLarge", True)
 
 
 def test_a_compression_bomb_is_refused_by_its_ratio_long_before_it_is_unpacked(outside: Path) -> None:

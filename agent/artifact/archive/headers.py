@@ -94,10 +94,11 @@ def parse_pax(data: bytes, name: bytes) -> dict[bytes, bytes]:
         key, equals, value = data[space + 1 : end].partition(b"=")
         if end <= space or end > len(data) or not equals or not key or not value.endswith(b"\n"):
             raise broken("a PAX record is malformed", name)
-        if key in records and key in (b"path", b"linkpath", b"size"):
+        if key in records and (key in (b"path", b"linkpath", b"size") or key.startswith(b"GNU.sparse.")):
             raise broken(f"two PAX records for {key.decode()}", name)
-        if key.startswith(b"GNU.sparse.") or key == b"SCHILY.realsize":
-            raise unsupported("sparse files are not yet supported", name, "pack without tar's --sparse")
+        if key == b"SCHILY.realsize" or key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+            hint = "pack with GNU tar's --sparse-version=1.0, or without --sparse"
+            raise unsupported("sparse files of this version are not supported", name, hint)
         records[key] = value[:-1]
         position = end
     return records

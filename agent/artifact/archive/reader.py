@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Protocol
 
-from agent.artifact.archive.headers import BLOCK, ZEROS, Header, apply_pax, parse, parse_pax
+from agent.artifact.archive import sparse
+from agent.artifact.archive.headers import BLOCK, ZEROS, Header, apply_pax, number, parse, parse_pax
 from agent.artifact.archive.refusal import broken, harmful, shown, too_large, unsupported
 from agent.artifact.limits import Limits
 
@@ -39,7 +40,10 @@ class Sink(Protocol):
         """A regular file of `header.size` bytes begins."""
 
     def write(self, data: Piece) -> None:
-        """More of the file's content; exactly the announced size in all."""
+        """More of the file's content; with the holes exactly the announced size in all."""
+
+    def hole(self, size: int) -> None:
+        """So many bytes of zeros that were not stored."""
 
     def end(self) -> None:
         """The file is whole."""
@@ -58,6 +62,8 @@ class TarReader:
         self._sink = sink
         self._limits = limits
         self._entries = 0
+        self._block = ZEROS  # the last header, as it came
+        self.entry = b""  # the name of the entry that is being read
         self._held = bytearray()
         self._parser = self._archive()
         self._want: Want = next(self._parser)
@@ -129,10 +135,16 @@ class TarReader:
         header.link = long.get(b"K", header.link)
         if records:
             apply_pax(header, records)
-        yield from self._entry(header)
+        if sparse.is_sparse(records):
+            yield from self._sparse_pax(header, records)
+        elif header.kind == b"S":
+            yield from self._sparse_gnu(header)
+        else:
+            yield from self._entry(header)
 
     def _entry(self, header: Header) -> Generator[Want, Piece, None]:
         kind, name = header.kind, header.name
+        self.entry = name
         if kind in _FILES and not (kind != b"7" and name.endswith(b"/")):
             yield from self._file(header)
             return
@@ -160,6 +172,58 @@ class TarReader:
         self._sink.end()
         yield from self._padding(header)
 
+    def _sparse_gnu(self, header: Header) -> Generator[Want, Piece, None]:
+        self.entry = header.name
+        size = number(self._block[sparse.REAL_SIZE], header.name)
+        extents = sparse.gnu_extents(self._block[sparse.IN_HEADER], header.name)
+        more = self._block[sparse.MORE_IN_HEADER]
+        while more:
+            block = bytes((yield BLOCK))
+            extents += sparse.gnu_extents(block[sparse.IN_BLOCK], header.name)
+            sparse.bound(len(extents), header, self._limits)
+            more = block[sparse.MORE_IN_BLOCK]
+        yield from self._sparse_body(header, extents, header.size, size)
+
+    def _sparse_pax(self, header: Header, records: dict[bytes, bytes]) -> Generator[Want, Piece, None]:
+        if header.kind not in _FILES:
+            raise broken("what is not a file is sparse", header.name)
+        size = sparse.take_name_and_size(header, records)
+        self.entry = header.name
+        extents = sparse.listed(records, header)
+        stored = header.size
+        if extents is None:
+            lines: list[bytes] = []
+            text, wanted = b"", 1
+            while len(lines) < wanted:
+                stored -= BLOCK
+                if stored < 0 or len(text) > BLOCK:
+                    raise broken("the list of a sparse file's parts ends too early", header.name)
+                *whole, text = (text + bytes((yield BLOCK))).split(b"\n")
+                lines += whole
+                if lines:
+                    wanted = 1 + 2 * sparse.count(lines[0], header, self._limits)
+            extents = sparse.parsed(lines[1:wanted], header)
+        yield from self._sparse_body(header, extents, stored, size)
+
+    def _sparse_body(
+        self, header: Header, extents: list[sparse.Extent], stored: int, size: int
+    ) -> Generator[Want, Piece, None]:
+        sparse.check(extents, stored, size, header)
+        header.size = size
+        self._sink.begin(header)
+        position = 0
+        for offset, left in extents:
+            self._sink.hole(offset - position)
+            position = offset + left
+            while left:
+                piece = yield -left
+                self._sink.write(piece)
+                left -= len(piece)
+        self._sink.hole(size - position)
+        self._sink.end()
+        if stored % BLOCK:
+            yield -stored % BLOCK
+
     def _extension(self, header: Header) -> Generator[Want, Piece, bytes]:
         if header.size > self._limits.header:
             raise too_large(f"an extension header of {header.size} bytes", header.name)
@@ -176,10 +240,7 @@ class TarReader:
         if block == ZEROS:
             raise broken("the archive ends after an extension header")
         header = parse(block)
-        if header.kind == b"S":
-            raise unsupported(
-                "sparse files are not yet supported", header.name, "pack without tar's --sparse"
-            )
+        self._block = block
         self._entries += 1
         if self._entries > self._limits.entries:
             raise too_large(f"more than {self._limits.entries} entries", header.name)
@@ -189,6 +250,8 @@ class TarReader:
         for key in (b"path", b"linkpath", b"size"):
             if key in records:
                 raise broken(f"a global PAX record sets {key.decode()} for every entry", header.name)
+        if sparse.is_sparse(records):
+            raise broken("a global PAX record makes every entry sparse", header.name)
 
 
 def _gnu_text(data: bytes, owner: bytes) -> bytes:

@@ -17,7 +17,14 @@ class Refused(Exception):
     def __init__(self, reason: str, message: str, entry: bytes = b"", remedy: str = "") -> None:
         super().__init__(f"entry {shown(entry)}: {message}" if entry else message)
         self.reason = reason
+        self.message = message
+        self.entry = entry
         self.remedy = remedy
+
+    def within(self, entry: bytes) -> Refused:
+        """The same, named after the entry that was read when it came up, unless it names one."""
+        named = self.entry or not entry
+        return self if named else Refused(self.reason, self.message, entry, self.remedy)
 
 
 def broken(message: str, entry: bytes = b"") -> Refused:

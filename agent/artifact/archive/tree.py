@@ -59,6 +59,7 @@ class Tree:
         self._file = -1
         self._mtime = 0
         self._skipping = False
+        self._holes = False
         self._bytes = 0
         self._directories = 0
         self.entries = 0  # written so far, directories that were only implied left out
@@ -87,15 +88,24 @@ class Tree:
         if parts:
             self._create(parts, header.name, 0o755 if header.mode & 0o100 else 0o644)
             self._mtime = header.mtime
+            self._holes = False
 
     def write(self, data: Piece) -> None:
         """Write on."""
         if not self._skipping:
             write_all(self._file, data)
 
+    def hole(self, size: int) -> None:
+        """Leave a hole."""
+        if size and not self._skipping:
+            os.lseek(self._file, size, os.SEEK_CUR)
+            self._holes = True
+
     def end(self) -> None:
         """Close the file."""
         if not self._skipping:
+            if self._holes:  # the last of them may end the file
+                os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_CUR))
             os.utime(self._file, ns=(self._mtime, self._mtime))
             self._close_file()
 

@@ -1,21 +1,25 @@
 """What an artifact is, by its content, and the way from its bytes into a tree.
 
-bytes ─► gzip? ─► Gunzip ─┐
-      └───────────────────┴─► tar? ─► TarReader ─► Tree
-                              └ one plain file ──► Tree, executable
+bytes ─► compressed? ─► Inflater ─┐
+      ├───────────────────────────┴─► tar? ─► TarReader ─► Tree
+      │                               └ one plain file ──► Tree, executable
+      └► zip? ─► a file beside the tree, until all is there ─► ZipReader ─► Tree
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
+from typing import IO
 
 from agent.artifact.archive.headers import BLOCK, ZEROS, looks_like_tar
-from agent.artifact.archive.inflate import MAGIC, Gunzip
+from agent.artifact.archive.inflate import BZIP2, COMPRESSIONS, GZIP, XZ, ZSTD, Compression, Inflater
 from agent.artifact.archive.reader import TarReader
 from agent.artifact.archive.refusal import Refused, broken, unsupported
-from agent.artifact.archive.tree import Tree
+from agent.artifact.archive.tree import Tree, write_all
+from agent.artifact.archive.zip import MAGICS, ZipReader
 from agent.artifact.limits import Limits
 
 
@@ -26,17 +30,16 @@ class Form(StrEnum):
     ARCHIVE = "archive"  # a tar, compressed or not
     TAR = "tar"
     TAR_GZ = "tar.gz"
+    TAR_BZ2 = "tar.bz2"
+    TAR_XZ = "tar.xz"
+    TAR_ZST = "tar.zst"
+    ZIP = "zip"
     PLAIN = "plain"  # one file, taken as it is
 
 
+_COMPRESSED = {Form.TAR_GZ: GZIP, Form.TAR_BZ2: BZIP2, Form.TAR_XZ: XZ, Form.TAR_ZST: ZSTD}
 # Known by their first bytes, so that they are not taken for programs.
-_OTHERS = {
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\xfd7zXZ\x00": "xz",
-    b"BZh": "bzip2",
-    b"PK\x03\x04": "zip",
-    b"7z\xbc\xaf\x27\x1c": "7z",
-}
+_OTHERS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar", b"MSCF": "cab"}
 _AS_IS = "set archive: none to place the file as it is"
 
 
@@ -44,7 +47,7 @@ class Unpacker:
     """Feed it an artifact, then `finish`; `close` it in any case. Raises Refused and OSError.
 
     Args:
-        root: the empty directory to fill.
+        root: the empty directory to fill; a zip is kept beside it until all of it is there.
         form: what is expected; anything else is refused.
         target: path of the file when the artifact is one plain file.
         strip: leading path components to drop from the entries of an archive.
@@ -64,9 +67,11 @@ class Unpacker:
         self._target = target.encode()
         self._limits = limits
         self._check = check
+        self._beside = root.parent
         self._tree = Tree(root, strip, limits)
-        self._gunzip: Gunzip | None = None
+        self._inflater: Inflater | None = None
         self._reader: TarReader | None = None
+        self._zip: IO[bytes] | None = None
         self._outer: bytes | None = b""  # the first bytes as they came, None once they are judged
         self._inner: bytes | None = b""  # the same after decompression
 
@@ -83,8 +88,10 @@ class Unpacker:
         """There is no more: the tree is whole, or Refused is raised."""
         if self._outer is not None:
             self._decompress(self._begin())
-        if self._gunzip is not None:
-            self._gunzip.finish()
+        if self._zip is not None:
+            ZipReader(self._zip.fileno(), self._tree, self._limits, self._check).read()
+        if self._inflater is not None:
+            self._inflater.finish()
         if self._inner is not None:
             self._look_inside()
         if self._reader is not None:
@@ -96,6 +103,8 @@ class Unpacker:
     def close(self) -> None:
         """Give all descriptors back."""
         self._tree.close()
+        if self._zip is not None:
+            self._zip.close()
 
     def _begin(self) -> bytes:
         """Judge the first bytes; returns them."""
@@ -104,24 +113,49 @@ class Unpacker:
             raise Refused("ArchiveEmpty", "the artifact is empty")
         if self._form is Form.PLAIN:
             self._take_as_plain()
-        elif head.startswith(MAGIC):
-            if self._form is Form.TAR:
-                raise broken("expected a tar archive, but this one is compressed with gzip")
-            self._gunzip = Gunzip(self._limits)
-        elif self._form is Form.TAR_GZ:
-            raise broken("expected a tar.gz archive, but this is not gzip")
+            return head
+        kind = next((kind for kind in COMPRESSIONS if kind.begins(head)), None)
+        self._expect(kind, is_zip=head.startswith(MAGICS))
+        if kind is not None:
+            self._inflater = Inflater(kind, self._limits)
+        elif head.startswith(MAGICS):
+            self._inner = None
+            self._zip = tempfile.TemporaryFile(dir=self._beside, buffering=0)  # noqa: SIM115 - see close
         else:
             for magic, name in _OTHERS.items():
                 if head.startswith(magic):
-                    raise unsupported(f"{name} is not yet supported", remedy=f"use tar.gz, or {_AS_IS}")
+                    raise unsupported(f"{name} is not supported", remedy=f"use tar.gz, or {_AS_IS}")
         return head
 
-    def _decompress(self, data: bytes) -> None:
-        if self._gunzip is None:
-            self._consume(data)
+    def _expect(self, kind: Compression | None, *, is_zip: bool) -> None:
+        """Refuse what is not of the expected form, as far as the first bytes tell."""
+        if self._form is Form.AUTO:
             return
-        for piece in self._gunzip.feed(data):
-            self._consume(piece)
+        found = "zip" if is_zip else f"compressed with {kind.name}" if kind else "not compressed"
+        wanted = _COMPRESSED.get(self._form)
+        if self._form is Form.ZIP:
+            if not is_zip:
+                raise broken("expected a zip archive, but this is not zip")
+        elif is_zip:
+            raise broken("expected a tar archive, but this is zip")
+        elif wanted is not None and kind is not wanted:
+            raise broken(f"expected a {self._form} archive, but this is not {wanted.name}: it is {found}")
+        elif self._form is Form.TAR and kind is not None:
+            raise broken(f"expected a tar archive, but this one is {found}")
+
+    def _decompress(self, data: bytes) -> None:
+        if self._zip is not None:
+            self._check()
+            write_all(self._zip.fileno(), data)
+        elif self._inflater is None:
+            self._consume(data)
+        else:
+            try:
+                for piece in self._inflater.feed(data):
+                    self._consume(piece)
+            except Refused as refused:
+                entry = self._reader.entry if self._reader is not None else b""
+                raise refused.within(entry) from None
 
     def _consume(self, data: bytes) -> None:
         self._check()
@@ -144,8 +178,9 @@ class Unpacker:
             raise Refused("ArchiveEmpty", "an archive without entries")
         elif self._form is not Form.AUTO:
             raise broken("expected a tar archive, but the content is something else")
-        elif self._gunzip is not None:
-            raise unsupported("gzip that holds no tar archive is not supported", remedy=_AS_IS)
+        elif self._inflater is not None:
+            name = self._inflater.kind.name
+            raise unsupported(f"{name} that holds no tar archive is not supported", remedy=_AS_IS)
         else:
             self._take_as_plain()
             self._tree.write(head)

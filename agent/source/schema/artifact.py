@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,7 +18,7 @@ SCHEMES = ("http", "https", "file")
 LATER = ("s3", "gs", "az", "oci", "sftp", "git")
 HEX = {"sha256": 64, "sha512": 128}
 WEAK = ("md5", "sha1")
-_ENDINGS_LATER = (".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
+Archive: TypeAlias = Literal["auto", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip", "none", "false"]
 
 
 class Signature(Raw, frozen=True, kw_only=True):
@@ -37,17 +37,18 @@ class Artifact(Raw, frozen=True, kw_only=True):
     checksum: str | dict[str, str] | None = None
     signature: NotYet[Signature] = None
     strip: Annotated[int, msgspec.Meta(ge=0, le=32)] | None = None
-    archive: Literal["auto", "tar", "tar.gz", "none"] | None = None
+    archive: Archive | None = None
 
 
 def artifact_spec(raw: Artifact, place: Place) -> ArtifactSpec:
     """What is to be fetched on this host."""
-    archive = raw.archive or "auto"
+    archive = "none" if raw.archive == "false" else raw.archive or "auto"
     url = ""
     if raw.url is None:
         place.missing("url")
     else:
-        url = artifact_url(raw.url, place / "url", archive)
+        at = place / "url"
+        url = _checked(at.render(raw.url), at)
     expected = Checksum(algorithm="sha256")
     if raw.checksum is None and place.work.flat:
         pass  # the flat form may leave it out; whoever reads the state is warned
@@ -56,17 +57,6 @@ def artifact_spec(raw: Artifact, place: Place) -> ArtifactSpec:
     else:
         expected = _checksum(raw.checksum, place / "checksum")
     return ArtifactSpec(url=url, checksum=expected, strip=raw.strip or 0, archive=archive)
-
-
-def artifact_url(text: str, place: Place, archive: str) -> str:
-    """The rendered URL of an artifact; mistakes are noted."""
-    url = _checked(place.render(text), place)
-    path = urlsplit(url).path.lower() if url else ""
-    for ending in _ENDINGS_LATER:
-        if archive == "auto" and path.endswith(ending):
-            hint = "use .tar.gz, or archive: none to take the file as it is"
-            place.problem(f"{ending[1:]} archives are not yet supported; {hint}")
-    return url
 
 
 def _checked(url: str, place: Place) -> str:
