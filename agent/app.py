@@ -69,6 +69,7 @@ from agent.traffic.state import Gate
 from agent.web.maintenance import public_progress
 from agent.web.server import Face
 from webhook.app import Receiver
+from webhook.forges import forges
 from webhook.signature import read_secrets
 
 log = logging.getLogger(__name__)
@@ -293,8 +294,11 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         inbox, reconciler, lanes, look, journal, processes, store, bus, lambda spec: pinned(artifacts, spec),
         lambda: try_successor(VERSION),
     )  # fmt: skip
-    sink = PushSink(inbox, settings.repo, settings.ref, bus)
-    receiver = Receiver(sink, lambda: _webhook_secrets(settings))
+    sink = PushSink(inbox, settings.repo, settings.ref, bus, lanes.artifacts)
+    receiver = Receiver(
+        sink, lambda: _webhook_secrets(settings), forges=forges(settings.webhook_header),
+        proxies=settings.trusted_proxies,
+    )  # fmt: skip
     announced = sink.announced if settings.webhook_secret_file else None
     poller = Poller(
         look.head, inbox, bus, settings.poll, lambda: look.seen, announced, reachability=reachability

@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +50,8 @@ class Settings:
     webhook: Address | None = None
     poll: float = 60.0
     webhook_secret_file: Path | None = None
+    webhook_header: str = ""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     socket: Path = Path("")
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     name: str = ""

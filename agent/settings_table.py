@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def _address(text: str) -> Address:
     if not colon or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is not HOST:PORT")
     return Address(host.strip("[]") or "127.0.0.1", int(port))
+
+
+def _header(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", text):
+        raise ValueError(f"{text!r} is not the name of a header")
+    return text
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -94,6 +101,21 @@ SETTINGS: tuple[Setting, ...] = (
         "FILE",
         Path,
         "file with the secret of the forge's webhook; read again on each use",
+    ),
+    Setting(
+        "webhook_header",
+        "--webhook-header",
+        "NAME",
+        _header,
+        "one more header for a generic sender's signature (besides X-Signature-256 and X-Signature)",
+    ),
+    Setting(
+        "trusted_proxies",
+        "--trusted-proxy",
+        "CIDR",
+        ip_network,
+        "network of proxies whose X-Forwarded-For is believed",
+        many=True,
     ),
     Setting(
         "socket", "--socket", "PATH", Path, "Unix socket for the command line (default: DATA/agent.sock)"

@@ -1,11 +1,12 @@
 """`POST /webhook`: a forge's delivery is bounded, told apart, verified, read and answered.
 
-    405 not POST · 503 no secret configured, or too much is being read at once · 400 unknown forge, not JSON,
-    not this forge's document · 413 over 3 MiB · 415 compressed · 408 sent too slowly · 401 signature
+    405 not POST · 429 this source was refused too often · 503 no secret configured, or too much is being read
+    at once · 400 unknown forge, not JSON, not this forge's document · 413 over 3 MiB · 415 compressed · 408
+    sent too slowly · 401 signature, token or time
     each as problem+json (RFC 9457) with a `reason`
 
     200 {"verdict": "pong"}                              the forge's test
-    200 {"verdict": "ignored", "reason"}                 another event, repository or branch
+    200 {"verdict": "ignored", "reason"}                 another event, repository, branch or artifact
     202 {"verdict": "accepted"|"merged", "sync", "merged"}
     200 {"verdict": "duplicate", "sync", "reason"}       this delivery was answered before; nothing is started
 
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -26,12 +29,13 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from webhook.deliveries import Deliveries
-from webhook.event import Event, OtherEvent, Ping, PushEvent
-from webhook.forges import tell_apart
-from webhook.payloads.forge import Forge, Headers, PayloadInvalid
+from webhook.event import ArtifactEvent, Event, Hint, OtherEvent, Ping, Pushes, PushEvent
+from webhook.forges import FORGES, tell_apart
+from webhook.payloads.forge import QUERY_TOKEN, Forge, Headers, PayloadInvalid
 from webhook.problem import Problem
 from webhook.signature import SecretsInvalid, SignatureRefused
 from webhook.sink import DUPLICATE, IGNORED, ON_PROBATION, REJECTED, SUCCESS, Sink, Verdict
+from webhook.sources import Network, Refusals, source_of
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +43,7 @@ BODY_LIMIT = 3 * 1024 * 1024  # bytes
 BODY_DEADLINE = 10.0  # seconds for the whole body; forges themselves give up after 5 to 10
 WAIT_DEADLINE = 900.0  # seconds that ?wait=1 waits at most
 READING_LIMIT = 48 * 1024 * 1024  # bytes of bodies held at once, over all connections
+COUNTED = frozenset({400, 401, 408, 413, 415})  # answers that count against their source
 INLINE = 128 * 1024  # bytes up to which a body is verified and read on the event loop: about 0.5 ms
 
 
@@ -52,6 +57,9 @@ class Receiver:
         body_deadline: seconds for the whole body.
         wait_deadline: seconds that `?wait=1` waits at most.
         reading_limit: bytes of bodies held at once, over all connections.
+        forges: who is understood, in the order in which they are asked.
+        proxies: networks of proxies whose X-Forwarded-For is believed.
+        refusals: how many refusals a source is given.
     """
 
     def __init__(
@@ -62,12 +70,18 @@ class Receiver:
         body_deadline: float = BODY_DEADLINE,
         wait_deadline: float = WAIT_DEADLINE,
         reading_limit: int = READING_LIMIT,
+        forges: Sequence[Forge] = FORGES,
+        proxies: Sequence[Network] = (),
+        refusals: Refusals | None = None,
     ) -> None:
         self._sink = sink
         self._secrets = secrets
         self._body_deadline = body_deadline
         self._wait_deadline = wait_deadline
         self._reading_limit = reading_limit
+        self._forges = forges
+        self._proxies = proxies
+        self._refusals = refusals if refusals is not None else Refusals()
         self._reading = 0
         self._unreadable = False
         self._deliveries = Deliveries()
@@ -75,39 +89,63 @@ class Receiver:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         if request.method != "POST":
-            headers = {"Allow": "POST"}
-            return Problem(405, "MethodNotAllowed", "deliveries are sent by POST", headers=headers).response()
+            allow = {"Allow": "POST"}
+            return Problem(405, "MethodNotAllowed", "deliveries are sent by POST", headers=allow).response()
+        source = source_of(
+            request.remote or "", ",".join(request.headers.getall("X-Forwarded-For", ())), self._proxies
+        )
+        headers = _headers(request)
+        forge = tell_apart(headers, self._forges)
         try:
-            event = await self._event(request)
+            self._refuse_by_source(source)
+            event = await self._event(request, forge, headers)
         except Problem as problem:
-            forge = tell_apart(request.headers)
+            if problem.status in COUNTED:
+                self._refusals.refused(source)
             self._sink.heard(REJECTED, problem.reason, forge.name if forge else "")
             response = problem.response()
             if not request.content.at_eof():
                 response.force_close()
             return response
+        return await self._act(event, wait=_wants_to_wait(request))
+
+    async def _act(self, event: Event, *, wait: bool) -> web.Response:
         match event:
             case PushEvent():
-                return await self._push(event, wait=_wants_to_wait(request))
+                return await self._taken(event, lambda: self._sink.accept((event,)), wait=wait)
+            case Pushes():
+                if not event.changes:
+                    return self._ignore(event, "the push changes no ref")
+                return await self._taken(event, lambda: self._sink.accept(event.changes), wait=wait)
+            case ArtifactEvent():
+                return await self._taken(event, lambda: self._sink.accept_artifact(event), wait=wait)
+            case Hint():
+                return await self._taken(event, lambda: self._sink.accept_hint(event), wait=wait)
             case Ping():
                 return self._pong(event)
             case OtherEvent():
-                return self._ignore(event)
+                name = event.name
+                told = f"the event {name} is not a push" if name else "the event has no usable name"
+                return self._ignore(event, told)
 
-    async def _event(self, request: web.Request) -> Event:
+    def _refuse_by_source(self, source: str) -> None:
+        seconds = self._refusals.wait(source)
+        if seconds > 0:
+            detail = "too many deliveries from this address were refused; it is not heard for a while"
+            raise Problem(429, "TooManyRefused", detail, headers={"Retry-After": str(math.ceil(seconds))})
+
+    async def _event(self, request: web.Request, forge: Forge | None, headers: Headers) -> Event:
         """What the delivery says, once it is proved genuine. Raises Problem."""
         secrets = self._secrets_now()
-        forge = tell_apart(request.headers)
         if forge is None:
-            raise Problem(
-                400, "ForgeUnknown", "no header names a forge known here: GitHub, Gitea, Forgejo, Gogs"
-            )
+            known = ", ".join(one.name for one in self._forges)
+            raise Problem(400, "ForgeUnknown", f"no header names a sender known here: {known}")
         body = bytearray()
         try:
             await self._read(request, body)
             if len(body) <= INLINE:
-                return _verified(forge, request.headers, bytes(body), secrets)
-            return await asyncio.to_thread(_verified, forge, request.headers, bytes(body), secrets)
+                return _verified(forge, headers, bytes(body), secrets)
+            return await asyncio.to_thread(_verified, forge, headers, bytes(body), secrets)
         finally:
             self._reading -= len(body)
 
@@ -150,9 +188,10 @@ class Receiver:
         except (ConnectionError, HttpProcessingError, web.RequestPayloadError):
             raise Problem(400, "BodyBroken", "the body ended early or is framed wrongly") from None
 
-    async def _push(self, event: PushEvent, *, wait: bool) -> web.Response:
+    async def _taken(self, event: Event, accept: Callable[[], Verdict], *, wait: bool) -> web.Response:
+        """Have an event judged, unless it was before."""
         earlier = self._deliveries.earlier(event.forge, event.delivery)
-        verdict = earlier or self._sink.accept(event)
+        verdict = earlier or accept()
         if earlier is None:
             self._deliveries.remember(event.forge, event.delivery, verdict)
         else:
@@ -178,10 +217,17 @@ class Receiver:
         self._sink.heard(IGNORED, "ping", _name(event))
         return _json(200, {"verdict": "pong", "forge": event.forge, "reason": reason})
 
-    def _ignore(self, event: OtherEvent) -> web.Response:
-        reason = f"the event {event.name} is not a push" if event.name else "the event has no usable name"
+    def _ignore(self, event: Event, reason: str) -> web.Response:
         self._sink.heard(IGNORED, reason, _name(event))
         return _json(200, {"verdict": IGNORED, "reason": reason})
+
+
+def _headers(request: web.Request) -> Headers:
+    """Those of the request, and the token of the URL, which is all that some senders can be given."""
+    if "token" not in request.query_string:
+        return request.headers
+    token = request.query.get("token", "")
+    return ChainMap({QUERY_TOKEN: token}, request.headers) if token else request.headers  # type: ignore[arg-type]
 
 
 def _refuse_by_headers(request: web.Request) -> None:
@@ -202,7 +248,7 @@ def _verified(forge: Forge, headers: Headers, body: bytes, secrets: Sequence[byt
     try:
         return forge.read(headers, forge.verify(headers, body, secrets))
     except SignatureRefused as error:
-        challenge = {"WWW-Authenticate": 'HMAC-SHA256 realm="webhook"'}
+        challenge = {"WWW-Authenticate": f'{error.challenge} realm="webhook"'}
         raise Problem(401, error.reason, str(error), headers=challenge) from None
     except PayloadInvalid as error:
         raise Problem(400, "PayloadInvalid", str(error)) from None

@@ -35,11 +35,43 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class OtherEvent:
-    """Something that moves no ref: an issue, a comment. `name` is the forge's word for it."""
+    """Something that calls for nothing: an issue, a comment. `name` is the forge's word for it."""
 
     forge: str
     delivery: str
     name: str
 
 
-Event = PushEvent | Ping | OtherEvent
+@dataclass(frozen=True, slots=True)
+class Pushes:
+    """What one delivery says of several refs of one repository, or of none."""
+
+    forge: str
+    delivery: str
+    changes: tuple[PushEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactEvent:
+    """Something to deploy was published: a release, a package, an image.
+
+    `repositories` are names and URLs of where it lies, none normalised; `tag` and `digest` are "" when the
+    sender does not tell.
+    """
+
+    forge: str
+    delivery: str
+    repositories: tuple[str, ...]
+    tag: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something may have changed; what, the sender does not tell."""
+
+    forge: str
+    delivery: str
+
+
+Event = PushEvent | Pushes | ArtifactEvent | Hint | Ping | OtherEvent

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from webhook.event import PushEvent
+from webhook.event import ArtifactEvent, Hint, PushEvent
 
 ACCEPTED, MERGED, IGNORED, DUPLICATE, REJECTED = "accepted", "merged", "ignored", "duplicate", "rejected"
 SUCCESS = frozenset({"succeeded", "unchanged"})
@@ -23,10 +23,16 @@ class Verdict:
 
 
 class Sink(Protocol):
-    """Takes pushes. Everything here is called on the event loop; `accept` and `heard` must not block."""
+    """Takes verified deliveries. Everything here is called on the event loop; only `wait` may take time."""
 
-    def accept(self, event: PushEvent) -> Verdict:
-        """Judge a verified push, and act on it."""
+    def accept(self, pushes: Sequence[PushEvent]) -> Verdict:
+        """Judge the pushes of one delivery, of which there is at least one, and act on them."""
+
+    def accept_artifact(self, event: ArtifactEvent) -> Verdict:
+        """Judge the news that an artifact was published, and act on it."""
+
+    def accept_hint(self, event: Hint) -> Verdict:
+        """Act on a delivery that says no more than that something may have changed."""
 
     def heard(self, verdict: str, reason: str, detail: str) -> None:
         """A delivery that never became a push was answered: ignored, duplicate or rejected, and why.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -64,6 +64,11 @@ class Quarantine:
             ("DELETE FROM quarantine WHERE app = ? AND spec = ?", key) for key in gone
         )
         return self._write(statements, durable)
+
+    def release(self, reasons: Collection[str]) -> None:
+        """Let go what was set aside for one of these reasons."""
+        for app, spec in [key for key, entry in self._entries.items() if entry.failure.reason in reasons]:
+            self.remove(app, spec)
 
 
 def read(connection: sqlite3.Connection) -> list[Quarantined]:

@@ -28,6 +28,7 @@ from agent.source.reachability import Reachability
 log = logging.getLogger(__name__)
 
 SPACING = 1.0  # seconds between the beginnings of two looks
+NOT_THERE = ("ArtifactNotFound", "ChecksumMissing")  # what the news of an artifact may have mended
 LOOK_DEADLINE = 120.0  # seconds for one look
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0  # seconds until a commit that could not be read is looked at again
 
@@ -48,6 +49,11 @@ class Lanes:
     def live(self) -> dict[str, Lane]:
         """Lanes of apps that are here: running, wanted or once deployed and not removed."""
         return {name: lane for name, lane in self.by_name.items() if not lane.removed}
+
+    def artifacts(self) -> list[str]:
+        """URLs of the artifacts, and of their checksums, that are wanted or set aside now."""
+        wanted = [lane.app.wanted.artifact for lane in self.live().values() if lane.app.wanted is not None]
+        return [url for one in wanted if one is not None for url in (one.url, one.checksum.url) if url]
 
 
 class Reconciler:
@@ -118,6 +124,8 @@ class Reconciler:
         self._failed_looks = 0
         self.commit = desired.commit
         self._prune_all = False
+        if pending.by_artifact:
+            self._journal.quarantine.release(NOT_THERE)
         leaving = {n: lane for n, lane in self._lanes.live().items() if n not in desired.apps}
         settlement = Settlement(pending.sync, desired.commit, [*desired.apps, *leaving], self.ended)
         for name, spec in desired.apps.items():

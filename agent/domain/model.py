@@ -27,6 +27,7 @@ class TriggerKind(StrEnum):
 
     PUSH = "push"
     POLL = "poll"
+    ARTIFACT = "artifact"  # a registry or a forge tells that something was published
     OPERATOR = "operator"
     START = "start"
     RETRY = "retry"  # the agent's own: a transient failure's backoff is over

@@ -27,7 +27,7 @@ from agent.domain.model import Trigger, TriggerKind, new_id
 LISTED = 50  # triggers named in one sync; all are counted
 REMEMBERED = 1000  # ended syncs that can still be waited for
 
-_HINTS = (TriggerKind.PUSH, TriggerKind.POLL)
+_HINTS = (TriggerKind.PUSH, TriggerKind.POLL, TriggerKind.ARTIFACT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,11 @@ class PendingSync:
     def by_operator(self) -> bool:
         """Whether an operator asked for it."""
         return any(trigger.kind is TriggerKind.OPERATOR for trigger in self.triggers)
+
+    @property
+    def by_artifact(self) -> bool:
+        """Whether something was published that may be wanted."""
+        return any(trigger.kind is TriggerKind.ARTIFACT for trigger in self.triggers)
 
 
 @dataclass(slots=True)

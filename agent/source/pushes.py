@@ -1,17 +1,18 @@
-"""What a verified push leads to: a trigger in the inbox, or a reason why it is ignored."""
+"""What a verified delivery leads to: a trigger in the inbox, or a reason why it is ignored."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from agent.domain.events import Bus, TriggerHeard
 from agent.domain.model import Trigger, TriggerKind
 from agent.kit.mask import secrets
-from agent.source.following import Following
+from agent.source.following import Following, path_of
 from agent.source.inbox import TriggerInbox
-from webhook.event import PushEvent
+from webhook.event import ArtifactEvent, Hint, PushEvent
 from webhook.sink import ACCEPTED, IGNORED, MERGED, Verdict
 
 REMEMBERED = 1000  # announced commits
@@ -25,28 +26,62 @@ class PushSink:
         repo: URL of the state repository.
         ref: the ref that is followed.
         bus: hears of every delivery that did not reach the inbox.
+        artifacts: URLs of the artifacts that are wanted now.
     """
 
-    def __init__(self, inbox: TriggerInbox, repo: str, ref: str, bus: Bus) -> None:
+    def __init__(
+        self,
+        inbox: TriggerInbox,
+        repo: str,
+        ref: str,
+        bus: Bus,
+        artifacts: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self._inbox = inbox
         self._following = Following(repo, ref)
         self._bus = bus
+        self._artifacts = artifacts
         self._announced: OrderedDict[str, None] = OrderedDict()
 
     def announced(self, commit: str) -> bool:
         """Whether a push announced this commit, of the last thousand."""
         return commit in self._announced
 
-    def accept(self, event: PushEvent) -> Verdict:
+    def accept(self, pushes: Sequence[PushEvent]) -> Verdict:
         """See `Sink`."""
+        objections = [self._following.objection(push) for push in pushes]
+        ours = [push for push, objection in zip(pushes, objections, strict=True) if not objection]
+        detail = f"{pushes[0].forge} {pushes[0].delivery}".strip()
+        if not ours:
+            return self._ignored(objections[0], detail)
+        commits = [push.after for push in ours if push.after]
+        for commit in commits:
+            self._remember(commit)
+        return self._offer(TriggerKind.PUSH, commits[-1] if commits else None, detail)
+
+    def accept_artifact(self, event: ArtifactEvent) -> Verdict:
+        """See `Sink`. News of what no wanted artifact's URL names are ignored."""
         detail = f"{event.forge} {event.delivery}".strip()
-        if objection := self._following.objection(event):
-            self.heard(IGNORED, objection, detail)
-            return Verdict(IGNORED, reason=objection)
-        if event.after:
-            self._remember(event.after)
-        accepted = self._inbox.offer(Trigger(TriggerKind.PUSH, event.after, detail))
+        wanted = [f"/{unquote(url).casefold()}" for url in self._artifacts()]
+        names = ["/".join(path_of(name)[-2:]) for name in event.repositories]
+        if not any(f"/{name}{end}" in url + "/" for name in names if name for url in wanted for end in "/:@"):
+            return self._ignored(
+                f"no artifact that is wanted comes from {names[0] if names else '?'}", detail
+            )
+        told = f"{detail}: {names[0]}{f':{event.tag}' if event.tag else ''}"
+        return self._offer(TriggerKind.ARTIFACT, None, told)
+
+    def accept_hint(self, event: Hint) -> Verdict:
+        """See `Sink`."""
+        return self._offer(TriggerKind.PUSH, None, f"{event.forge} {event.delivery}".strip())
+
+    def _offer(self, kind: TriggerKind, commit: str | None, detail: str) -> Verdict:
+        accepted = self._inbox.offer(Trigger(kind, commit, detail))
         return Verdict(MERGED if accepted.merged else ACCEPTED, accepted.sync)
+
+    def _ignored(self, reason: str, detail: str) -> Verdict:
+        self.heard(IGNORED, reason, detail)
+        return Verdict(IGNORED, reason=reason)
 
     def heard(self, verdict: str, reason: str, detail: str) -> None:
         """See `Sink`."""

@@ -28,6 +28,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 STEP_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 STEP_KINDS_MAX = 40
+REFUSALS_MAX = 100  # pairs of forge and reason
 VERDICTS = frozenset({"accepted", "merged", "duplicate", "ignored", "rejected"})
 
 
@@ -73,6 +74,12 @@ class Metrics:
             ["source", "verdict"],
             registry=registry,
         )
+        self._rejected = Counter(
+            "emptybox_webhook_rejected",
+            "Deliveries that were turned away, by the forge they seem to come from and the reason.",
+            ["forge", "reason"],
+            registry=registry,
+        )
         self._answered = Counter(
             "emptybox_maintenance_requests",
             "Requests answered by the maintenance page, or held until a child could answer.",
@@ -81,6 +88,7 @@ class Metrics:
         )
         self._of_app: dict[str, set[tuple[Any, tuple[str, ...]]]] = {}
         self._kinds: set[str] = set()
+        self._refusals: set[tuple[str, str]] = set()
         self._counted: dict[str, tuple[str, str]] = {}
         self._picture = PictureCollector(board, clock)
         registry.register(self._picture)
@@ -138,6 +146,12 @@ class Metrics:
     def _trigger_heard(self, event: facts.TriggerHeard) -> None:
         verdict = event.verdict if event.verdict in VERDICTS else "other"
         self._triggers.labels(str(event.kind), verdict).inc()
+        if verdict == "rejected":
+            told = (event.detail or "unknown", event.reason)
+            if told not in self._refusals and len(self._refusals) >= REFUSALS_MAX:
+                told = ("other", "other")
+            self._refusals.add(told)
+            self._rejected.labels(*told).inc()
 
     def _run_finished(self, event: facts.RunFinished) -> None:
         if event.result is RunResult.PROBATION:

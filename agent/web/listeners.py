@@ -19,6 +19,7 @@ from agent.domain.errors import OperatorNeeded
 CONNECTIONS_MAX = 512  # of one listener at once
 LINGER = 2.0  # seconds that a body nobody wants is read on, so that the client can read why
 KEEPALIVE = 75.0  # seconds for the head of a request, counted from connecting or from the last answer
+WEBHOOK_KEEPALIVE = 15.0  # seconds; the same for the listener that strangers reach
 STALLED = 30_000  # milliseconds a client may leave what is sent to it unacknowledged (tcp(7))
 BACKLOG = 256
 PATH_MAX = 107  # bytes of a path in struct sockaddr_un (unix(7))

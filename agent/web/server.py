@@ -27,7 +27,7 @@ from agent.status.metrics import Metrics
 from agent.web import control as wishes
 from agent.web import events, health, maintenance, records, status
 from agent.web.context import CONTEXT, DOOR, Context, Door
-from agent.web.listeners import KEEPALIVE, LINGER, UnixListener, bound, listen_tcp
+from agent.web.listeners import KEEPALIVE, LINGER, WEBHOOK_KEEPALIVE, UnixListener, bound, listen_tcp
 from agent.web.problem import problems, secure
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class Face:
             application,
             access_log=None,
             handler_cancellation=True,  # nobody waits for a client that is gone
-            keepalive_timeout=KEEPALIVE,
+            keepalive_timeout=KEEPALIVE if door is not Door.WEBHOOK else WEBHOOK_KEEPALIVE,
             lingering_time=LINGER,
             shutdown_timeout=GRACE,
         )

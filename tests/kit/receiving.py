@@ -13,21 +13,36 @@ from aiohttp import web
 
 from tests.kit.forges import Delivery
 from webhook.app import Receiver
-from webhook.event import PushEvent
+from webhook.event import ArtifactEvent, Hint, PushEvent
 from webhook.sink import Sink, Verdict
 
 
 @dataclass
 class RecordingSink:
-    """Accepts every push; each is a sync of its own that ends as `end` says."""
+    """Accepts everything; each delivery is a sync of its own that ends as `end` says."""
 
     pushes: list[PushEvent] = field(default_factory=list)
+    artifacts: list[ArtifactEvent] = field(default_factory=list)
+    hints: list[Hint] = field(default_factory=list)
+    syncs: int = 0
     facts: list[tuple[str, str, str]] = field(default_factory=list)
     end: Mapping[str, object] | None = None
 
-    def accept(self, event: PushEvent) -> Verdict:
-        self.pushes.append(event)
-        return Verdict("accepted", f"sync-{len(self.pushes)}")
+    def accept(self, pushes: Sequence[PushEvent]) -> Verdict:
+        self.pushes += pushes
+        return self._accepted()
+
+    def accept_artifact(self, event: ArtifactEvent) -> Verdict:
+        self.artifacts.append(event)
+        return self._accepted()
+
+    def accept_hint(self, event: Hint) -> Verdict:
+        self.hints.append(event)
+        return self._accepted()
+
+    def _accepted(self) -> Verdict:
+        self.syncs += 1
+        return Verdict("accepted", f"sync-{self.syncs}")
 
     def heard(self, verdict: str, reason: str, detail: str) -> None:
         self.facts.append((verdict, reason, detail))

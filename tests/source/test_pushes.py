@@ -16,7 +16,7 @@ from agent.source.inbox import PendingSync, TriggerInbox
 from agent.source.pushes import REMEMBERED, PushSink
 from tests.kit.forges import FORGES, commit, deliver, fixture, push_document
 from tests.kit.receiving import receiving
-from webhook.event import PushEvent
+from webhook.event import ArtifactEvent, Hint, PushEvent
 
 SECRET = b"s3cret"
 REPO = "http://gitea.forge.svc:3000/acme/state.git"
@@ -184,12 +184,51 @@ async def test_deliveries_while_a_consumer_takes_as_fast_as_it_can_all_end_in_a_
     assert {answer.body["sync"] for answer in answers} == {pending.sync for pending in parts.taken}
 
 
+@pytest.mark.parametrize(
+    ("url", "verdict"),
+    [
+        ("https://github.com/acme/web/releases/download/v1/web.tgz", "accepted"),
+        ("oci://registry.example.com/Acme/Web:1.4", "accepted"),
+        ("https://releases.example.com/acme/website/web.tgz", "ignored"),
+        ("https://releases.example.com/acme/other.tgz", "ignored"),
+        (None, "ignored"),
+    ],
+)
+async def test_news_of_an_artifact_count_when_a_wanted_one_comes_from_there(
+    parts: Parts, url: str | None, verdict: str
+) -> None:
+    sink = PushSink(parts.inbox, REPO, "main", parts.bus, lambda: [url] if url else [])
+    answer = sink.accept_artifact(ArtifactEvent("harbor", "", ("acme/web", "harbor.example/x"), "1.4"))
+    assert answer.verdict == verdict
+    assert parts.verdicts == [verdict]
+    if verdict == "accepted":
+        pending = await parts.inbox.take()
+        assert (pending.by_artifact, pending.triggers[0].kind) == (True, TriggerKind.ARTIFACT)
+
+
+async def test_a_hint_is_a_push_of_which_nothing_is_known(parts: Parts) -> None:
+    assert parts.sink.accept_hint(Hint("generic", "g-1")).verdict == "accepted"
+    pending = await parts.inbox.take()
+    assert (pending.announced, pending.triggers[0].detail) == (None, "generic g-1")
+
+
+async def test_of_several_refs_the_one_that_is_followed_decides(parts: Parts) -> None:
+    def push(ref: str, number: int) -> PushEvent:
+        return PushEvent("bitbucket-cloud", "d", ("acme/state",), ref, "", commit(number), False)
+
+    verdict = parts.sink.accept([push("refs/heads/x", 1), push("refs/heads/main", 2), push("refs/tags/v", 3)])
+    assert verdict.verdict == "accepted"
+    assert (await parts.inbox.take()).announced == commit(2)
+    assert parts.sink.accept([push("refs/heads/x", 1), push("refs/heads/y", 2)]).verdict == "ignored"
+    assert parts.verdicts == ["accepted", "ignored"]
+
+
 async def test_the_memory_of_announced_commits_is_bounded(parts: Parts) -> None:
     def push(number: int) -> PushEvent:
         return PushEvent("gitea", "", ("acme/state",), "refs/heads/main", "", commit(number), False)
 
     for number in (0, *range(REMEMBERED), 1, REMEMBERED):
-        parts.sink.accept(push(number))
+        parts.sink.accept([push(number)])
     assert parts.sink.announced(commit(1))
     assert parts.sink.announced(commit(REMEMBERED))
     assert not parts.sink.announced(commit(0))

@@ -98,6 +98,19 @@ def test_a_reason_from_elsewhere_makes_no_label_of_its_own() -> None:
     assert value(stage, "emptybox_failures_total", app="web", reason="Other") == 100
 
 
+def test_each_refusal_of_a_webhook_is_counted_by_forge_and_reason_within_bounds() -> None:
+    stage = Stage()
+    for forge, reason in (("github", "SignatureWrong"), ("github", "SignatureWrong"), ("", "ForgeUnknown")):
+        stage.tell(facts.TriggerHeard(TriggerKind.PUSH, "rejected", reason, detail=forge))
+    name = "emptybox_webhook_rejected_total"
+    assert value(stage, name, forge="github", reason="SignatureWrong") == 2
+    assert value(stage, name, forge="unknown", reason="ForgeUnknown") == 1
+    for number in range(1000):
+        stage.tell(facts.TriggerHeard(TriggerKind.PUSH, "rejected", f"Reason{number}", detail="x"))
+    assert len([found for found, _ in values(stage) if found == name]) <= 101
+    assert value(stage, name, forge="github", reason="SignatureWrong") == 2
+
+
 def test_step_kinds_and_verdicts_from_elsewhere_are_bounded_too() -> None:
     stage = Stage()
     for number in range(1000):

@@ -111,8 +111,8 @@ async def test_names_that_are_not_ascii_arrive_whole() -> None:
 async def test_an_unknown_forge_is_told_which_ones_are_known() -> None:
     sink = RecordingSink()
     delivery = deliver("github", fixture("github_push"), SECRET)
-    delivery.headers = {"Content-Type": "application/json", "X-Gitlab-Event": "Push Hook"}
+    delivery.headers = {"Content-Type": "application/json", "X-Sourcehut-Event": "push"}
     async with receiving(sink) as client:
         answer = await client.send(delivery)
     assert (answer.status, answer.body["reason"]) == (400, "ForgeUnknown")
-    assert "Forgejo" in answer.body["detail"]
+    assert "forgejo" in answer.body["detail"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 from urllib.parse import quote_plus, urlencode
@@ -10,21 +11,36 @@ from urllib.parse import quote_plus, urlencode
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from tests.kit.forges import FORGES, deliver, push_document
+from tests.kit.forges import FORGES, OTHERS, deliver, push_document
 from tests.kit.receiving import RecordingSink, receiving
 from webhook.deliveries import Deliveries
 from webhook.forges import tell_apart
 from webhook.payloads import form
-from webhook.payloads.forge import PayloadInvalid
+from webhook.payloads.forge import QUERY_TOKEN, PayloadInvalid
 from webhook.signature import SignatureRefused
 from webhook.sink import Verdict
 
 SECRET = b"s3cret"
+WHSEC = b"whsec_" + base64.b64encode(bytes(range(32)))
+QUERIES = ["", "?wait=1", "?wait=%ff", "?%zz&wait", "?token=x", "?token=%ff&wait=1"]
+EVENTS = ["", "release", "package", "Release Hook", "repo:push", "repo:refs_changed", "diagnostics:ping"]
 NAMES = [
     *(f"X-{f}-{part}" for f in ("GitHub", "Gitea", "Forgejo", "Gogs") for part in ("Event", "Delivery")),
     *(f"X-{f}-Signature" for f in ("Gitea", "Forgejo", "Gogs", "Hub")),
     "X-Hub-Signature-256",
+    "X-Gitlab-Event",
+    "X-Gitlab-Token",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "X-Event-Key",
+    "X-Hook-UUID",
+    "X-Signature",
+    "X-Signature-256",
+    "Authorization",
+    "X-Forwarded-For",
     "Content-Type",
     "Content-Encoding",
 ]
@@ -32,7 +48,9 @@ VALUES = st.one_of(
     st.sampled_from(
         ["push", "ping", "create", "delete", "", "identity", "gzip", "application/x-www-form-urlencoded"]
     ),
-    st.sampled_from(["sha256=", "sha256=" + "0" * 64, "0" * 64, "application/json"]),
+    st.sampled_from(["sha256=", "sha256=" + "0" * 64, "0" * 64, "sha512=" + "0" * 128, "application/json"]),
+    st.sampled_from(["Basic Og==", "Bearer x", "v1,AAAA", "1763640000", "repo:push", "Push Hook"]),
+    st.sampled_from(["application/vnd.docker.distribution.events.v1+json", "127.0.0.1, ::1"]),
     st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=80),
 )
 JSON = st.recursive(
@@ -41,7 +59,22 @@ JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["ref", "after", "before", "repository", "full_name", "head_commit", "id", "deleted", "x"]
+                [
+                    *(
+                        "ref",
+                        "after",
+                        "before",
+                        "repository",
+                        "full_name",
+                        "head_commit",
+                        "id",
+                        "deleted",
+                        "x",
+                    ),
+                    *("object_kind", "project", "push", "changes", "new", "old", "type", "name", "target"),
+                    *("resource", "refUpdates", "eventType", "events", "action", "event_data", "resources"),
+                    *("push_data", "repo_name", "x", "tag", "release", "package", "package_version"),
+                ]
             ),
             inner,
             max_size=6,
@@ -70,7 +103,9 @@ async def post(port: int, headers: list[tuple[str, str]], body: bytes, target: s
         st.tuples(
             st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=6),
             st.binary(max_size=200),
-            st.sampled_from(["/webhook", "/webhook?wait=1", "/webhook?wait=%ff", "/webhook?%zz&wait"]),
+            st.sampled_from(
+                ["/webhook?token=x", "/webhook", "/webhook?wait=1", "/webhook?wait=%ff", "/webhook?%zz&wait"]
+            ),
         ),
         min_size=10,
         max_size=20,
@@ -105,6 +140,23 @@ def test_any_signed_json_gets_an_answer_that_is_no_accident(
                 assert answer.status in (200, 202, 400)
 
     asyncio.run(play())
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(OTHERS)), JSON | st.binary(max_size=300), st.sampled_from(EVENTS))
+def test_other_senders_raise_nothing_but_the_two_refusals_either(
+    sender: str, document: object, event: str
+) -> None:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    headers: CIMultiDict[str] = CIMultiDict(OTHERS[sender](body, WHSEC, event))
+    if sender == "docker-hub":
+        headers[QUERY_TOKEN] = WHSEC.decode()
+    found = tell_apart(headers)
+    assert found is not None
+    try:
+        found.read(headers, found.verify(headers, body, [b"x", WHSEC]))
+    except PayloadInvalid:
+        pass
 
 
 @given(st.sampled_from(FORGES), st.binary(max_size=300), st.booleans(), st.data())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -185,8 +185,8 @@ async def test_a_delivery_seen_before_gets_the_earlier_sync_and_starts_nothing()
 
 async def test_an_ignored_delivery_is_a_duplicate_the_second_time_too() -> None:
     class Ignoring(RecordingSink):
-        def accept(self, event: PushEvent) -> Verdict:
-            super().accept(event)
+        def accept(self, pushes: Sequence[PushEvent]) -> Verdict:
+            super().accept(pushes)
             return Verdict("ignored", reason="not ours")
 
     sink = Ignoring()

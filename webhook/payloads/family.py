@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from webhook.event import Event, OtherEvent
 from webhook.payloads import form
 from webhook.payloads.forge import Headers, word
+from webhook.payloads.published import PUBLISHED, read_published
 from webhook.payloads.push import read_push
-from webhook.signature import check_sha256
+from webhook.signature import check_hmac
 
 
 class GogsFamily:
@@ -28,7 +29,7 @@ class GogsFamily:
         """See `Forge`."""
         document = form.payload(body) if form.is_form(headers) else body
         header = f"{self.prefix}-Signature"
-        check_sha256(document, headers.get(header), secrets, header=header)
+        check_hmac(document, headers.get(header), secrets, header=header)
         return document
 
     def read(self, headers: Headers, document: bytes) -> Event:
@@ -38,6 +39,8 @@ class GogsFamily:
             return read_push(document, forge=self.name, delivery=delivery)
         return self.read_other(event, delivery, document)
 
-    def read_other(self, event: str, delivery: str, document: bytes) -> Event:  # noqa: ARG002 - for descendants
+    def read_other(self, event: str, delivery: str, document: bytes) -> Event:
         """An event that is not a push. Raises PayloadInvalid."""
+        if event in PUBLISHED:
+            return read_published(document, forge=self.name, delivery=delivery, event=event)
         return OtherEvent(self.name, delivery, event)

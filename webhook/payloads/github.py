@@ -1,5 +1,6 @@
 """GitHub: X-GitHub-Event, X-Hub-Signature-256: sha256=<hex> over the raw body, form or JSON.
 
+What is published to GHCR comes as the event `package` (older: `registry_package`).
 https://docs.github.com/webhooks/using-webhooks/validating-webhook-deliveries
 """
 
@@ -10,11 +11,11 @@ from collections.abc import Sequence
 from webhook.event import Event, OtherEvent, Ping
 from webhook.payloads import form
 from webhook.payloads.forge import Headers, word
+from webhook.payloads.published import PUBLISHED, read_published
 from webhook.payloads.push import read_push
-from webhook.signature import SignatureRefused, check_sha256
+from webhook.signature import check_prefixed
 
 _SIGNATURE = "X-Hub-Signature-256"
-_PREFIX = "sha256="
 
 
 class GitHub:
@@ -28,10 +29,7 @@ class GitHub:
 
     def verify(self, headers: Headers, body: bytes, secrets: Sequence[bytes]) -> bytes:
         """See `Forge`. The older SHA-1 signature in X-Hub-Signature does not count."""
-        signature = headers.get(_SIGNATURE, "")
-        if signature and not signature.startswith(_PREFIX):
-            raise SignatureRefused("SignatureMalformed", f"{_SIGNATURE} does not begin with {_PREFIX}")
-        check_sha256(body, signature.removeprefix(_PREFIX), secrets, header=_SIGNATURE)
+        check_prefixed(body, headers.get(_SIGNATURE), secrets, header=_SIGNATURE)
         return form.payload(body) if form.is_form(headers) else body
 
     def read(self, headers: Headers, document: bytes) -> Event:
@@ -41,4 +39,6 @@ class GitHub:
             return read_push(document, forge=self.name, delivery=delivery)
         if event == "ping":
             return Ping(self.name, delivery)
+        if event in PUBLISHED:
+            return read_published(document, forge=self.name, delivery=delivery, event=event)
         return OtherEvent(self.name, delivery, event)

@@ -29,7 +29,7 @@ class Gogs(GogsFamily):
     def read_other(self, event: str, delivery: str, document: bytes) -> Event:
         """See `GogsFamily`. A created branch is left to the push that comes with it."""
         if event not in ("create", "delete"):
-            return OtherEvent(self.name, delivery, event)
+            return super().read_other(event, delivery, document)
         change = decode(document, _RefChange)
         if event == "create" and change.ref_type != "tag":
             return OtherEvent(self.name, delivery, event)
