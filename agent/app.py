@@ -51,6 +51,7 @@ from agent.kit.mask import secrets
 from agent.kit.tasks import Owned
 from agent.process.adoption import Adoption
 from agent.process.strays import end_strays
+from agent.source.git.access import SshAccess
 from agent.source.git.remote import GitRemote
 from agent.source.inbox import TriggerInbox
 from agent.source.poller import Poller
@@ -251,7 +252,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         tell_lost(bus, journal.recovered_from)
     store = Store(data.store)
     artifacts = await stack.enter_async_context(Artifacts(store, file_roots=settings.file_roots))
-    remote = GitRemote(settings.repo, credentials=settings.credentials_file)
+    remote = GitRemote(settings.repo, credentials=settings.credentials_file, ssh=_ssh(settings))
     stack.push_async_callback(remote.aclose)
     adoption = Adoption(keeper)
     look = Look(remote, data.state, settings, adoption)
@@ -308,6 +309,13 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     return Agent(
         settings, keeper, data, journal, bus, store, inbox, retries, lanes, reconciler, poller, processes,
         face, operator, metrics, unfinished, tasks, broken,
+    )  # fmt: skip
+
+
+def _ssh(settings: Settings) -> SshAccess:
+    return SshAccess(
+        settings.ssh_key, settings.ssh_passphrase_file, settings.ssh_known_hosts, settings.ssh_agent,
+        settings.ssh_jumps,
     )  # fmt: skip
 
 

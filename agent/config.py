@@ -56,6 +56,11 @@ class Settings:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     name: str = ""
     credentials_file: Path | None = None
+    ssh_key: Path | None = None
+    ssh_passphrase_file: Path | None = None
+    ssh_known_hosts: tuple[Path, ...] = ()
+    ssh_agent: Path | None = None
+    ssh_jumps: tuple[str, ...] = ()
     control_token_file: Path | None = None
     pass_env: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
@@ -169,8 +174,8 @@ def _check(values: dict[str, Any], problems: list[str], need_repo: bool) -> None
     repo = values.get("repo", "")
     if need_repo and not repo:
         problems.append("--repo (or EMPTYBOX_REPO): the state repository is not given")
-    elif repo and not re.match(r"(https?|file)://", repo):
-        problems.append(f"--repo: {repo!r} is not http://, https:// or file:// (ssh is not yet supported)")
+    elif repo and not re.match(r"(https?|file|ssh)://|[^/\s]+:(?!//)", repo):
+        problems.append(f"--repo: {repo!r} is not http://, https://, ssh://, user@host:path or file://")
     if values.get("poll", 1.0) < 1.0:
         problems.append("--poll: at least 1s")
     if values.get("log_format", "text") not in ("text", "json"):

@@ -70,7 +70,9 @@ class Setting:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("repo", "--repo", "URL", str, "the state repository: http(s):// or file://"),
+    Setting(
+        "repo", "--repo", "URL", str, "the state repository: http(s)://, ssh:// or user@host:path, file://"
+    ),
     Setting("ref", "--ref", "REF", str, "branch, tag or full commit to follow (default: the remote's HEAD)"),
     Setting("path", "--path", "PATH", str, "state file in the repository (default: state.yaml, .yml, .json)"),
     Setting(
@@ -128,6 +130,33 @@ SETTINGS: tuple[Setting, ...] = (
         "FILE",
         Path,
         "credentials for the state repository: a token, or user:password; read again on each use",
+    ),
+    Setting(
+        "ssh_key", "--ssh-key", "FILE", Path, "private key for Git over SSH; read again at each connection"
+    ),
+    Setting(
+        "ssh_passphrase_file",
+        "--ssh-passphrase-file",
+        "FILE",
+        Path,
+        "file with the passphrase of --ssh-key",
+    ),
+    Setting(
+        "ssh_known_hosts",
+        "--ssh-known-hosts",
+        "FILE",
+        Path,
+        "known hosts for Git over SSH (default: ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts)",
+        many=True,
+    ),
+    Setting("ssh_agent", "--ssh-agent", "PATH", Path, "socket of an ssh-agent whose keys may be used"),
+    Setting(
+        "ssh_jumps",
+        "--ssh-jump",
+        "[USER@]HOST[:PORT]",
+        str,
+        "host to reach the Git server through",
+        many=True,
     ),
     Setting(
         "control_token_file",

@@ -96,6 +96,7 @@ _REASONS: dict[str, str] = {
     "GitTimeout": "The Git server did not finish in time.",
     "GitAuth": "The Git server wants other credentials.",
     "GitTls": "The Git server's certificate is not accepted.",
+    "HostKeyRefused": "The SSH server's host key is not one that is trusted.",
     "GitProtocol": "The Git server answered something that is not Git.",
     "GitRefused": "The Git server refuses.",
     "GitServerUnsupported": "The Git server lacks what is needed.",

@@ -53,8 +53,8 @@ def always(data: bytes) -> Answer:
     return answer
 
 
-async def failure(remote: GitRemote) -> Failure:
-    """The failure that looking up main ends in."""
+async def failure(remote: GitRemote, ref: str = "main") -> Failure:
+    """The failure that looking up a ref ends in."""
     with pytest.raises(Failure) as caught:
-        await remote.ls_ref("main")
+        await remote.ls_ref(ref)
     return caught.value

@@ -1,4 +1,4 @@
-"""The conversation of protocol v2 over a transport, and what it remembers: the server's capabilities.
+"""The conversation of protocol v2 (v0 where the server refuses that), and what it remembers: capabilities.
 
 They are asked for once and kept, so that a poll is one request. When a request made from memory goes
 wrong in a way that a changed server explains (moved, replaced, upgraded), they are asked for again and
@@ -11,13 +11,13 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
-from agent.source.git import protocol
+from agent.source.git import protocol, version0
 from agent.source.git.pack import DEFAULT_LIMITS, Pack
-from agent.source.git.pktline import Decoder, Garbled
-from agent.source.git.protocol import Capabilities, FetchReader, Ref, RefsReader, RemoteError, Unsupported
+from agent.source.git.pktline import Decoder, Garbled, Packet
+from agent.source.git.protocol import Capabilities, Ref, RefsReader, RemoteError, Unsupported
 from agent.source.git.spool import Spool, TooLarge
 from agent.source.git.threads import stoppable
 from agent.source.git.transport import Transport
@@ -28,6 +28,7 @@ STALE = frozenset({"GitProtocol", "RepositoryNotFound", "RedirectRefused", "GitS
 _UNKNOWN_OBJECT = ("not our ref", "unknown object", "not found", "no such object", "missing object")
 
 T = TypeVar("T")
+AnyReader: TypeAlias = protocol.FetchReader | version0.FetchReader
 
 
 class ProtocolClient:
@@ -88,7 +89,7 @@ class ProtocolClient:
                 "GitServerUnsupported",
                 f"the Git server cannot be used: {error}",
                 where=self.where,
-                remedy="use a server that speaks Git protocol version 2 (Git 2.18 or newer)",
+                remedy="use a server with Git 2.18 or newer",
             ) from error
         except TooLarge as error:
             raise Permanent(
@@ -109,14 +110,21 @@ class ProtocolClient:
         """The capabilities, asked for by one of those who need them."""
         async with self._asking:
             if self._capabilities is None:
-                decoder = Decoder()
-                packets = decoder.feed(await self._transport.advertise())
-                if not decoder.idle:
-                    raise Garbled("the capability advertisement ends in the middle")
-                self._capabilities = protocol.read_advertisement(packets)
+                packets = await self._advertisement()
+                self._capabilities = _read_advertisement(packets)
             return self._capabilities
 
+    async def _advertisement(self) -> list[Packet]:
+        decoder = Decoder()
+        packets = decoder.feed(await self._transport.advertise())
+        if not decoder.idle:
+            raise Garbled("the capability advertisement ends in the middle")
+        return packets
+
     async def _ls_refs(self, capabilities: Capabilities, names: Collection[str]) -> Mapping[str, Ref]:
+        if capabilities.version == 0:
+            self._capabilities, found = version0.read_advertisement(await self._advertisement())
+            return version0.pick(found, names)
         reader, decoder, size = RefsReader(capabilities, names), Decoder(), 0
         async with self._transport.exchange(protocol.ls_refs_request(capabilities, names)) as chunks:
             async for chunk in chunks:
@@ -134,16 +142,18 @@ class ProtocolClient:
         if len(want) != digits:
             words = f"ids of this repository have {digits} digits ({capabilities.object_format})"
             raise Transient("CommitNotFound", f"{want} cannot be there: {words}", where=self.where)
-        request = protocol.fetch_request(capabilities, want, depth=depth, trees=trees)
-        reader, spool = FetchReader(), Spool(self._pack_max, self._scratch)
+        spoken = version0 if capabilities.version == 0 else protocol
+        request = spoken.fetch_request(capabilities, want, depth=depth, trees=trees)
+        reader = version0.FetchReader(capabilities) if capabilities.version == 0 else protocol.FetchReader()
+        spool = Spool(self._pack_max, self._scratch)
         try:
             await self._receive(request, reader, spool)
             return await stoppable(lambda stop: _read_pack(spool, capabilities, reader, stop))
         finally:
             spool.close()
 
-    async def _receive(self, request: bytes, reader: FetchReader, spool: Spool) -> None:
-        decoder, size, most = Decoder(), 0, int(self._pack_max * FRAMING) + FetchReader.SHALLOW_MAX * 80
+    async def _receive(self, request: bytes, reader: AnyReader, spool: Spool) -> None:
+        decoder, size, most = Decoder(), 0, int(self._pack_max * FRAMING) + protocol.SHALLOW_MAX * 80
         async with self._transport.exchange(request) as chunks:
             async for chunk in chunks:
                 size += len(chunk)
@@ -156,5 +166,11 @@ class ProtocolClient:
             raise Garbled("its answer to fetch ends in the middle")
 
 
-def _read_pack(spool: Spool, capabilities: Capabilities, reader: FetchReader, stop: threading.Event) -> Pack:
+def _read_pack(spool: Spool, capabilities: Capabilities, reader: AnyReader, stop: threading.Event) -> Pack:
     return Pack(spool.finish(), capabilities.object_format, shallow=reader.shallow, stop=stop)
+
+
+def _read_advertisement(packets: list[Packet]) -> Capabilities:
+    if version0.is_spoken(packets):
+        return version0.read_advertisement(packets)[0]
+    return protocol.read_advertisement(packets)

@@ -25,6 +25,7 @@ ID_DIGITS = {"sha1": 40, "sha256": 64}
 _ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _BAD_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.$|^-")
 REF_MAX = 1024
+SHALLOW_MAX = 100_000  # commits a server may call shallow in one answer
 
 
 class Unsupported(Exception):
@@ -56,12 +57,13 @@ def is_ref_name(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a server advertised: the hash its ids are made with and what `fetch` can do."""
+    """What a server advertised: the hash of its ids, what `fetch` can do, the protocol (2 or 0)."""
 
     object_format: str = "sha1"
     fetch: frozenset[str] = frozenset()
     takes_agent: bool = False
     takes_format: bool = False
+    version: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +82,12 @@ class Ref:
 
 def read_advertisement(packets: Iterable[Packet]) -> Capabilities:
     """The capability advertisement. Raises Garbled, Unsupported, RemoteError."""
-    lines = [_line(packet) for packet in packets if not isinstance(packet, Mark)]
+    lines = [text_of(packet) for packet in packets if not isinstance(packet, Mark)]
     if lines and lines[0].startswith("# service="):  # the head some servers send over HTTP
         del lines[0]
     if not lines:
         raise Garbled("the capability advertisement is empty")
     if lines[0] != "version 2":
-        if lines[0] == "version 1" or re.match(r"[0-9a-f]{40,64} ", lines[0]):
-            raise Unsupported("it does not speak Git protocol version 2")
         raise Garbled("the capability advertisement does not begin with its version")
     given: dict[str, str] = {}
     for line in lines[1:]:
@@ -153,7 +153,7 @@ class RefsReader:
             return
         if isinstance(packet, Mark):
             raise Garbled("the answer to ls-refs holds a mark that does not belong there")
-        oid, _, rest = _line(packet).partition(" ")
+        oid, _, rest = text_of(packet).partition(" ")
         name, *attributes = rest.split(" ")
         if oid == "unborn":
             return
@@ -186,8 +186,6 @@ _TRANSITIONS: dict[tuple[_At, str | Mark], _At] = {
 class FetchReader:
     """The response of `fetch`: pack bytes as they come, and `shallow`, ids whose parents are left out."""
 
-    SHALLOW_MAX = 100_000
-
     def __init__(self) -> None:
         self.shallow: set[str] = set()
         self._at = _At.START
@@ -200,11 +198,11 @@ class FetchReader:
     def feed(self, packet: Packet) -> bytes:
         """One packet of it; returns the pack bytes in it, often none. Raises Garbled, RemoteError."""
         if isinstance(packet, bytes) and self._at is _At.PACK:
-            return self._sideband(packet)
+            return sideband(packet)
         if isinstance(packet, bytes) and self._at in (_At.SHALLOW, _At.ACKS):
-            self._section_line(_line(packet))
+            self._section_line(text_of(packet))
             return b""
-        event = packet if isinstance(packet, Mark) else _line(packet)
+        event = packet if isinstance(packet, Mark) else text_of(packet)
         if (self._at, event) not in _TRANSITIONS:
             what = event.name.lower() if isinstance(event, Mark) else repr(printable(event, 40))
             raise Garbled(f"the answer to fetch holds {what} where it does not belong")
@@ -213,23 +211,25 @@ class FetchReader:
 
     def _section_line(self, line: str) -> None:
         if self._at is _At.SHALLOW and line.startswith("shallow "):
-            if len(self.shallow) >= self.SHALLOW_MAX:
+            if len(self.shallow) >= SHALLOW_MAX:
                 raise Garbled("the answer to fetch names too many shallow commits")
             self.shallow.add(line.removeprefix("shallow "))
 
-    @staticmethod
-    def _sideband(packet: bytes) -> bytes:
-        band = packet[:1]
-        if band == b"\x01":
-            return packet[1:]
-        if band == b"\x02":  # progress, for people at a terminal
-            return b""
-        if band == b"\x03":
-            raise RemoteError(packet[1:])
-        raise Garbled(f"the pack comes on side band {band!r}")
+
+def sideband(packet: bytes) -> bytes:
+    """The pack bytes in a packet of a multiplexed pack, often none. Raises Garbled, RemoteError."""
+    band = packet[:1]
+    if band == b"\x01":
+        return packet[1:]
+    if band == b"\x02":  # progress, for people at a terminal
+        return b""
+    if band == b"\x03":
+        raise RemoteError(packet[1:])
+    raise Garbled(f"the pack comes on side band {band!r}")
 
 
-def _line(packet: bytes) -> str:
+def text_of(packet: bytes) -> str:
+    """A packet that is a line of text, without its end. Raises RemoteError for one that tells of an error."""
     if packet.startswith(b"ERR "):
         raise RemoteError(packet[4:])
     return packet.removesuffix(b"\n").decode("utf-8", "surrogateescape")

@@ -16,11 +16,13 @@ from typing import Any, Self, TypeVar
 
 from agent.domain.errors import Failure, OperatorNeeded, Transient
 from agent.source.git import address
+from agent.source.git.access import SshAccess
 from agent.source.git.client import ProtocolClient
 from agent.source.git.http import HttpTransport
 from agent.source.git.local import LocalRepository
 from agent.source.git.protocol import Ref, is_object_id, is_ref_name, printable
 from agent.source.git.snapshot import Snapshot
+from agent.source.git.ssh import SshTransport
 from agent.source.git.threads import abandonable
 from agent.source.git.transport import Repository
 
@@ -34,15 +36,17 @@ class GitRemote:
     """One state repository, asked for as long as the agent lives. An async context manager.
 
     Args:
-        url: http://, https:// (user:password@ in it is used and never shown) or file://.
+        url: http://, https:// (user:password@ in it is used and never shown), ssh:// or user@host:path,
+            or file://.
         credentials: file with a token or user:password, read again on each use; wins over the URL's.
+        ssh: how to reach SSH servers.
         deadline: seconds that any one call may take, everything included.
         scratch: directory for packs that are too large for memory; None is the system's.
 
     Every call raises the failures of agent.domain.errors: Transient("GitTimeout", "GitUnavailable",
     "GitProtocol", "GitRefused", "RefNotFound", "CommitNotFound"), OperatorNeeded("GitAuth",
     "RepositoryNotFound", "RepositoryUrl", "RefInvalid", "RedirectRefused", "GitTls",
-    "GitServerUnsupported", "DiskFull"), Permanent("RepositoryTooLarge", "NotACommit").
+    "HostKeyRefused", "GitServerUnsupported", "DiskFull"), Permanent("RepositoryTooLarge", "NotACommit").
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class GitRemote:
         url: str,
         *,
         credentials: Path | None = None,
+        ssh: SshAccess | None = None,
         deadline: float = 30.0,
         scratch: Path | None = None,
     ) -> None:
@@ -58,6 +63,8 @@ class GitRemote:
         self._repository: Repository
         if place.scheme == "file":
             self._repository = LocalRepository(place)
+        elif place.scheme == "ssh":
+            self._repository = ProtocolClient(SshTransport(place, ssh), scratch=scratch)
         else:
             self._repository = ProtocolClient(HttpTransport(place, credentials), scratch=scratch)
 

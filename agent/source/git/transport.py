@@ -1,6 +1,6 @@
 """The seams of the Git client: how bytes reach a server, and what a repository offers.
 
-A second way to reach a server (ssh) is one more `Transport`; all the conversation above it stays.
+Each way to reach a server is one `Transport`; all the conversation above it stays.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from agent.source.git.protocol import Ref
 
 
 class Transport(Protocol):
-    """Carries protocol v2 to one server. Deadlines are its caller's: cancelled, it drops its connection.
+    """Carries requests to one server. Deadlines are its caller's: cancelled, it drops its connection.
 
     Failures come as agent.domain.errors: Transient("GitUnavailable") when the server cannot be reached
     or is in trouble, Transient("GitProtocol") when what answers is no Git server any more,
-    OperatorNeeded("GitAuth", "RepositoryNotFound", "RedirectRefused", "GitTls", "GitServerUnsupported").
+    OperatorNeeded("GitAuth", "RepositoryNotFound", "RedirectRefused", "GitTls",
+    "HostKeyRefused", "GitServerUnsupported").
     """
 
     @property

@@ -23,8 +23,14 @@ def test_a_file_url_is_a_local_path() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "ssh://git@example.org/x",
-        "git@example.org:x/y",
+        "ssh://git:hunter2@example.org/x",
+        "ssh://example.org/",
+        "ssh://-oProxyCommand=x@example.org/x",
+        "ssh://-oProxyCommand=x/y",
+        "-oProxyCommand=x:y",
+        "git@example.org:-x",
+        "git@example.org:",
+        "git@example.org://x",
         "ftp://example.org/x",
         "file://other/x",
         "file:relative",
@@ -42,10 +48,21 @@ def test_what_cannot_be_used_is_refused_without_quoting_secrets(url: str) -> Non
     assert "hunter2" not in str(caught.value)
 
 
-def test_refusing_ssh_says_that_it_is_not_yet_supported() -> None:
-    for url in ("ssh://git@example.org/x", "git@example.org:x/y"):
-        with pytest.raises(OperatorNeeded, match="not yet supported"):
-            parse(url)
+@pytest.mark.parametrize(
+    ("url", "user", "host", "port", "path"),
+    [
+        ("ssh://git@example.org/org/state.git", "git", "example.org", 22, "/org/state.git"),
+        ("ssh://example.org:2222/x", "git", "example.org", 2222, "/x"),
+        ("ssh://ada@[::1]:2222/~ada/x", "ada", "::1", 2222, "~ada/x"),
+        ("git@example.org:org/state.git", "git", "example.org", 22, "org/state.git"),
+        ("example.org:/srv/x y", "git", "example.org", 22, "/srv/x y"),
+        ("ada@[::1]:x", "ada", "::1", 22, "x"),
+    ],
+)
+def test_both_ways_of_writing_an_ssh_address(url: str, user: str, host: str, port: int, path: str) -> None:
+    address = parse(url)
+    assert (address.scheme, address.user, address.host) == ("ssh", user, host)
+    assert (address.port, address.path) == (port, path)
 
 
 @given(st.text())

@@ -54,8 +54,6 @@ def test_an_advertisement_is_read_with_and_without_the_service_line() -> None:
 @pytest.mark.parametrize(
     "lines",
     [
-        [b"version 1\n", A.encode() + b" HEAD\0multi_ack\n"],
-        [A.encode() + b" HEAD\0multi_ack thin-pack\n", A.encode() + b" refs/heads/main\n"],
         [b"version 2\n", b"ls-refs\n"],
         [b"version 2\n", b"ls-refs\n", b"fetch\n", b"object-format=sha3\n"],
     ],
