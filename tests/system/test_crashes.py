@@ -93,6 +93,10 @@ async def stage(box: Box) -> AsyncIterator[World]:
         yield world
 
 
+async def nothing_runs(box: Box) -> bool:
+    return not (await box.status())["source"]["running"]
+
+
 def results(runs: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(run["version"], run["result"]) for run in runs]
 
@@ -123,7 +127,7 @@ async def test_kill_9_of_the_agent_in_a_run(box: Box, moment: Moment) -> None:
             assert told == [("2.0", "succeeded"), ("2.0", "interrupted"), ("1.0", "succeeded")]
         assert world.lines("problems") == []
         await world.tidy()
-        assert not any(sync["result"] == "running" for sync in (await box.status())["source"]["running"])
+        await box.until(lambda: nothing_runs(box))
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
