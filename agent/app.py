@@ -300,7 +300,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         sink, lambda: _webhook_secrets(settings), forges=forges(settings.webhook_header),
         proxies=settings.trusted_proxies,
     )  # fmt: skip
-    announced = sink.announced if settings.webhook_secret_file else None
+    announced = sink if settings.webhook_secret_file else None
     poller = Poller(
         look.head, inbox, bus, settings.poll, lambda: look.seen, announced, reachability=reachability
     )

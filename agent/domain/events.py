@@ -53,9 +53,10 @@ class PollScheduled(Event):
 
 @dataclass(frozen=True, slots=True)
 class PushMissed(Event):
-    """Polling found a commit that no webhook announced."""
+    """Polling found a commit that no webhook announced; `again`: nor was the one before it."""
 
     commit: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

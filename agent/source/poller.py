@@ -7,6 +7,8 @@ offers nothing.
             ▲                   ├────► new: offer a trigger, rest
             │                   └────► failed: rest(interval × 2, × 4, … at most 5 minutes)
     poke ───┘ ends a rest at once
+
+While webhooks work it rests longer, and shorter when they do not: see `hooks_watch`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from contextlib import suppress
 from typing import NoReturn
 
 from agent.domain.errors import Failure, FailureInfo, FailureKind
-from agent.domain.events import Bus, PollScheduled, PushMissed
+from agent.domain.events import Bus, PollScheduled
 from agent.domain.model import Trigger, TriggerKind
+from agent.source.hooks_watch import Announcements, HooksWatch
 from agent.source.inbox import TriggerInbox
 from agent.source.reachability import Reachability
 
@@ -30,7 +33,6 @@ log = logging.getLogger(__name__)
 JITTER = 0.1  # part of the interval
 LONGEST_BACKOFF = 300.0  # seconds
 LOOK_DEADLINE = 60.0  # seconds; the look has its own, shorter ones
-GRACE = 10.0  # seconds a webhook may come later than the poll that found its commit
 
 Rest = Callable[[asyncio.Event, float], Awaitable[None]]
 
@@ -51,7 +53,7 @@ class Poller:
         bus: hears when the next poll is due, and of missed pushes.
         interval: seconds between two polls.
         known: the newest commit that was resolved, readable or not; None before the first one.
-        announced: whether a webhook announced a commit; None where no webhook is configured.
+        announced: what webhooks told; None where no webhook is configured.
         reachability: told how each look went; one of its own when None.
         rest: waits for an event, at most so many seconds.
         clock: seconds since the epoch.
@@ -65,7 +67,7 @@ class Poller:
         bus: Bus,
         interval: float,
         known: Callable[[], str | None],
-        announced: Callable[[str], bool] | None = None,
+        announced: Announcements | None = None,
         *,
         reachability: Reachability | None = None,
         rest: Rest = rest_until,
@@ -77,14 +79,13 @@ class Poller:
         self._bus = bus
         self._interval = interval
         self._known = known
-        self._announced = announced
+        self._hooks = HooksWatch(bus, announced, interval, clock)
         self._reachability = reachability or Reachability(bus, clock)
         self._rest = rest
         self._clock = clock
         self._chance = chance
         self._poked = asyncio.Event()
         self._failures = 0
-        self._suspects: dict[str, float] = {}  # commit: when polling found it unannounced
 
     def poke(self) -> None:
         """Poll now; when a poll is under way, once more after it."""
@@ -116,25 +117,17 @@ class Poller:
         self._failures = 0
         self._reachability.reached()
         self._found(commit)
-        return self._jittered(self._interval), "the interval"
+        seconds, reason = self._hooks.rest()
+        return self._jittered(seconds), reason
 
     def _found(self, commit: str) -> None:
-        self._judge_suspects()
+        self._hooks.judge()
         known = self._known()
         if commit == known or self._inbox.announces(commit):
             return
-        # What was there before the first look was not missed: nobody listened when it was pushed.
-        if known is not None and self._announced is not None and not self._announced(commit):
-            self._suspects.setdefault(commit, self._clock())
+        if known is not None:  # what was there before the first look was not missed: nobody listened then
+            self._hooks.found(commit)
         self._inbox.offer(Trigger(TriggerKind.POLL, commit, f"polling found {commit[:12]}"))
-
-    def _judge_suspects(self) -> None:
-        """Count the commits whose webhook had time to come and did not."""
-        latest = self._clock() - min(GRACE, self._interval)
-        for commit in [c for c, found in self._suspects.items() if found <= latest]:
-            del self._suspects[commit]
-            if self._announced is not None and not self._announced(commit):
-                self._bus.publish(PushMissed(commit))
 
     def _failed(self, failure: FailureInfo, retry_after: float = 0.0) -> tuple[float, str]:
         self._failures += 1

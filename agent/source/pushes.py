@@ -42,6 +42,7 @@ class PushSink:
         self._bus = bus
         self._artifacts = artifacts
         self._announced: OrderedDict[str, None] = OrderedDict()
+        self.pushes = 0  # to what is followed
 
     def announced(self, commit: str) -> bool:
         """Whether a push announced this commit, of the last thousand."""
@@ -54,6 +55,7 @@ class PushSink:
         detail = f"{pushes[0].forge} {pushes[0].delivery}".strip()
         if not ours:
             return self._ignored(objections[0], detail)
+        self.pushes += 1
         commits = [push.after for push in ours if push.after]
         for commit in commits:
             self._remember(commit)
@@ -73,6 +75,7 @@ class PushSink:
 
     def accept_hint(self, event: Hint) -> Verdict:
         """See `Sink`."""
+        self.pushes += 1
         return self._offer(TriggerKind.PUSH, None, f"{event.forge} {event.delivery}".strip())
 
     def _offer(self, kind: TriggerKind, commit: str | None, detail: str) -> Verdict:

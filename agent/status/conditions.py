@@ -36,6 +36,7 @@ class ConditionType:
 SOURCE_REACHABLE = "SourceReachable"
 STATE_VALID = "StateValid"
 PAUSED = "Paused"
+WEBHOOKS_WORKING = "WebhooksWorking"
 JOURNAL_LOST = "JournalLost"
 JOURNAL_WRITABLE = "JournalWritable"
 # Of an app.
@@ -56,6 +57,7 @@ _TYPES = (
     ConditionType(
         STATE_VALID, "agent", Polarity.NORMAL, "The newest commit holds a state this host can read."
     ),
+    ConditionType(WEBHOOKS_WORKING, "agent", Polarity.NORMAL, "Webhooks announce what is pushed."),
     ConditionType(PAUSED, "agent", Polarity.ABNORMAL, "An operator wants no runs to start."),
     ConditionType(JOURNAL_LOST, "agent", Polarity.ABNORMAL, "The journal was unreadable and begun anew."),
     ConditionType(JOURNAL_WRITABLE, "agent", Polarity.NORMAL, "What happens can be recorded."),
@@ -189,6 +191,8 @@ _REASONS: dict[str, str] = {
     "ResourcesShort": "The system lacks memory or file descriptors.",
     "SystemError": "The operating system reported an error.",
     # conditions that are no failures
+    "PushHeard": "A webhook announced a push.",
+    "PushMissed": "Polling found a commit that no webhook announced.",
     "Reachable": "The last look was answered.",
     "Valid": "The state was read without a mistake.",
     "Written": "The last word was recorded.",

@@ -63,6 +63,13 @@ def _trigger(event: facts.TriggerHeard) -> Line:
     return level, f"trigger {event.kind} {event.verdict}{f' ({told})' if told else ''}"
 
 
+def _missed(event: facts.PushMissed) -> Line:
+    text = f"polling found {event.commit[:12]}, which no webhook announced"
+    if event.again:
+        return DEBUG, text
+    return WARNING, f"{text}: look at the forge's list of deliveries; polling goes faster until they come"
+
+
 def _sync_finished(event: facts.SyncFinished) -> Line:
     took = f"in {span(event.seconds)}" if event.seconds else ""
     at = f" at {event.commit[:12]}" if event.commit else ""
@@ -132,7 +139,7 @@ def _pause(event: facts.PauseChanged) -> Line:
 _TELLERS: dict[type[facts.Event], Callable[[Any], Line | None]] = {
     facts.TriggerHeard: _trigger,
     facts.PollScheduled: lambda e: (DEBUG, f"next poll at {rfc3339(e.due)}: {e.reason}"),
-    facts.PushMissed: lambda e: (WARNING, f"polling found {e.commit[:12]}, which no webhook announced"),
+    facts.PushMissed: _missed,
     facts.SyncResolved: lambda e: (DEBUG, f"the commit is {e.commit}"),
     facts.SyncFinished: _sync_finished,
     facts.AppWanted: lambda e: (DEBUG, f"{e.app}: wanted is version {e.wanted.version}: {e.reason}"),

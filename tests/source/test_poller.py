@@ -36,7 +36,7 @@ class World:
         self.script = deque(script)
         self.now = 1_000_000.0
         self.rests: list[float] = []
-        self.announced: set[str] = set()
+        self.pushed: list[str] = []
         self.known = commit(known) if known is not None else None
         self.bus = Bus()
         self.facts: list[Event] = []
@@ -49,11 +49,18 @@ class World:
             self.bus,
             interval,
             lambda: self.known,
-            self.announced.__contains__ if webhooks else None,
+            self if webhooks else None,
             rest=self.rest,
             clock=lambda: self.now,
             chance=lambda: chance,
         )
+
+    @property
+    def pushes(self) -> int:
+        return len(self.pushed)
+
+    def announced(self, commit: str) -> bool:
+        return commit in self.pushed
 
     async def look(self) -> str:
         found = self.script.popleft()
@@ -142,13 +149,44 @@ async def test_a_webhook_that_comes_a_little_later_than_the_poll_was_not_missed(
         found = await look()
         looks.append(1)
         if len(looks) == 1:
-            world.announced.add(commit(1))
+            world.pushed.append(commit(1))
         return found
 
     world.poller._look = and_then_a_push
     await world.play()
     assert world.triggers == [TriggerKind.POLL]
     assert world.missed == []
+
+
+async def test_missed_pushes_are_warned_about_once_and_make_polling_faster_until_one_is_heard() -> None:
+    world = World([0, 1, 1, 2, 2, 2, 3, 3, 3])
+    look, before = world.look, [commit(0)]
+
+    async def then_webhooks_work_again() -> str:
+        world.known = before.pop()
+        before.append(await look())
+        if before[0] == commit(3) and commit(3) not in world.pushed:
+            world.pushed.append(commit(3))
+        return before[0]
+
+    world.poller._look = then_webhooks_work_again
+    await world.play()
+    told = [(fact.commit, fact.again) for fact in world.facts if isinstance(fact, PushMissed)]
+    assert told == [(commit(1), False), (commit(2), True)]
+    assert [c for c in world.conditions if c[0] == "WebhooksWorking"] == [
+        ("WebhooksWorking", "False", "PushMissed"),
+        ("WebhooksWorking", "True", "PushHeard"),
+    ]
+    # first, interval, soon after a find, then four times as often; a find; ...; and rare in the end
+    assert world.rests == pytest.approx([30.0, 60.0, 10.0, 15.0, 10.0, 15.0, 15.0, 600.0, 600.0, 600.0])
+
+
+@pytest.mark.parametrize(("interval", "rare"), [(1.0, 10.0), (60.0, 600.0), (300.0, 600.0), (3600.0, 3600.0)])
+async def test_working_webhooks_make_polling_rare(interval: float, rare: float) -> None:
+    world = World([0, 0], interval=interval)
+    world.pushed.append(commit(0))
+    await world.play()
+    assert world.rests[1:] == pytest.approx([rare, rare])
 
 
 async def test_without_webhooks_nothing_is_missed() -> None:
