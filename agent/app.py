@@ -266,7 +266,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     def make_gate(spec: AppSpec, voice: Bus) -> Gate:
         return GATES[spec.socket](
             spec.name, spec.listen, keeper, voice, maintenance=spec.maintenance,
-            progress=lambda: public_progress(board.apps.get(spec.name)), render=_render_page,
+            progress=lambda: public_progress(board.apps.get(spec.name), time.time()), render=_render_page,
         )  # fmt: skip
 
     retries = Retries(inbox)
@@ -334,7 +334,7 @@ def _render_page(text: str, progress: Progress) -> str:
 
     elapsed = max(0, int(time.time() - progress.since)) if progress.since else 0
     percent = None if progress.percent is None else int(progress.percent)
-    values = {"phase": progress.phase, "detail": progress.detail, "percent": percent}
+    values = {"phase": progress.phase, "detail": progress.detail, "percent": percent, "left": progress.left}
     return render_page(text, {**values, "elapsed": elapsed, "refresh": REFRESH})
 
 

@@ -252,7 +252,7 @@ class Journal:
         return await self._read(lambda c: journal_rows.history(c, app, max(0, min(limit, 1000)), before))
 
     async def last_durations(self, app: str) -> dict[str, float]:
-        """Median seconds of each kind of step in the app's last runs, for estimates."""
+        """Median seconds of each step, by name, in the app's last runs. Raises OperatorNeeded."""
         return await self._read(lambda c: journal_rows.durations(c, app))
 
     # -- facts ------------------------------------------------------------------------------------

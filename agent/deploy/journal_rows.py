@@ -165,16 +165,16 @@ def unfinished(connection: sqlite3.Connection) -> list[UnfinishedRun]:
 
 
 def durations(connection: sqlite3.Connection, app: str) -> dict[str, float]:
-    """Median seconds of each kind of step that succeeded in the app's last runs."""
+    """Median seconds of each step, by name, that succeeded in the app's last runs."""
     rows = connection.execute(
-        "SELECT kind, seconds FROM steps WHERE result = ? AND seconds IS NOT NULL"
+        "SELECT name, seconds FROM steps WHERE result = ? AND seconds IS NOT NULL"
         " AND run IN (SELECT id FROM runs WHERE app = ? ORDER BY seq DESC LIMIT ?)",
         (StepResult.SUCCEEDED.value, app, RECENT),
     )
-    of_kind: dict[str, list[float]] = {}
-    for kind, seconds in rows:
-        of_kind.setdefault(kind, []).append(seconds)
-    return {kind: sorted(values)[len(values) // 2] for kind, values in of_kind.items()}
+    of_step: dict[str, list[float]] = {}
+    for name, seconds in rows:
+        of_step.setdefault(name, []).append(seconds)
+    return {name: sorted(values)[len(values) // 2] for name, values in of_step.items()}
 
 
 def facts(connection: sqlite3.Connection) -> dict[str, str]:

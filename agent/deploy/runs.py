@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
@@ -16,10 +17,13 @@ from agent.deploy.trial import Trial
 from agent.deploy.wish import Wish
 from agent.deploy.word import Word
 from agent.deploy.wording import word_of
-from agent.domain.events import RunFinished, RunStarted
+from agent.domain.errors import Failure
+from agent.domain.events import RunEstimated, RunFinished, RunStarted
 from agent.domain.model import Plan, RunResult, SyncResult
 from agent.domain.spec import AppSpec
 from agent.kit.tasks import Owned
+
+log = logging.getLogger(__name__)
 
 CANCELS = 2  # runs in a row that newer wishes may cancel
 
@@ -75,6 +79,7 @@ class Runs:
             RunStarted(context.id, wish.sync, self._app.name, plan.reason, plan.steps)
         )
         self._app.condition("Progressing", True, "Running", plan.reason)
+        self._tasks.start(self._estimate(context.id), name="estimate")
         self._active = context
         self._tell_state()
         began = time.monotonic()
@@ -88,6 +93,15 @@ class Runs:
             self._ended.set()
         await self._record(wish, context, outcome, time.monotonic() - began)
         return outcome
+
+    async def _estimate(self, run: str) -> None:
+        """Tell how long the steps took in earlier runs, beside the run itself."""
+        try:
+            usual = await self._app.services.journal.last_durations(self._app.name)
+        except Failure as error:  # the journal's own trouble, which is told elsewhere
+            log.debug("%s: no estimate: %s", run, error)
+        else:
+            self._app.services.bus.publish(RunEstimated(run, self._app.name, usual))
 
     async def _run(self, wish: Wish, context: RunContext) -> Outcome:
         run = Run(context, CATALOG)

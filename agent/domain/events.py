@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.domain.errors import FailureInfo
@@ -111,6 +111,15 @@ class RunStarted(Event):
     app: str
     reason: str
     steps: tuple[PlannedStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEstimated(Event):
+    """How long the steps of a run took in earlier ones: seconds by name, for those that were there."""
+
+    run: str
+    app: str
+    usual: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

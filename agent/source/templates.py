@@ -24,7 +24,7 @@ FILE = Limits(source=FILE_MAX)
 _TOO_LONG = f"the templates of this state take longer than {SECONDS_MAX:g} s"
 
 # What an app's own maintenance page may show; the values are given when it is shown.
-PAGE_NAMES = ("phase", "detail", "percent", "elapsed", "refresh")
+PAGE_NAMES = ("phase", "detail", "percent", "elapsed", "left", "refresh")
 
 _OPENING = re.compile(r"\{[{%#]")
 _PLAIN = re.compile(r"\{\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*\}\}", re.ASCII)
@@ -56,8 +56,9 @@ class Renderer:
     def page(self, name: str) -> str:
         """The unrendered text of a maintenance page, tried out. Raises TreeFault and TemplateFault."""
         source = self._tree.text(name, FILE_MAX)
-        for percent in (None, 50):
-            self._render(source, dict.fromkeys(PAGE_NAMES, "") | {"percent": percent, "refresh": 3}, FILE)
+        for number in (None, 50):
+            values = {"percent": number, "left": number, "refresh": 3}
+            self._render(source, dict.fromkeys(PAGE_NAMES, "") | values, FILE)
         return self._charged(source)
 
     def _charged(self, rendered: str) -> str:

@@ -94,6 +94,7 @@ class Board:
             facts.AppRemoved: self._removed,
             facts.AppWanted: self._wanted,
             facts.RunStarted: self._run_started,
+            facts.RunEstimated: self._run_estimated,
             facts.StepStarted: self._step_started,
             facts.StepProgress: self._step_progress,
             facts.StepFinished: self._step_finished,
@@ -142,6 +143,11 @@ class Board:
     def _run_started(self, event: facts.RunStarted) -> None:
         app = self._app(event.app)
         app.run = RunPicture.planned(event.run, event.sync, event.reason, event.at, event.steps)
+
+    def _run_estimated(self, event: facts.RunEstimated) -> None:
+        run = self._app(event.app).run
+        if run is not None and run.id == event.run:
+            run.usual = event.usual
 
     def _step(self, app: str, run: str, name: str, kind: str = "") -> StepPicture | None:
         picture = self._app(app).run

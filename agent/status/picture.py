@@ -16,6 +16,7 @@ from agent.kit.clock import rfc3339
 Json = dict[str, Any]
 """A JSON object."""
 
+LATE = 2.0  # seconds by which a step may at least exceed what is usual
 SILENT = frozenset({AppState.EMPTY, AppState.FAILED, AppState.STOPPED, AppState.MAINTENANCE})
 
 
@@ -63,6 +64,7 @@ class RunPicture:
     result: RunResult = RunResult.RUNNING
     seconds: float = 0.0
     failure: FailureInfo | None = None
+    usual: Mapping[str, float] = field(default_factory=dict)  # seconds of a step in earlier runs, by name
 
     @classmethod
     def planned(
@@ -78,6 +80,44 @@ class RunPicture:
         running = [s for s in self.steps.values() if s.state is StepResult.RUNNING]
         return max(running, key=lambda s: s.started).kind if running else ""
 
+    def late(self, now: float) -> bool:
+        """Whether a step takes far longer than it did in earlier runs."""
+        return any(
+            step.state is StepResult.RUNNING and now - step.started > LATE + 2 * self.usual[step.name]
+            for step in self.steps.values()
+            if step.name in self.usual
+        )
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds until the new version serves, if every step takes as long as in earlier runs.
+
+        None when that is not known: a step was in none of them, or one is late.
+        """
+        if self.late(now):
+            return None
+        ends: dict[str, float | None] = {}
+
+        def end(name: str) -> float | None:
+            if name not in ends:
+                ends[name] = None  # should there be a circle, nothing is known
+                own = self._left(self.steps[name], now)
+                before = [end(need) for need in self.steps[name].needs if need in self.steps]
+                known = [each for each in before if each is not None]
+                if own is not None and len(known) == len(before):
+                    ends[name] = own + max(known, default=0.0)
+            return ends[name]
+
+        found = [end(name) for name in (["switch"] if "switch" in self.steps else self.steps)]
+        return None if None in found else max((each for each in found if each is not None), default=None)
+
+    def _left(self, step: StepPicture, now: float) -> float | None:
+        if step.state in (StepResult.SUCCEEDED, StepResult.SKIPPED):
+            return 0.0
+        if step.name not in self.usual or step.state not in (StepResult.RUNNING, StepResult.PENDING):
+            return None
+        gone = max(0.0, now - step.started) if step.state is StepResult.RUNNING else 0.0
+        return max(0.0, self.usual[step.name] - gone)
+
     def as_json(self, now: float) -> Json:
         """The form in /status."""
         ended = self.result is not RunResult.RUNNING
@@ -89,6 +129,7 @@ class RunPicture:
             "seconds": round(self.seconds if ended else max(0.0, now - self.started), 4),
             "result": str(self.result),
             "phase": self.phase,
+            "seconds_left": None if ended or (left := self.seconds_left(now)) is None else round(left, 4),
             "failure": None if self.failure is None else failure_json(self.failure),
             "steps": [step.as_json(now) for step in self.steps.values()],
         }

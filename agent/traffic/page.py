@@ -34,13 +34,15 @@ class Progress:
     """What is going on, in words the public may read (no URLs, no paths, no names of machines).
 
     `phase` is a short present participle ("Unpacking"), `detail` more of it ("34 of 80 MiB"),
-    `percent` 0 to 100 or None when nobody knows, `since` the start in seconds since the epoch (0: unknown).
+    `percent` 0 to 100 or None when nobody knows, `since` the start in seconds since the epoch (0: unknown),
+    `left` the seconds that are left, going by earlier updates (None: nobody knows).
     """
 
     phase: str = "Updating"
     detail: str = ""
     percent: float | None = None
     since: float = 0.0
+    left: int | None = None
 
 
 Render = Callable[[str, Progress], str]
@@ -98,8 +100,19 @@ def _quality(parameters: list[str]) -> float:
 
 def elapsed(since: float, now: float) -> str:
     """How long something has been going on, as a page says it: "", "12 s", "3 min", "2 h 5 min"."""
-    seconds = int(now - since)
-    if not since or seconds < 1:
+    return span(int(now - since)) if since else ""
+
+
+def remaining(left: int | None) -> str:
+    """What is left, as a page says it: "", "any moment now", "about 12 s left"."""
+    if left is None:
+        return ""
+    return f"about {span(left)} left" if left >= 1 else "any moment now"
+
+
+def span(seconds: int) -> str:
+    """Whole seconds in one or two words; "" when there are none."""
+    if seconds < 1:
         return ""
     if seconds < 100:
         return f"{seconds} s"
@@ -127,11 +140,17 @@ def built_in(_text: str, progress: Progress) -> str:
     """The built-in page: one self-contained HTML document, light and dark, without a script."""
     return _template()(
         phase=progress.phase,
-        detail=progress.detail,
         percent=whole_percent(progress.percent),
-        elapsed=elapsed(progress.since, time.time()),
+        more=_more(progress),
         refresh=REFRESH,
     )
+
+
+def _more(progress: Progress) -> list[str]:
+    """What there is to say beside phase and percentage."""
+    for_long = elapsed(progress.since, time.time())
+    parts = [progress.detail, for_long and f"for {for_long}", remaining(progress.left)]
+    return [part for part in parts if part]
 
 
 class Page:
@@ -167,10 +186,7 @@ class Page:
 
     def _text(self, progress: Progress) -> str:
         percent = whole_percent(progress.percent)
-        parts = [progress.detail, "" if percent is None else f"{percent} %"]
-        if for_long := elapsed(progress.since, time.time()):
-            parts.append(f"for {for_long}")
-        told = ", ".join(part for part in (progress.phase, *parts) if part)
+        told = ", ".join([progress.phase, *([] if percent is None else [f"{percent} %"]), *_more(progress)])
         return (
             f"This service is being updated. Back in a moment.\n{told}\nTry again in {self.retry_after} s.\n"
         )

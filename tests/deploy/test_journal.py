@@ -160,7 +160,7 @@ async def test_the_estimate_is_the_median_of_what_succeeded(journal: Journal) ->
     for number, seconds in enumerate((1.0, 9.0, 2.0, 100.0)):
         run = f"run-{number}"
         open_run(journal, run)
-        journal.step_started(run, "fetch", "fetch")
+        journal.step_started(run, "fetch", "get")
         result = StepResult.FAILED if seconds == 100 else StepResult.SUCCEEDED
         journal.step_finished(run, "fetch", result, seconds)
     assert await journal.last_durations("web") == {"fetch": 2.0}

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from agent.domain.spec import MaintenanceSpec
 from agent.traffic import page as page_module
-from agent.traffic.page import REFRESH, Form, Page, Progress, built_in, choose, elapsed, whole_percent
+from agent.traffic.page import (
+    REFRESH,
+    Form,
+    Page,
+    Progress,
+    built_in,
+    choose,
+    elapsed,
+    remaining,
+    whole_percent,
+)
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
@@ -70,8 +80,8 @@ class Reader(HTMLParser):
 
 
 def test_the_built_in_page_says_what_is_going_on_and_looks_again_without_a_script() -> None:
-    page = Reader(built_in("", Progress("Unpacking", "34 of 80 MiB", 42.9, time.time() - 12.5)))
-    for said in ("Unpacking", "34 of 80 MiB", "42 %", "for 12 s"):
+    page = Reader(built_in("", Progress("Unpacking", "34 of 80 MiB", 42.9, time.time() - 12.5, 17)))
+    for said in ("Unpacking", "34 of 80 MiB · for 12 s · about 17 s left", "42 %"):
         assert said in page.text
     assert page.only("meta", **{"http-equiv": "refresh"})["content"] == str(REFRESH)
     bar = page.only("div", role="progressbar")
@@ -109,18 +119,34 @@ def test_time_is_told_in_one_or_two_words(seconds: float, text: str) -> None:
     assert elapsed(0.0, 1000.0) == ""
 
 
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [(None, ""), (0, "any moment now"), (1, "about 1 s left"), (4000, "about 1 h 6 min left")],
+)
+def test_what_is_left_is_told_only_when_it_is_known(left: int | None, text: str) -> None:
+    assert remaining(left) == text
+
+
 async def test_programs_get_a_problem_with_the_progress_in_it() -> None:
-    page = Page(MaintenanceSpec(retry_after=12.1), lambda: Progress("Starting", "v2", 7.9, 5.0))
+    page = Page(MaintenanceSpec(retry_after=12.1), lambda: Progress("Starting", "v2", 7.9, 5.0, 9))
     for form in (Form.JSON, Form.PROBLEM):
         answer = json.loads(await page.body(form))
         assert (answer["status"], answer["retry_after"]) == (503, 13)
-        assert answer["progress"] == {"phase": "Starting", "detail": "v2", "percent": 7, "since": 5.0}
+        assert answer["progress"] == {
+            "phase": "Starting",
+            "detail": "v2",
+            "percent": 7,
+            "since": 5.0,
+            "left": 9,
+        }
 
 
 async def test_plain_text_says_it_in_three_lines() -> None:
-    page = Page(MaintenanceSpec(retry_after=30), lambda: Progress("Unpacking", "34 of 80 MiB", 42.0))
+    page = Page(
+        MaintenanceSpec(retry_after=30), lambda: Progress("Unpacking", "34 of 80 MiB", 42.0, left=130)
+    )
     assert (await page.body(Form.TEXT)).decode() == (
-        "This service is being updated. Back in a moment.\nUnpacking, 34 of 80 MiB, 42 %\n"
+        "This service is being updated. Back in a moment.\nUnpacking, 42 %, 34 of 80 MiB, about 2 min left\n"
         "Try again in 30 s.\n"
     )
 

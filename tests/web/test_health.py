@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.domain import events as facts
-from agent.domain.model import SyncResult
+from agent.domain.model import PlannedStep, SyncResult
 from agent.web.maintenance import public_progress
 from tests.kit.faces import hall
 from tests.kit.scenes import PROBE_FAILED, Stage, pair
@@ -94,8 +94,8 @@ async def test_the_ingress_page_tells_nothing_internal(tmp_path: Path) -> None:
 def test_progress_without_a_run_is_just_an_update(state: str) -> None:
     stage = Stage()
     stage.tell(facts.AppStateChanged("web", state))
-    assert public_progress(stage.board.apps["web"]).phase == "Updating"
-    assert public_progress(None).percent is None
+    assert public_progress(stage.board.apps["web"], stage.now).phase == "Updating"
+    assert public_progress(None, stage.now).percent is None
 
 
 def test_progress_counts_the_steps_that_are_done() -> None:
@@ -104,6 +104,64 @@ def test_progress_counts_the_steps_that_are_done() -> None:
     run = stage.begin_run("web", pair("1.4.0"), sync, ("fetch", "start", "probe", "switch"))
     stage.step("web", run, "fetch", 0.1)
     stage.tell(facts.StepStarted(run, "web", "start", "start"))
-    progress = public_progress(stage.board.apps["web"])
+    progress = public_progress(stage.board.apps["web"], stage.now)
     assert (progress.phase, progress.percent) == ("Starting", 25.0)
     stage.end_sync(sync, SyncResult.FAILED)
+
+
+USUAL = {"fetch": 10.0, "start": 1.0, "probe": 4.0, "switch": 1.0}
+
+
+def updating(steps: tuple[str, ...] = ("fetch", "start", "probe", "switch", "drain")) -> tuple[Stage, str]:
+    """A stage with a run that begins."""
+    stage = Stage()
+    return stage, stage.begin_run("web", pair("1.4.0"), stage.begin_sync(), steps)
+
+
+def test_what_is_left_is_told_as_earlier_runs_took_until_the_new_version_serves() -> None:
+    stage, run = updating()
+    stage.tell(facts.RunEstimated(run, "web", USUAL))
+    app = stage.board.apps["web"]
+    assert public_progress(app, stage.now).left == 16
+    stage.step("web", run, "fetch", 2.0)
+    progress = public_progress(app, stage.now)
+    assert (progress.left, progress.percent) == (6, 25)
+    stage.step("web", run, "start", 1.0)
+    stage.tell(facts.StepStarted(run, "web", "probe", "probe"))
+    assert public_progress(app, stage.now + 3.0).left == 2
+    assert public_progress(app, stage.now + 5.0).left == 1
+    told = app.as_json(stage.now + 3.0)["run"]
+    assert (told["phase"], told["seconds_left"]) == ("probe", 2.0)
+
+
+def test_a_step_that_is_late_ends_the_estimate_and_that_is_said() -> None:
+    stage, run = updating()
+    stage.tell(facts.RunEstimated(run, "web", USUAL), facts.StepStarted(run, "web", "fetch", "fetch"))
+    app = stage.board.apps["web"]
+    assert public_progress(app, stage.now + 21.0).left == 6
+    late = public_progress(app, stage.now + 22.5)
+    assert (late.detail, late.left, late.percent) == ("longer than usual", None, None)
+    stage.tell(facts.StepProgress(run, "web", "fetch", 3 << 20, 8 << 20))
+    assert public_progress(app, stage.now + 22.5).detail == "3.0 of 8.0 MiB, longer than usual"
+
+
+@pytest.mark.parametrize("missing", ["fetch", "probe"])
+def test_a_step_that_no_earlier_run_had_leaves_nothing_to_estimate(missing: str) -> None:
+    stage, run = updating()
+    usual = {name: seconds for name, seconds in USUAL.items() if name != missing}
+    stage.tell(facts.RunEstimated(run, "web", usual))
+    assert public_progress(stage.board.apps["web"], stage.now).left is None
+    stage.step("web", run, "fetch", 1.0)
+    left = public_progress(stage.board.apps["web"], stage.now).left
+    assert left == (6 if missing == "fetch" else None)
+
+
+def test_steps_beside_one_another_count_once() -> None:
+    stage = Stage()
+    steps = [("fetch", ()), ("task a", ("fetch",)), ("task b", ("fetch",)), ("switch", ("task a", "task b"))]
+    planned = tuple(PlannedStep(name, "task", "", needs) for name, needs in reversed(steps))
+    usual = {"fetch": 1.0, "task a": 20.0, "task b": 5.0, "switch": 1.0}
+    stage.tell(facts.RunStarted("r", "s", "web", "", planned), facts.RunEstimated("r", "web", usual))
+    assert public_progress(stage.board.apps["web"], stage.now).left == 22
+    stage.tell(facts.RunEstimated("another", "web", {}))
+    assert public_progress(stage.board.apps["web"], stage.now).left == 22
