@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any, Self
 
 from agent.domain.errors import FailureInfo
-from agent.domain.events import Event, RunFinished, StepProgress
+from agent.domain.events import ChildExited, Event, RunFinished, StepProgress
 from agent.domain.model import Condition, Pair, PlannedStep
 from agent.kit.clock import rfc3339
 from agent.status.picture import Json, condition_json, failure_json, pair_json
@@ -34,11 +34,23 @@ class TooManyListeners(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One fact as listeners get it. `id` is "" for what is not kept."""
+    """One fact for listeners. `id` is "" for what is not kept.
+
+    Its JSON is made for who listens: most facts are told while nobody does, in the middle of a deploy.
+    """
 
     id: str
-    name: str
-    data: Json
+    event: Event
+
+    @property
+    def name(self) -> str:
+        """The fact's type."""
+        return type(self.event).__name__
+
+    @property
+    def data(self) -> Json:
+        """Its fields; see `fact_json`."""
+        return fact_json(self.event)
 
 
 class Listening:
@@ -91,10 +103,10 @@ class Feed:
         if isinstance(event, StepProgress):
             if self._too_soon(event):
                 return
-            told = Told("", type(event).__name__, fact_json(event))
+            told = Told("", event)
         else:
             self._number += 1
-            told = Told(f"{self._epoch}-{self._number}", type(event).__name__, fact_json(event))
+            told = Told(f"{self._epoch}-{self._number}", _without_log(event))
             self._ring.append(told)
         if isinstance(event, RunFinished):
             self._progress = {key: at for key, at in self._progress.items() if key[0] != event.run}
@@ -140,6 +152,11 @@ class Feed:
         for listening in list(self._listening):
             self._listening.discard(listening)
             listening.end()
+
+
+def _without_log(event: Event) -> Event:
+    """Lines of a log are not told, and 500 facts with theirs would be a lot to keep."""
+    return replace(event, log=()) if isinstance(event, ChildExited) and event.log else event
 
 
 def fact_json(event: Event) -> Json:
