@@ -43,7 +43,16 @@ def test_commands_and_settings_that_are_shown_exist() -> None:
     shown = set(re.findall(r"emptybox ([a-z]+)", PAGE)) - {"itself"}
     assert shown - VERBS.keys() == set()
     flags = set(re.findall(r"(?<![\w|-])(--[a-z][a-z-]+)", PAGE))
-    others = {"--json", "--steps", "--to", "--prune-all", "--config", "--data-binary", "--help"}
+    others = {
+        "--json",
+        "--steps",
+        "--to",
+        "--prune-all",
+        "--config",
+        "--data-binary",
+        "--help",
+        "--build-arg",
+    }
     assert flags - others - {setting.flag for setting in SETTINGS} == set()
 
 

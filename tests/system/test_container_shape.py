@@ -22,6 +22,7 @@ import pytest
 
 from benchmarks.swarm import Swarm, swarm
 from tests.kit.box import Box
+from tests.kit.proc import agent_below, facts, writable
 
 pytestmark = [
     pytest.mark.root,
@@ -96,9 +97,7 @@ class Container(Box):
 
     def agent(self) -> int:
         """The agent below it, likewise."""
-        first = self.first()
-        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-        return next(int(pid) for pid in children if b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        return agent_below(self.first())
 
     async def stop(self, number: int = signal.SIGTERM) -> int | None:
         """A container is stopped by a signal to its process 1."""
@@ -120,22 +119,6 @@ async def container() -> AsyncIterator[Container]:
             print("\n".join(box.output[-200:]))  # shown when the test fails
     finally:
         shutil.rmtree(directory)
-
-
-def facts(pid: int) -> dict[str, str]:
-    """What the kernel says of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def writable(pid: int) -> set[str]:
-    """Where a process's mounts are writable, but for the kernel's own file systems."""
-    found = set()
-    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
-        place, options = line.split()[4:6]
-        if "rw" in options.split(",") and not place.startswith(("/proc", "/dev", "/sys")):
-            found.add(place)
-    return found
 
 
 async def swapped(box: Container, clients: Swarm, mode: str, versions: list[str]) -> None:
