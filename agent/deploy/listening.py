@@ -9,10 +9,9 @@ from agent.deploy.child import Child
 from agent.deploy.leftovers import found_children
 from agent.domain.errors import FailureInfo, Permanent
 from agent.domain.spec import SocketMode
-from agent.process.adoption import collision, not_bound
+from agent.process.adoption import collision, not_bound, way_out
 from agent.process.keepers import Keeper
 
-RELAY = "if that is why: write socket: relay, and let it listen on $PORT; or socket: fd, if it can"
 REMEDY = "let it listen on its port in listen (it is in $PORT), or correct listen"
 
 
@@ -50,7 +49,7 @@ def explained(failure: FailureInfo, keeper: Keeper, child: Child) -> FailureInfo
             where="listen",
         )
     if record.trouble:
-        return replace(failure, message=f"{failure.message}; {record.trouble}", remedy=RELAY)
+        return replace(failure, message=f"{failure.message}; {record.trouble}", remedy=way_out(record))
     if failure.reason == "ChildExited":
         beside = [
             keeper.children[found.id]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Mapping
 
 from agent.domain.model import new_id
+from agent.keeper.adopt import OTHER_FAMILY
 from agent.keeper.client import KeeperClient, SpawnFailed
 from agent.keeper.protocol import ChildRecord, ChildRequest
 
@@ -87,6 +88,13 @@ def not_bound(record: ChildRecord, ports: Mapping[str, int]) -> str:
     if record.others:
         return f"the program listens on {', '.join(map(str, record.others))}, not on {wanted}"
     return f"the program does not listen on {wanted}"
+
+
+def way_out(record: ChildRecord) -> str:
+    """What to do about a child's trouble with the sockets it got, if that is why it failed."""
+    if record.trouble == OTHER_FAMILY:
+        return "if that is why: let listen have an IPv4 address for it, 0.0.0.0 for all"
+    return "if that is why: write socket: relay, and let it listen on $PORT; or socket: fd, if it can"
 
 
 def collision(record: ChildRecord, beside: Collection[ChildRecord]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from agent.keeper.adopt import OTHER_FAMILY
 from tests.kit.keepers import Agent, KeeperProcess, keeper, python, said, until
 from tests.kit.ports import free_port
 
@@ -156,6 +157,14 @@ s.bind(("", port)); s.listen(); tell()
 """
     assert "epoll" in (await slot.told(code % "s"))["trouble"]
     assert (await slot.told(code % "other"))["trouble"] == ""
+
+
+@pytest.mark.parametrize(("host", "told"), [("0.0.0.0", OTHER_FAMILY), ("::", "")])
+async def test_an_ipv4_socket_that_becomes_an_ipv6_one_is_told(agent: Agent, host: str, told: str) -> None:
+    family = "AF_INET6" if ":" in host else "AF_INET"
+    code = f"s = socket.socket(socket.{family}); s.bind(({host!r}, port)); s.listen(); tell()"
+    async with slot_of(agent, "::") as slot:
+        assert (await slot.told(code))["trouble"] == told
 
 
 async def test_workers_with_a_socket_each_share_one_slot(slot: Slot) -> None:

@@ -186,6 +186,21 @@ async def test_a_program_that_binds_another_port_or_none_is_told_which(box: Box)
     await box.app_is(current__version="1.0", serving=True)
 
 
+async def test_a_program_that_cannot_do_with_a_socket_of_another_family_is_told_of_it(box: Box) -> None:
+    config = NGINX.format(port=box.port, reuse="", version="1.0")
+    command = [sandbox.tool("nginx"), "-p", ".", "-e", "stderr", "-c", "nginx.conf"]
+    await box.deploy(
+        "1.0", artifact=None, socket=None, files=[{"target": "nginx.conf", "content": config}],
+        run={"command": command}, listen={"main": {"port": box.port, "address": "::"}},
+        health={"http": "/", "interval": "50ms", "deadline": "700ms"},
+    )  # fmt: skip
+    await box.start()
+    failure = (await box.app_is(state="failed", run=None))["last_failure"]
+    assert failure["reason"] == "ProbeFailed"
+    assert "it bound an IPv4 address, and its port has an IPv6 one" in failure["message"]
+    assert "0.0.0.0" in failure["remedy"]
+
+
 async def test_a_program_has_to_bind_every_port_before_clients_come(box: Box) -> None:
     second = free_port()
     listen = {"main": box.port, "admin": second}

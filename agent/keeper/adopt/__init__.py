@@ -14,3 +14,5 @@ for an agent, and none is lost by an agent's death between asking and answering.
 `trap` is what the child does before exec, `notice` the kernel's structures, `sight` what can be seen of
 the calling process, `adopter` the decisions.
 """
+
+OTHER_FAMILY = "it bound an IPv4 address, and its port has an IPv6 one, which not every program bears"

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 
-from agent.keeper.adopt import sight
+from agent.keeper.adopt import OTHER_FAMILY, sight
 from agent.keeper.adopt.notice import TreeGone, receive
 from agent.keeper.adopt.trap import calls
 
@@ -95,14 +95,15 @@ class Adopter:
             found = sight.address(pid, notice.arguments[1], notice.arguments[2] & 0xFFFFFFFF)
             match = self._match(*found) if found is not None else None
             if match is not None:
-                self._adopt(notice, fd, match)
+                self._adopt(notice, fd, match, found[0] if found is not None else "")
                 return
             if found is not None and found[1] and len(self.others) < OTHERS_MAX:
                 self.others += [found[1]] if found[1] not in self.others else []
             notice.pass_on()
 
-    def _adopt(self, notice: Notice, fd: int, match: tuple[str, int, str]) -> None:
+    def _adopt(self, notice: Notice, fd: int, match: tuple[str, int, str], host: str) -> None:
         key, index, name = match
+        address = self._slots.address(key)
         try:
             slot = self._slots.descriptor(key, index)
             flags = sight.open_flags(notice.pid, fd)
@@ -118,6 +119,8 @@ class Adopter:
         notice.done()
         if polled:
             self.trouble = POLLED
+        elif address is not None and ":" in address[0] and ":" not in host:
+            self.trouble = OTHER_FAMILY
         if name not in self.taken:
             self.taken.append(name)
 
