@@ -280,7 +280,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         data=data, journal=journal, bus=bus, store=store, artifacts=artifacts, processes=processes,
         make_gate=make_gate, earlier=look.earlier, retry_later=retries.later,
         paused=lambda: journal.fact(PAUSE), collect=collect, unfinished=unfinished,
-        adoption=adoption,
+        adoption=adoption, stop_room=settings.stop_room,
     )  # fmt: skip
 
     def make_lane(name: str) -> Lane:

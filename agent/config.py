@@ -7,6 +7,7 @@ the state repository, say what the agent itself may do.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -66,8 +67,14 @@ class Settings:
     users: tuple[str, ...] = ()
     file_roots: tuple[Path, ...] = ()
     shutdown_delay: float = 0.0
+    grace_period: float = 0.0
     log_format: str = "text"
     log_level: str = "info"
+
+    @property
+    def stop_room(self) -> float:
+        """Seconds left for stopping an app after the delay, by what the platform is said to allow."""
+        return self.grace_period - self.shutdown_delay if self.grace_period else math.inf
 
 
 def load(arguments: Sequence[str], environment: Mapping[str, str], *, need_repo: bool = True) -> Settings:

@@ -179,6 +179,14 @@ SETTINGS: tuple[Setting, ...] = (
         parse_duration,
         "keep serving this long after TERM (default: 0s)",
     ),
+    Setting(
+        "grace_period",
+        "--grace-period",
+        "DURATION",
+        parse_duration,
+        "what the platform allows from TERM to KILL (a pod's terminationGracePeriodSeconds); apps whose end "
+        "may take longer say so (default: not known)",
+    ),
     Setting("log_format", "--log-format", "text|json", str, "format of the agent's log (default: text)"),
     Setting("log_level", "--log-level", "LEVEL", str, "debug, info, warning or error (default: info)"),
 )

@@ -7,7 +7,7 @@ import logging
 
 from agent.deploy.child import Child
 from agent.deploy.failures import as_info
-from agent.deploy.services import AppContext
+from agent.deploy.services import AS_WANTED, AppContext
 from agent.domain.events import AppRemoved
 from agent.traffic.state import CLOSED, Gate
 
@@ -62,6 +62,18 @@ def longest_stop(app: AppContext) -> float:
     spec = current.spec
     grace = spec.run.stop.grace if spec.run is not None else 0.0
     return spec.drain.deadline + grace + (spec.hooks.timeout if spec.hooks.cleanup else 0.0)
+
+
+def tell_grace(app: AppContext) -> None:
+    """Tell where the platform may kill before the app has been stopped in order."""
+    longest, room = longest_stop(app), app.services.stop_room
+    if longest < room:
+        app.condition("GraceShort", False, AS_WANTED)
+        return
+    told = (
+        f"drain, stop and cleanup may take {longest:g} s, --grace-period leaves {max(0.0, room):g} s for them"
+    )
+    app.condition("GraceShort", True, "EndTooLong", told)
 
 
 async def _stop_children(app: AppContext) -> None:

@@ -35,7 +35,7 @@ class Services:
     `earlier(commit, app, count)` reads earlier specifications from Git. `retry_later(app, seconds,
     reason)` asks for a new sync then. `paused()` is the operator's message or None. `collect()` removes
     releases nobody names. `unfinished` is what the last agent left without an end. `adoption` says whether
-    programs can be adopted here.
+    programs can be adopted here. `stop_room` are the seconds the platform leaves an app for its stop.
     """
 
     data: DataDirectory
@@ -51,6 +51,7 @@ class Services:
     collect: Callable[[], Coroutine[Any, Any, None]]
     unfinished: Unfinished
     adoption: Adoption
+    stop_room: float
 
 
 class AppContext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.deploy.leaving import tell_grace
 from agent.deploy.services import AS_WANTED, AppContext
 from agent.deploy.sockets import tell_socket_mode
 from agent.domain.model import AppState, Pair, RunResult
@@ -37,6 +38,7 @@ def state_of(app: AppContext, *, updating: bool, on_trial: bool) -> AppState:
 def tell_standing(app: AppContext) -> None:
     """Tell whether what serves is what is wanted, and who is to blame if not. Between runs only."""
     tell_socket_mode(app)
+    tell_grace(app)
     wanted, current = app.wanted, app.current
     if wanted is None or current is None:
         return

@@ -51,6 +51,7 @@ CRASH_LOOPING = "CrashLooping"
 SOCKET_MODE = "SocketMode"
 BACKLOG_LIMITED = "BacklogLimited"
 MEMORY_SHORT = "MemoryShort"
+GRACE_SHORT = "GraceShort"
 
 _TYPES = (
     ConditionType(SOURCE_REACHABLE, "agent", Polarity.NORMAL, "The state repository answers."),
@@ -80,6 +81,9 @@ _TYPES = (
         "app",
         Polarity.ABNORMAL,
         "The last swap was a restart: no memory for two versions at once.",
+    ),
+    ConditionType(
+        GRACE_SHORT, "app", Polarity.ABNORMAL, "Stopping in order may take longer than the platform allows."
     ),
     ConditionType(SOCKET_MODE, "app", Polarity.NEUTRAL, "How the app gets its listening socket."),
     ConditionType(
@@ -138,6 +142,7 @@ _REASONS: dict[str, str] = {
     "DeliveryCancelled": "The delivery was cancelled.",
     # runs
     "NoRoomForTwo": "Old and new version do not fit into memory side by side.",
+    "EndTooLong": "Stopping in order may take longer than what --grace-period says.",
     "RoomForTwo": "Old and new version fit into memory side by side.",
     "StepTimeout": "A step did not end in time.",
     "CheckFailed": "The check command refused the rendered files.",
