@@ -49,8 +49,10 @@ from agent.keeper.client import KeeperClient
 from agent.keeper.protocol import KEEPER_FD_VARIABLE, VERSION
 from agent.kit.mask import secrets
 from agent.kit.tasks import Owned
+from agent.notify.post import Post
 from agent.process.adoption import Adoption
 from agent.process.strays import end_strays
+from agent.receiving import receiver
 from agent.source.git.access import SshAccess
 from agent.source.git.remote import GitRemote
 from agent.source.inbox import TriggerInbox
@@ -69,9 +71,6 @@ from agent.traffic.relayed import RelayGate
 from agent.traffic.state import Gate
 from agent.web.maintenance import public_progress
 from agent.web.server import Face
-from webhook.app import Receiver
-from webhook.forges import forges
-from webhook.signature import read_secrets
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +147,7 @@ class Agent:
     operator: Operator
     metrics: Metrics
     unfinished: Unfinished
+    post: Post
     tasks: Owned
     broken: asyncio.Event
     first: asyncio.Future[SyncResult] | None = None  # the last word on the first sync, for `once`
@@ -172,6 +172,7 @@ class Agent:
             self.first = last_word(self.bus, sync)
         self.tasks.start(self.reconciler.run(), name="reconciler")
         self.tasks.start(self.poller.run(), name="poller")
+        self.tasks.start(self.post.run(), name="post")
         self.tasks.start(measure_lag(self.metrics), name="lag")
         await self.keeper.ready()
         gc.collect()
@@ -221,6 +222,7 @@ class Agent:
         if self.settings.shutdown_delay:
             await asyncio.sleep(self.settings.shutdown_delay)
         self.retries.close()
+        await self.post.flushed()
         await self.tasks.aclose()
         async with asyncio.TaskGroup() as group:
             for lane in lanes:
@@ -250,6 +252,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     )
     if journal.recovered_from is not None:
         tell_lost(bus, journal.recovered_from)
+    post = Post(settings, bus, journal.outbox)
+    stack.callback(post.close)
     store = Store(data.store)
     artifacts = await stack.enter_async_context(Artifacts(store, file_roots=settings.file_roots))
     remote = GitRemote(settings.repo, credentials=settings.credentials_file, ssh=_ssh(settings))
@@ -296,19 +300,15 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         lambda: try_successor(VERSION),
     )  # fmt: skip
     sink = PushSink(inbox, settings.repo, settings.ref, bus, lanes.artifacts)
-    receiver = Receiver(
-        sink, lambda: _webhook_secrets(settings), forges=forges(settings.webhook_header),
-        proxies=settings.trusted_proxies,
-    )  # fmt: skip
     announced = sink if settings.webhook_secret_file else None
     poller = Poller(
         look.head, inbox, bus, settings.poll, lambda: look.seen, announced, reachability=reachability
     )
-    face = Face(settings, board, metrics, operator, receiver.handle)
+    face = Face(settings, board, metrics, operator, receiver(settings, sink).handle)
     stack.push_async_callback(face.aclose)
     return Agent(
         settings, keeper, data, journal, bus, store, inbox, retries, lanes, reconciler, poller, processes,
-        face, operator, metrics, unfinished, tasks, broken,
+        face, operator, metrics, unfinished, post, tasks, broken,
     )  # fmt: skip
 
 
@@ -317,15 +317,6 @@ def _ssh(settings: Settings) -> SshAccess:
         settings.ssh_key, settings.ssh_passphrase_file, settings.ssh_known_hosts, settings.ssh_agent,
         settings.ssh_jumps,
     )  # fmt: skip
-
-
-def _webhook_secrets(settings: Settings) -> Sequence[bytes]:
-    """The secrets valid now; the file is read again on each delivery, so a rotation needs no restart."""
-    if settings.webhook_secret_file is None:
-        return ()
-    found = read_secrets(settings.webhook_secret_file)
-    secrets.add(*found)
-    return found
 
 
 def _render_page(text: str, progress: Progress) -> str:

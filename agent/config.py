@@ -68,6 +68,11 @@ class Settings:
     file_roots: tuple[Path, ...] = ()
     shutdown_delay: float = 0.0
     grace_period: float = 0.0
+    status_token_file: Path | None = None
+    status_forge: str = ""
+    status_api: str = ""
+    public_url: str = ""
+    notices: Path | None = None
     log_format: str = "text"
     log_level: str = "info"
 

@@ -187,6 +187,23 @@ SETTINGS: tuple[Setting, ...] = (
         "what the platform allows from TERM to KILL (a pod's terminationGracePeriodSeconds); apps whose end "
         "may take longer say so (default: not known)",
     ),
+    Setting(
+        "status_token_file",
+        "--status-token-file",
+        "FILE",
+        Path,
+        "token with which commit statuses are set on the forge; read again on each use",
+    ),
+    Setting(
+        "status_forge",
+        "--status-forge",
+        "NAME",
+        str,
+        "github, gitea, forgejo, gitlab, bitbucket-cloud or bitbucket-server (default: by --repo)",
+    ),
+    Setting("status_api", "--status-api", "URL", str, "base of the forge's API (default: by --repo)"),
+    Setting("public_url", "--public-url", "URL", str, "where people find this agent: the link of statuses"),
+    Setting("notices", "--notices", "FILE", Path, "YAML file that says which chats are told of what"),
     Setting("log_format", "--log-format", "text|json", str, "format of the agent's log (default: text)"),
     Setting("log_level", "--log-level", "LEVEL", str, "debug, info, warning or error (default: info)"),
 )

@@ -1,4 +1,4 @@
-"""The journal: syncs, runs, steps, milestones, the quarantine and small facts, in SQLite.
+"""The journal: syncs, runs, steps, milestones, quarantine, letters to others and small facts, in SQLite.
 
 It is history, and word to the next life of the agent; what serves is told by the links on disk, never
 from here. Methods that write return at once and are not awaited, except with `durable=True`: then the
@@ -23,6 +23,8 @@ from agent.deploy.quarantine import Quarantine
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.model import Plan, RunResult, StepResult, SyncResult
 from agent.kit.database import Database, Statement
+from agent.notify import outbox
+from agent.notify.outbox import Outbox
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class Journal:
         self.path = path
         self.recovered_from: Path | None = None
         self.quarantine: Quarantine
+        self.outbox: Outbox
         self._database: Database
         self._facts: dict[str, str] = {}
         self._on_error = on_error
@@ -66,11 +69,14 @@ class Journal:
 
         self._database = await Database.open(prepare, name="journal", on_error=self._trouble)
         try:
-            entries, facts = await self._database.read(lambda c: (quarantine.read(c), journal_rows.facts(c)))
+            entries, facts, letters = await self._database.read(
+                lambda c: (quarantine.read(c), journal_rows.facts(c), outbox.read(c))
+            )
         except BaseException:
             await self._database.aclose()
             raise
         self.quarantine = Quarantine(entries, self._write)
+        self.outbox = Outbox(letters, self._write)
         self._facts = facts
         return self
 

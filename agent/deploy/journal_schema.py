@@ -19,8 +19,9 @@ from pathlib import Path
 
 from agent.domain.errors import Failure, OperatorNeeded
 from agent.kit.database import Statement, primary_code
+from agent.notify import outbox
 
-VERSION = 1
+VERSION = 2
 KEEP_RUNS = 1000
 KEEP_SYNCS = 1000
 
@@ -57,6 +58,9 @@ CREATE TABLE quarantine (
 ) WITHOUT ROWID;
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+
+# From each older version to the next.
+_UPGRADES: dict[int, str] = {1: outbox.TABLE}
 
 COMPACTION: tuple[Statement, ...] = (
     (
@@ -136,7 +140,9 @@ def _open(path: Path) -> sqlite3.Connection:
             damage = sqlite3.DatabaseError(verdict)
             damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise damage
-        _transact(connection, [] if version else [*_script(_TABLES), (f"PRAGMA user_version={VERSION}", ())])
+        steps = [_TABLES] if version == 0 else []
+        steps += [_UPGRADES[older] for older in range(max(version, 1), VERSION)]
+        _transact(connection, [*_script(";".join(steps)), (f"PRAGMA user_version={VERSION}", ())])
         _transact(connection, COMPACTION)
     except BaseException:
         connection.close()

@@ -267,6 +267,15 @@ class PauseChanged(Event):
     by: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NoticeTried(Event):
+    """A commit status or a notice was delivered to `channel`, or not; so many wait for it."""
+
+    channel: str
+    delivered: bool
+    waiting: int
+
+
 Listener = Callable[[Event], None]
 
 

@@ -37,6 +37,7 @@ SOURCE_REACHABLE = "SourceReachable"
 STATE_VALID = "StateValid"
 PAUSED = "Paused"
 WEBHOOKS_WORKING = "WebhooksWorking"
+NOTICES_DELIVERED = "NoticesDelivered"
 JOURNAL_LOST = "JournalLost"
 JOURNAL_WRITABLE = "JournalWritable"
 # Of an app.
@@ -59,6 +60,7 @@ _TYPES = (
         STATE_VALID, "agent", Polarity.NORMAL, "The newest commit holds a state this host can read."
     ),
     ConditionType(WEBHOOKS_WORKING, "agent", Polarity.NORMAL, "Webhooks announce what is pushed."),
+    ConditionType(NOTICES_DELIVERED, "agent", Polarity.NORMAL, "The forge and the chats take what is told."),
     ConditionType(PAUSED, "agent", Polarity.ABNORMAL, "An operator wants no runs to start."),
     ConditionType(JOURNAL_LOST, "agent", Polarity.ABNORMAL, "The journal was unreadable and begun anew."),
     ConditionType(JOURNAL_WRITABLE, "agent", Polarity.NORMAL, "What happens can be recorded."),
@@ -192,12 +194,15 @@ _REASONS: dict[str, str] = {
     "DataNewer": "The data directory was written by a newer version.",
     "DataNotUsable": "The data directory cannot be used.",
     "JournalFailed": "The journal cannot be used.",
+    "NoticesInvalid": "The settings of commit statuses or notices are wrong.",
     "PermissionDenied": "The operating system refused it.",
     "ResourcesShort": "The system lacks memory or file descriptors.",
     "SystemError": "The operating system reported an error.",
     # conditions that are no failures
     "PushHeard": "A webhook announced a push.",
     "PushMissed": "Polling found a commit that no webhook announced.",
+    "Delivered": "The last notices were taken.",
+    "NoticeFailed": "A forge or a chat did not take what it was told; it is tried again.",
     "Reachable": "The last look was answered.",
     "Valid": "The state was read without a mistake.",
     "Written": "The last word was recorded.",

@@ -80,6 +80,12 @@ class Metrics:
             ["forge", "reason"],
             registry=registry,
         )
+        self._notices = Counter(
+            "emptybox_notices",
+            "Commit statuses and notices that were tried to deliver, by channel and result.",
+            ["channel", "result"],
+            registry=registry,
+        )
         self._answered = Counter(
             "emptybox_maintenance_requests",
             "Requests answered by the maintenance page, or held until a child could answer.",
@@ -107,6 +113,7 @@ class Metrics:
             facts.ChildRestarting: lambda e: self._count(self._restarts, e.app),
             facts.TriggerHeard: self._trigger_heard,
             facts.RequestsAnswered: lambda e: self._count(self._answered, e.app, e.how, by=e.count),
+            facts.NoticeTried: self._notice_tried,
             facts.AppRemoved: self._removed,
         }
 
@@ -152,6 +159,9 @@ class Metrics:
                 told = ("other", "other")
             self._refusals.add(told)
             self._rejected.labels(*told).inc()
+
+    def _notice_tried(self, event: facts.NoticeTried) -> None:
+        self._notices.labels(event.channel, "delivered" if event.delivered else "failed").inc()
 
     def _run_finished(self, event: facts.RunFinished) -> None:
         if event.result is RunResult.PROBATION:

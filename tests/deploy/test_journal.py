@@ -223,6 +223,23 @@ async def test_a_long_failure_is_cut(journal: Journal) -> None:
     assert [len(line) for line in run["failure"]["log"]] == [1000] * 200
 
 
+async def test_a_journal_of_the_first_format_is_brought_up_to_date_with_what_it_holds(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript(journal_schema._TABLES)
+    connection.execute("INSERT INTO facts VALUES ('pause', 'since before')")
+    connection.execute("PRAGMA user_version=1")
+    connection.commit()
+    connection.close()
+    for _ in range(2):
+        async with await Journal.open(path) as journal:
+            assert journal.fact("pause") == "since before"
+            journal.outbox.put("ops", "app web", "failed", b"{}")
+            assert len(journal.outbox.waiting()) == 1
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (journal_schema.VERSION,)
+    connection.close()
+
+
 async def test_a_journal_from_the_future_is_refused_untouched(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version={journal_schema.VERSION + 1}")
