@@ -34,6 +34,7 @@ from agent.deploy.look import Look
 from agent.deploy.operator import PAUSE, Operator
 from agent.deploy.pinning import pinned
 from agent.deploy.processes import Processes
+from agent.deploy.provenance import Provenance
 from agent.deploy.reconciler import Lanes, Reconciler
 from agent.deploy.retries import Retries
 from agent.deploy.services import Services
@@ -53,12 +54,13 @@ from agent.notify.post import Post
 from agent.process.adoption import Adoption
 from agent.process.strays import end_strays
 from agent.receiving import receiver
-from agent.source.git.access import SshAccess
+from agent.source.git.access import ssh_access
 from agent.source.git.remote import GitRemote
 from agent.source.inbox import TriggerInbox
 from agent.source.poller import Poller
 from agent.source.pushes import PushSink
 from agent.source.reachability import Reachability
+from agent.source.trust.policy import trust_of
 from agent.status.board import AgentInfo, Board
 from agent.status.lag import measure_lag
 from agent.status.log import setup
@@ -256,10 +258,11 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     stack.callback(post.close)
     store = Store(data.store)
     artifacts = await stack.enter_async_context(Artifacts(store, file_roots=settings.file_roots))
-    remote = GitRemote(settings.repo, credentials=settings.credentials_file, ssh=_ssh(settings))
+    remote = GitRemote(settings.repo, credentials=settings.credentials_file, ssh=ssh_access(settings))
     stack.push_async_callback(remote.aclose)
     adoption = Adoption(keeper)
-    look = Look(remote, data.state, settings, adoption)
+    provenance = Provenance(remote, settings.ref, trust_of(settings), journal, lambda: lanes.newest_commit())
+    look = Look(remote, data.state, settings, adoption, provenance)
     inbox = TriggerInbox(bus)
     unfinished = Unfinished(await journal.unfinished_runs(), lambda event: reconciler.ended(event))
     processes = Processes(keeper, bus, Surroundings(data, settings))
@@ -301,21 +304,12 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     )  # fmt: skip
     sink = PushSink(inbox, settings.repo, settings.ref, bus, lanes.artifacts)
     announced = sink if settings.webhook_secret_file else None
-    poller = Poller(
-        look.head, inbox, bus, settings.poll, lambda: look.seen, announced, reachability=reachability
-    )
+    poller = Poller(look.head, inbox, bus, settings.poll, look.known, announced, reachability=reachability)
     face = Face(settings, board, metrics, operator, receiver(settings, sink).handle)
     stack.push_async_callback(face.aclose)
     return Agent(
         settings, keeper, data, journal, bus, store, inbox, retries, lanes, reconciler, poller, processes,
         face, operator, metrics, unfinished, post, tasks, broken,
-    )  # fmt: skip
-
-
-def _ssh(settings: Settings) -> SshAccess:
-    return SshAccess(
-        settings.ssh_key, settings.ssh_passphrase_file, settings.ssh_known_hosts, settings.ssh_agent,
-        settings.ssh_jumps,
     )  # fmt: skip
 
 

@@ -62,6 +62,9 @@ class Settings:
     ssh_known_hosts: tuple[Path, ...] = ()
     ssh_agent: Path | None = None
     ssh_jumps: tuple[str, ...] = ()
+    signed: str = ""
+    ssh_signers: Path | None = None
+    openpgp_keys: Path | None = None
     control_token_file: Path | None = None
     pass_env: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
@@ -188,12 +191,27 @@ def _check(values: dict[str, Any], problems: list[str], need_repo: bool) -> None
         problems.append("--repo (or EMPTYBOX_REPO): the state repository is not given")
     elif repo and not re.match(r"(https?|file|ssh)://|[^/\s]+:(?!//)", repo):
         problems.append(f"--repo: {repo!r} is not http://, https://, ssh://, user@host:path or file://")
+    problems += _check_signed(values)
     if values.get("poll", 1.0) < 1.0:
         problems.append("--poll: at least 1s")
     if values.get("log_format", "text") not in ("text", "json"):
         problems.append("--log-format: text or json")
     if values.get("log_level", "info") not in ("debug", "info", "warning", "error"):
         problems.append("--log-level: debug, info, warning or error")
+
+
+def _check_signed(values: dict[str, Any]) -> list[str]:
+    """What is wrong with the settings of signatures."""
+    signed, keys = values.get("signed", ""), values.get("ssh_signers") or values.get("openpgp_keys")
+    if signed not in ("", "head", "tag", "every"):
+        return ["--signed: head, tag or every"]
+    if keys and not signed:
+        return ["--signed: say what must be signed by the given keys: head, tag or every"]
+    if signed and not keys:
+        return ["--signed: name the keys that count (--ssh-signers, --openpgp-keys)"]
+    if signed == "tag" and values.get("ref", "HEAD") == "HEAD":
+        return ["--signed tag: --ref must name the tag"]
+    return []
 
 
 def as_rows(settings: Settings) -> list[tuple[str, str]]:

@@ -159,6 +159,17 @@ SETTINGS: tuple[Setting, ...] = (
         many=True,
     ),
     Setting(
+        "signed",
+        "--signed",
+        "head|tag|every",
+        str,
+        "what must be signed: the deployed commit, the followed tag, or every commit since the last deployed",
+    ),
+    Setting(
+        "ssh_signers", "--ssh-signers", "FILE", Path, "allowed signers (ssh-keygen), whose signatures count"
+    ),
+    Setting("openpgp_keys", "--openpgp-keys", "FILE", Path, "OpenPGP public keys whose signatures count"),
+    Setting(
         "control_token_file",
         "--control-token-file",
         "FILE",

@@ -13,13 +13,20 @@ from agent.cli.follow import ask
 @click.option(
     "--prune-all", is_flag=True, help="Also if the state names no app any more: remove all of them."
 )
+@click.option(
+    "--accept-history",
+    is_flag=True,
+    help="Also if a push by force left the last deployed commit behind.",
+)
 @options.wait
 @options.as_json
 @options.agent
-def command(agent: Agent, prune_all: bool, wait: bool, as_json: bool) -> int:
+def command(agent: Agent, prune_all: bool, accept_history: bool, wait: bool, as_json: bool) -> int:
     """Look at the state repository now, and bring this host to it.
 
     Exits 0 if everything is as wanted in the end, 1 if a run failed or was rolled back, 4 if an operator
     holds it up: paused, or gone back by hand.
     """
-    return ask(agent, "/sync", {"prune_all": True} if prune_all else {}, wait=wait, as_json=as_json)
+    allowed = {"prune_all": prune_all, "accept_history": accept_history}
+    body = {name: True for name, given in allowed.items() if given}
+    return ask(agent, "/sync", body, wait=wait, as_json=as_json)

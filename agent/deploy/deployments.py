@@ -21,7 +21,7 @@ from agent.domain.spec import AppSpec, decode, encode
 from agent.kit.files import link_atomically, remove_tree, sync_directory, write_atomically
 
 
-def pair_of(spec: AppSpec, release: str, commit: str) -> Pair:
+def pair_of(spec: AppSpec, release: str, commit: str, signer: str = "") -> Pair:
     """The pair that a pinned specification is about; `release` is "" without an artifact."""
     checksum = spec.artifact.checksum if spec.artifact else None
     return Pair(
@@ -32,6 +32,7 @@ def pair_of(spec: AppSpec, release: str, commit: str) -> Pair:
         commit=commit,
         digest=f"{checksum.algorithm}:{checksum.hex}" if checksum else "",
         since=time.time(),
+        signer=signer,
     )
 
 

@@ -20,6 +20,7 @@ LOG_LINES = 200  # of a failure, the last ones
 LOG_LINE = 1000  # characters of each
 MESSAGE = 4000  # characters
 RECENT = 20  # runs that an estimate looks back at
+SIGNED = "signed"  # the mark that names the signer of a run's commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,18 @@ def history(connection: sqlite3.Connection, app: str, limit: int, before: str) -
 
 def _run(connection: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
     run, sync, app, reason, plan, spec, version, commit, started, ended, result, failure, kinds, detail = row
+    marks = [
+        {"name": name, "detail": detail, "at": rfc3339(at)}
+        for name, detail, at in connection.execute(
+            "SELECT name, detail, at FROM marks WHERE run = ? ORDER BY seq", (run,)
+        )
+    ]
     return {
         "id": run,
         "sync": sync,
         "app": app,
         "commit": commit,
+        "signer": next((mark["detail"] for mark in marks if mark["name"] == SIGNED), None),
         "version": version,
         "spec": spec,
         "reason": reason,
@@ -90,12 +98,7 @@ def _run(connection: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]
         "ended": rfc3339(ended or 0.0),
         "seconds": round(ended - started, 6) if ended is not None else None,
         "steps": _steps(connection, run, msgspec.json.decode(plan)),
-        "marks": [
-            {"name": name, "detail": detail, "at": rfc3339(at)}
-            for name, detail, at in connection.execute(
-                "SELECT name, detail, at FROM marks WHERE run = ? ORDER BY seq", (run,)
-            )
-        ],
+        "marks": [mark for mark in marks if mark["name"] != SIGNED],
         "failure": _json(failure),
     }
 

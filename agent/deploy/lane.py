@@ -195,7 +195,7 @@ class Lane:
             looking = await self._word.accompany(pinning, lambda: self._word.newer(wish))
         except Failure as error:
             if wish.newest and wish.spec.digest != self._asked:
-                self.app.wanted, self.wanted = wish.spec, pair_of(wish.spec, "", wish.commit)
+                self.app.wanted, self.wanted = wish.spec, pair_of(wish.spec, "", wish.commit, wish.signer)
                 self.services.bus.publish(AppWanted(self.name, self.wanted, error.info.message))
             self._failed_early(wish, error)
             return
@@ -227,7 +227,7 @@ class Lane:
     def _tell_wanted(self, wish: Wish, spec: AppSpec, release: str, outcome: Plan | NoChange) -> None:
         told = outcome.reason
         if wish.newest:
-            self.wanted = pair_of(spec, release, wish.commit)
+            self.wanted = pair_of(spec, release, wish.commit, wish.signer)
         elif wish.rollback:
             told = f"an operator went back to version {spec.version}"
         elif wish.fallback:

@@ -8,14 +8,17 @@ import os
 from pathlib import Path
 
 from agent.config import Settings
+from agent.deploy.provenance import Provenance
 from agent.deploy.sockets import for_this_host
 from agent.domain.errors import OperatorNeeded, Permanent
+from agent.domain.events import SyncFinished
 from agent.domain.model import DesiredState
 from agent.domain.spec import AppSpec
 from agent.kit.files import remove_tree
 from agent.process.adoption import Adoption
 from agent.source.desired import HostView, load
 from agent.source.git.remote import GitRemote, Snapshot
+from agent.source.trust.policy import REASONS
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +29,23 @@ KEPT = 3  # exported commits kept on disk
 class Look:
     """Reads desired states from the state repository. Exported trees lie in `directory`, a cache only."""
 
-    def __init__(self, remote: GitRemote, directory: Path, settings: Settings, adoption: Adoption) -> None:
+    def __init__(
+        self,
+        remote: GitRemote,
+        directory: Path,
+        settings: Settings,
+        adoption: Adoption,
+        provenance: Provenance,
+    ) -> None:
         self._remote = remote
+        self._provenance = provenance
         self._adoption = adoption
         self._directory = directory
         self._settings = settings
         self._view = HostView(name=settings.name, labels=settings.labels)
         self.reached = False  # the newest look got an answer from the repository
         self.seen: str | None = None  # the newest commit resolved, readable or not: what a poll compares with
+        self._keys: object = None  # the version of the trusted keys that it was judged with
         self._tidying: asyncio.Future[None] | None = None
         self._reading = asyncio.Lock()  # of the exported trees: none is tidied away under a reader
         remove_tree(directory)  # a cache: what a power cut left half-written must not be taken for a commit
@@ -43,13 +55,30 @@ class Look:
         """The commit that the followed ref names now: one request. Raises Failure."""
         return await self._remote.ls_ref(self._settings.ref)
 
-    async def resolve(self, announced: str | None) -> DesiredState:
-        """The desired state at the followed ref, read and merged for this host. Raises Failure."""
+    def known(self) -> str | None:
+        """The newest commit resolved; None when the trusted keys changed since: it is to be judged again."""
+        return self.seen if self._keys == self._provenance.keys_version() else None
+
+    async def resolve(self, announced: str | None, *, accept_history: bool = False) -> DesiredState:
+        """The desired state at the followed ref, read and merged for this host. Raises Failure.
+
+        `accept_history`: the last deployed commit need not be behind it.
+        """
         self.reached = False
-        snapshot = await self._remote.resolve(self._settings.ref, announced)
+        by_tag = self._provenance.by_tag
+        snapshot = await self._remote.resolve(self._settings.ref, announced, tag=by_tag)
         self.reached = True
-        self.seen = snapshot.commit
-        return await self._read(snapshot)
+        self.seen, self._keys = snapshot.commit, self._provenance.keys_version()
+        try:
+            signer = await self._provenance.newest(snapshot, accept_history=accept_history)
+        except BaseException:
+            snapshot.close()
+            raise
+        return await self._read(snapshot, signer)
+
+    def ended(self, event: SyncFinished) -> None:
+        """A sync of a commit ended."""
+        self._provenance.ended(event)
 
     async def peek(self, ref: str = "") -> DesiredState:
         """The same for any ref ("" = the followed one), leaving no trace for polls. Raises Failure."""
@@ -60,12 +89,20 @@ class Look:
         tree = self._directory / commit
         async with self._reading:
             await self._tidied()
-            if tree.is_dir():
-                return await self._load(commit, tree)
-        return await self._read(await self._remote.fetch(commit))
+            if tree.is_dir() and self._provenance.accepted(commit):
+                return await self._load(commit, tree, "")
+        snapshot = await self._remote.fetch(commit)
+        try:
+            signer = await self._provenance.earlier(snapshot)
+        except BaseException:
+            snapshot.close()
+            raise
+        return await self._read(snapshot, signer)
 
     async def earlier(self, commit: str, app: str, count: int) -> list[tuple[str, AppSpec]]:
-        """Up to `count` distinct earlier specifications of an app, newest first; broken ones are left out.
+        """Up to `count` distinct earlier specifications of an app, newest first.
+
+        Broken ones are left out, and those that are not signed as they must be.
 
         Raises Failure when the history cannot be fetched.
         """
@@ -76,6 +113,10 @@ class Look:
                 spec = (await self.at(previous)).apps.get(app)
             except Permanent:
                 continue
+            except OperatorNeeded as failure:
+                if failure.reason not in REASONS:
+                    raise
+                continue
             if spec is not None and spec.digest not in seen:
                 seen.add(spec.digest)
                 found.append((previous, spec))
@@ -83,12 +124,12 @@ class Look:
                 break
         return found
 
-    async def _read(self, snapshot: Snapshot) -> DesiredState:
+    async def _read(self, snapshot: Snapshot, signer: str = "") -> DesiredState:
         async with self._reading:
             await self._tidied()
-            return await self._export_and_load(snapshot)
+            return await self._export_and_load(snapshot, signer)
 
-    async def _export_and_load(self, snapshot: Snapshot) -> DesiredState:
+    async def _export_and_load(self, snapshot: Snapshot, signer: str) -> DesiredState:
         tree = self._directory / snapshot.commit
         try:
             if not tree.is_dir():
@@ -106,15 +147,15 @@ class Look:
             ) from error
         finally:
             snapshot.close()
-        return await self._load(snapshot.commit, tree)
+        return await self._load(snapshot.commit, tree, signer)
 
-    async def _load(self, commit: str, tree: Path) -> DesiredState:
+    async def _load(self, commit: str, tree: Path, signer: str) -> DesiredState:
         try:
             loaded = await asyncio.to_thread(load, tree, self._settings.path, self._view)
         finally:
             self._tidying = asyncio.get_running_loop().run_in_executor(None, self._tidy, commit)
         apps = await for_this_host(loaded.apps, self._adoption)
-        return DesiredState(commit, str(tree), apps, loaded.warnings)
+        return DesiredState(commit, str(tree), apps, loaded.warnings, signer)
 
     async def _tidied(self) -> None:
         """Old trees are removed beside the deploy that follows; the next reader waits until that is done."""

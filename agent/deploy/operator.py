@@ -56,10 +56,12 @@ class Operator:
         self._try_successor = try_successor
         self.upgrading = asyncio.Event()  # this agent is to make way for the next one
 
-    def sync(self, by: str, *, prune_all: bool = False) -> Accepted:
+    def sync(self, by: str, *, prune_all: bool = False, accept_history: bool = False) -> Accepted:
         """Look at the truth now."""
         if prune_all:
             self._reconciler.allow_prune_all()
+        if accept_history:
+            self._reconciler.accept_history()
         return self._inbox.offer(Trigger(TriggerKind.OPERATOR, detail=f"sync by {by}"))
 
     async def wait(self, sync: str, deadline: float) -> SyncFinished | None:
@@ -95,7 +97,9 @@ class Operator:
         self._bus.publish(SyncStarted(sync, (TriggerKind.OPERATOR,)))
         self._inbox.adopt(sync)
         settlement = Settlement(sync, "", [app], self._reconciler.ended)  # no commit was looked at
-        lane.want(Wish(target.spec, target.pair.commit, settlement, operator=True, rollback=True))
+        back = Wish(target.spec, target.pair.commit, settlement, operator=True, rollback=True)
+        back.signer = target.pair.signer
+        lane.want(back)
         return Accepted(sync)
 
     def _target(self, lane: Lane, current: Deployment | None, to: str) -> Deployment:

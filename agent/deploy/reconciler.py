@@ -55,6 +55,11 @@ class Lanes:
         wanted = [lane.app.wanted.artifact for lane in self.live().values() if lane.app.wanted is not None]
         return [url for one in wanted if one is not None for url in (one.url, one.checksum.url) if url]
 
+    def newest_commit(self) -> str:
+        """The commit of the pair that began to serve last; "" when nothing serves."""
+        pairs = [lane.app.current.pair for lane in self.by_name.values() if lane.app.current is not None]
+        return max(pairs, key=lambda pair: pair.since).commit if pairs else ""
+
 
 class Reconciler:
     """Takes triggers one after the other and makes each a sync.
@@ -88,11 +93,16 @@ class Reconciler:
         self._retry_later = retry_later
         self._failed_looks = 0  # in a row, of those that no poll repeats
         self._prune_all = False
+        self._accept_history = False
         self.commit: str | None = None  # the commit of the newest look that could be read
 
     def allow_prune_all(self) -> None:
         """Let the next look remove every app."""
         self._prune_all = True
+
+    def accept_history(self) -> None:
+        """Let the next look find a commit that does not have the last deployed one behind it."""
+        self._accept_history = True
 
     async def run(self) -> NoReturn:
         """Take and look, for ever."""
@@ -107,7 +117,8 @@ class Reconciler:
         self._open(pending)
         try:
             async with asyncio.timeout(LOOK_DEADLINE):
-                desired = await self._look.resolve(pending.announced)
+                announced, accept = pending.announced, self._accept_history
+                desired = await self._look.resolve(announced, accept_history=accept)
             self._resolved(pending, desired)
             self._refuse_silent_emptying(desired)
         except TimeoutError:
@@ -123,13 +134,15 @@ class Reconciler:
             return
         self._failed_looks = 0
         self.commit = desired.commit
-        self._prune_all = False
+        self._prune_all = self._accept_history = False
         if pending.by_artifact:
             self._journal.quarantine.release(NOT_THERE)
         leaving = {n: lane for n, lane in self._lanes.live().items() if n not in desired.apps}
         settlement = Settlement(pending.sync, desired.commit, [*desired.apps, *leaving], self.ended)
         for name, spec in desired.apps.items():
-            self._lanes.get(name).want(Wish(spec, desired.commit, settlement, operator=pending.by_operator))
+            wish = Wish(spec, desired.commit, settlement, operator=pending.by_operator)
+            wish.signer = desired.signer
+            self._lanes.get(name).want(wish)
         for lane in leaving.values():
             lane.remove(settlement)
         settlement.tell_if_ended()
@@ -142,7 +155,7 @@ class Reconciler:
     def _resolved(self, pending: PendingSync, desired: DesiredState) -> None:
         self._reachability.reached()
         self._journal.resolve_sync(pending.sync, desired.commit)
-        self._bus.publish(SyncResolved(pending.sync, desired.commit))
+        self._bus.publish(SyncResolved(pending.sync, desired.commit, desired.signer))
         self._tell_state("True", "Valid", "; ".join(desired.warnings))
 
     def _refuse_silent_emptying(self, desired: DesiredState) -> None:
@@ -180,6 +193,7 @@ class Reconciler:
     def ended(self, event: SyncFinished) -> None:
         """A sync ended, or its last word changed: record and tell."""
         self._journal.close_sync(event.sync, event.result, failure=event.failure)
+        self._look.ended(event)
         self._bus.publish(event)
         self._inbox.finished(event)
 

@@ -48,6 +48,7 @@ class RunContext:
     sync: str
     spec: AppSpec
     commit: str
+    signer: str
     plan: Plan
     release: str  # store id of the wanted release, "" without an artifact
     directory: AppDirectory
@@ -85,7 +86,7 @@ class RunContext:
     @property
     def pair(self) -> Pair:
         """The pair this run is about."""
-        return pair_of(self.spec, self.release, self.commit)
+        return pair_of(self.spec, self.release, self.commit, self.signer)
 
     def describe(self) -> Deployment:
         """The deployment of this run; it is written while the run goes on, see `written`."""

@@ -55,6 +55,7 @@ def run_context(
         sync=wish.sync,
         spec=spec,
         commit=wish.commit,
+        signer=wish.signer,
         plan=plan,
         release=release,
         directory=app.directory,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from agent.deploy.catalog import CATALOG
 from agent.deploy.failures import as_info
+from agent.deploy.journal_rows import SIGNED
 from agent.deploy.outcome import Outcome, judge
 from agent.deploy.run import Run, RunContext
 from agent.deploy.run_context import run_context
@@ -75,6 +76,8 @@ class Runs:
             context.id, wish.sync, self._app.name, plan,
             spec=spec.digest, version=spec.version, commit=wish.commit,
         )  # fmt: skip
+        if wish.signer:
+            journal.mark(context.id, SIGNED, wish.signer)
         self._app.services.bus.publish(
             RunStarted(context.id, wish.sync, self._app.name, plan.reason, plan.steps)
         )

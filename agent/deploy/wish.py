@@ -24,6 +24,7 @@ class Wish:
     operator: bool = False
     fallback: bool = False
     rollback: bool = False
+    signer: str = ""  # of the commit, see DesiredState
     also: list[Settlement] = field(default_factory=list)
     open: bool = True  # nothing was told yet to those who wait
 

@@ -31,8 +31,8 @@ class Accepted:
 class Control(Protocol):
     """Wishes of an operator. `by` names who asked, for history."""
 
-    def sync(self, by: str, *, prune_all: bool = False) -> Accepted:
-        """Look at the truth now."""
+    def sync(self, by: str, *, prune_all: bool = False, accept_history: bool = False) -> Accepted:
+        """Look at the truth now; once removing every app, or a history that was rewritten, is allowed."""
 
     async def wait(self, sync: str, deadline: float) -> SyncFinished | None:
         """The end of a sync and of its runs; None when `deadline` seconds passed first."""

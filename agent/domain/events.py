@@ -73,6 +73,7 @@ class SyncResolved(Event):
 
     sync: str
     commit: str
+    signer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

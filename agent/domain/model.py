@@ -47,13 +47,15 @@ class Trigger:
 class DesiredState:
     """One commit of the state repository, merged for this host, validated.
 
-    `apps` keeps the file's order. `tree` is the exported directory it was read from.
+    `apps` keeps the file's order. `tree` is the exported directory it was read from; `signer` who signed
+    the commit or its tag, with the fingerprint of the key, "" when no signature is required.
     """
 
     commit: str
     tree: str
     apps: Mapping[str, AppSpec]
     warnings: tuple[str, ...] = ()
+    signer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Pair:
     commit: str
     digest: str  # the artifact's own digest, "sha256:…"
     since: float = 0.0
+    signer: str = ""  # of the commit, see DesiredState
 
 
 class SyncResult(StrEnum):

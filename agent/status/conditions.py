@@ -120,6 +120,11 @@ _REASONS: dict[str, str] = {
     "TreeTooLarge": "The repository's tree is larger than it may be.",
     "ExportFailed": "The state's files cannot be written.",
     "PruneRefused": "The state names no app any more; that has to be said twice.",
+    "HistoryRewritten": "The last deployed commit is not behind the new one: a push by force.",
+    "HistoryTooLong": "More commits came since the last deployed one than are looked through.",
+    "SignatureMissing": "A commit or tag is not signed, and must be.",
+    "SignatureRefused": "A commit or tag is signed by a key that is not trusted, or wrongly.",
+    "SignersUnusable": "The file of trusted keys cannot be used.",
     # artifacts
     "UrlInvalid": "The artifact's address is none.",
     "SchemeUnsupported": "Artifacts of this kind of address are not yet supported.",

@@ -238,6 +238,7 @@ def pair_json(pair: Pair | None) -> Json | None:
         "release": pair.release,
         "generation": pair.generation,
         "since": rfc3339(pair.since) or None,
+        "signer": pair.signer or None,
     }
 
 

@@ -32,6 +32,7 @@ class SyncPictures:
     """The syncs, newest last, and what was heard of triggers."""
 
     commit: str = ""
+    signer: str = ""
     running: OrderedDict[str, SyncStarted] = field(default_factory=OrderedDict)
     last: SyncFinished | None = None
     next_poll: PollScheduled | None = None
@@ -62,7 +63,7 @@ class SyncPictures:
 
     def resolved(self, event: SyncResolved) -> None:
         """The commit is known."""
-        self.commit = event.commit
+        self.commit, self.signer = event.commit, event.signer
 
     def finished(self, event: SyncFinished) -> None:
         """A sync ended, or a sync that ended before is judged anew."""
@@ -80,6 +81,7 @@ class SyncPictures:
         """The members of `source` in /status that come from facts."""
         return {
             "commit": self.commit or None,
+            "signer": self.signer or None,
             "running": [
                 {
                     "id": s.sync,

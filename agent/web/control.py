@@ -37,9 +37,10 @@ class _Wish(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class SyncWish(_Wish, frozen=True):
-    """POST /sync. `prune_all` allows a state without apps to remove all of them."""
+    """POST /sync. `prune_all` allows a state without apps, `accept_history` a push by force."""
 
     prune_all: bool = False
+    accept_history: bool = False
 
 
 class RollbackWish(_Wish, frozen=True):
@@ -75,7 +76,9 @@ class ResumeWish(_Wish, frozen=True):
 async def sync(request: web.Request) -> web.Response:
     """Look at the truth now."""
     wish = await _wish(request, SyncWish)
-    return await _answer(request, request.app[CONTEXT].control.sync(who(request), prune_all=wish.prune_all))
+    control = request.app[CONTEXT].control
+    accepted = control.sync(who(request), prune_all=wish.prune_all, accept_history=wish.accept_history)
+    return await _answer(request, accepted)
 
 
 @privileged

@@ -130,8 +130,8 @@ class Stage:
             self.tasks.start(play(), name="script")
         return Accepted(sync)
 
-    def sync(self, by: str, *, prune_all: bool = False) -> Accepted:
-        return self._accept("sync", prune_all)
+    def sync(self, by: str, *, prune_all: bool = False, accept_history: bool = False) -> Accepted:
+        return self._accept("sync", prune_all, *(["accept_history"] if accept_history else []))
 
     async def wait(self, sync: str, deadline: float) -> SyncFinished | None:
         return self.ends.get(sync)

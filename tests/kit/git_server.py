@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from aiohttp import web
@@ -45,6 +46,14 @@ class Link:
     target: str
 
 
+class Signer(Protocol):
+    """Somebody who signs: see tests/kit/signing.py."""
+
+    @property
+    def flags(self) -> Sequence[str]:
+        """Words for git's command line."""
+
+
 Content = str | bytes | Executable | Link | None
 
 
@@ -63,6 +72,7 @@ class Repository:
         self.name = name
         self.path = forge.root / name
         self.work = work
+        self.signer: Signer | None = None  # who signs each commit and tag
         self._forge = forge
         self._time = 1_700_000_000
 
@@ -82,8 +92,15 @@ class Repository:
         self._time += 1
         await asyncio.to_thread(self._write, files)
         await self.git("add", "-A", "-f")
-        await self.git("commit", "-q", "--allow-empty", "-m", message)
+        signing = [*self.signer.flags, "commit", "-S"] if self.signer else ["commit"]
+        await self.git(*signing, "-q", "--allow-empty", "-m", message)
         return await self.git("rev-parse", "HEAD")
+
+    async def tag(self, name: str, target: str = "HEAD") -> None:
+        """Make an annotated tag, signed by `signer`, and publish it."""
+        signing = [*self.signer.flags, "tag", "-s"] if self.signer else ["tag", "-a"]
+        await self.git(*signing, "-f", "-m", name, name, target)
+        await self.publish(f"refs/tags/{name}")
 
     async def publish(self, *refspecs: str) -> None:
         """Push by path, past the HTTP server: fast, and `on_push` does not hear of it. Default: HEAD."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.config import Settings
+
 SYSTEM_KNOWN_HOSTS = (Path("~/.ssh/known_hosts"), Path("/etc/ssh/ssh_known_hosts"))
 
 
@@ -30,3 +32,11 @@ class SshAccess:
     def known_hosts_files(self) -> tuple[Path, ...]:
         """The files to look in, whether they are there or not."""
         return tuple(path.expanduser() for path in self.known_hosts or SYSTEM_KNOWN_HOSTS)
+
+
+def ssh_access(settings: Settings) -> SshAccess:
+    """What the settings say of SSH."""
+    return SshAccess(
+        settings.ssh_key, settings.ssh_passphrase_file, settings.ssh_known_hosts, settings.ssh_agent,
+        settings.ssh_jumps,
+    )  # fmt: skip

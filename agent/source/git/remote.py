@@ -18,6 +18,7 @@ from agent.domain.errors import Failure, OperatorNeeded, Transient
 from agent.source.git import address
 from agent.source.git.access import SshAccess
 from agent.source.git.client import ProtocolClient
+from agent.source.git.history import Passage, TooLong
 from agent.source.git.http import HttpTransport
 from agent.source.git.local import LocalRepository
 from agent.source.git.protocol import Ref, is_object_id, is_ref_name, printable
@@ -29,6 +30,7 @@ from agent.source.git.transport import Repository
 __all__ = ["GitRemote", "Snapshot"]
 
 EARLIER_MAX = 1000
+FIRST_DEPTH, DEEPER, LAST_DEPTH = 8, 8, 8**5  # generations of history, until what is looked for is found
 T = TypeVar("T")
 
 
@@ -97,8 +99,8 @@ class GitRemote:
         async with self._within_deadline():
             return await self._take(commit, depth)
 
-    async def resolve(self, ref: str, announced: str | None) -> Snapshot:
-        """The commit that `ref` points to now.
+    async def resolve(self, ref: str, announced: str | None, *, tag: bool = False) -> Snapshot:
+        """The commit that `ref` points to now; with `tag`, the annotated tag in between is at hand as well.
 
         The `announced` commit is fetched while the ref is looked up, and is the answer only if the ref
         points to it; else what the ref says is fetched.
@@ -107,8 +109,9 @@ class GitRemote:
             if is_object_id(ref.lower()):
                 return await self._take(ref.lower(), 1)
             if announced is None or not is_object_id(announced) or not announced.strip("0"):
-                return await self._take((await self._look(ref)).commit, 1)
-            return await self._resolve_announced(ref, announced)
+                found = await self._look(ref)
+                return await self._take(found.oid if tag else found.commit, 1)
+            return await self._resolve_announced(ref, announced, tag)
 
     async def earlier(self, commit: str, count: int) -> list[str]:
         """Up to `count` first-parent ids before `commit`, newest first; fewer where history ends."""
@@ -117,7 +120,31 @@ class GitRemote:
             with await self._take(commit, count + 1, trees=False) as snapshot:
                 return await asyncio.to_thread(lambda: snapshot.log(count + 1)[1:])
 
-    async def _resolve_announced(self, ref: str, announced: str) -> Snapshot:
+    async def since(self, commit: str, old: str, *, all_commits: bool) -> Passage:
+        """From `old` to `commit`: commits only, deepened until `old` is found, or every commit since.
+
+        Raises OperatorNeeded("HistoryTooLong").
+        """
+        async with self._within_deadline():
+            depth = FIRST_DEPTH
+            while True:
+                with await self._take(commit, depth, trees=False) as snapshot:
+                    try:
+                        found = await asyncio.to_thread(snapshot.passage, old)
+                    except TooLong:
+                        raise self._too_long() from None
+                if found.whole or (found.contained and not all_commits):
+                    return found
+                if depth >= LAST_DEPTH:
+                    raise self._too_long()
+                depth *= DEEPER
+
+    def _too_long(self) -> Failure:
+        message = "more commits came since the last deployed one than are looked through"
+        remedy = "if that is right: emptybox sync --accept-history"
+        return OperatorNeeded("HistoryTooLong", message, where=self.where, remedy=remedy)
+
+    async def _resolve_announced(self, ref: str, announced: str, tag: bool) -> Snapshot:
         early: Snapshot | Failure | None = None
 
         async def take_early() -> None:
@@ -128,14 +155,14 @@ class GitRemote:
             async with asyncio.TaskGroup() as group:
                 taking = group.create_task(take_early(), name="git/fetch announced")
                 value = await _settled(self._look(ref))
-                if isinstance(value, Failure) or announced not in (value.oid, value.peeled):
+                if isinstance(value, Failure) or announced not in _answers(value, tag):
                     taking.cancel()
             if isinstance(value, Failure):
                 raise value
-            if announced in (value.oid, value.peeled) and isinstance(early, Snapshot):
+            if announced in _answers(value, tag) and isinstance(early, Snapshot):
                 snapshot, early = early, None
                 return snapshot
-            return await self._take(value.commit, 1)
+            return await self._take(value.oid if tag else value.commit, 1)
         finally:
             if isinstance(early, Snapshot):
                 early.close()
@@ -182,6 +209,11 @@ class GitRemote:
         except TimeoutError as error:
             message = f"the repository did not answer within {self.deadline:g} s"
             raise Transient("GitTimeout", message, where=self.where) from error
+
+
+def _answers(value: Ref, tag: bool) -> tuple[str, ...]:
+    """The announced ids with which the right thing was fetched."""
+    return (value.oid,) if tag else (value.oid, value.peeled)
 
 
 async def _settled(work: Coroutine[Any, Any, T]) -> T | Failure:

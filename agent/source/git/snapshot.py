@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 
 from agent.domain.errors import Transient
 from agent.source.git.export import DIRECTORY, FILES, export_tree
+from agent.source.git.history import Passage, passage
 from agent.source.git.objects import CommitInfo, peel, read_commit, read_tree
 from agent.source.git.pktline import Garbled
 from agent.source.git.threads import stoppable
@@ -22,6 +23,7 @@ class Snapshot:
 
     Attributes:
         commit: its full id.
+        tag: id of the annotated tag it was reached by, "" for none.
         tree: the id of its tree: equal trees are equal states.
         parents: ids of its parents, whether they are at hand or not.
         author, time, subject: see `objects.CommitInfo`.
@@ -37,6 +39,7 @@ class Snapshot:
         except BaseException:
             objects.close()
             raise
+        self.tag = commit if commit != self.commit else ""
         self.tree = info.tree
         self.parents = info.parents
         self.author = info.author
@@ -63,6 +66,19 @@ class Snapshot:
         await stoppable(
             lambda stop: self._reading(lambda: export_tree(self._objects, self.tree, directory, stop))
         )
+
+    @property
+    def object_format(self) -> str:
+        """What ids are made with: sha1 or sha256."""
+        return self._objects.object_format
+
+    def raw(self, oid: str) -> bytes:
+        """The content of an object, as it is hashed and signed. Blocks."""
+        return self._reading(lambda: self._objects.get(oid)[1])
+
+    def passage(self, old: str) -> Passage:
+        """From the commit `old` to this one, as far as history is at hand. Blocks. Raises TooLong."""
+        return self._reading(lambda: passage(self._objects, self.commit, old))
 
     def read(self, path: str) -> bytes | None:
         """One file's content; None when there is no regular file of that path. Blocks for its size."""
