@@ -69,6 +69,7 @@ class Settings:
     pass_env: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     file_roots: tuple[Path, ...] = ()
+    place_roots: tuple[Path, ...] = ()
     shutdown_delay: float = 0.0
     grace_period: float = 0.0
     status_token_file: Path | None = None

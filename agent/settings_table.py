@@ -52,6 +52,13 @@ def _label(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _absolute(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
+        raise ValueError(f"{text!r} is not an absolute path of a directory below /")
+    return path
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One row of the table. `many` settings may be given more than once (comma-separated in variables)."""
@@ -182,6 +189,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("users", "--allow-user", "NAME", str, "user that apps may run as", many=True),
     Setting(
         "file_roots", "--file-root", "DIR", Path, "directory that file:// artifacts may come from", many=True
+    ),
+    Setting(
+        "place_roots",
+        "--place-root",
+        "DIR",
+        _absolute,
+        "directory below which apps may `place` links to their files",
+        many=True,
     ),
     Setting(
         "shutdown_delay",

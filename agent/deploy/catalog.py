@@ -12,10 +12,12 @@ from agent.deploy.steps.drain import Drain
 from agent.deploy.steps.fetch import Fetch
 from agent.deploy.steps.migrate import Migrate
 from agent.deploy.steps.probe import Probe
+from agent.deploy.steps.put import After, Put, Unplace
 from agent.deploy.steps.record import Record
 from agent.deploy.steps.release import Release
 from agent.deploy.steps.reload import Place, Reload
 from agent.deploy.steps.render import Render
+from agent.deploy.steps.repair import Repair
 from agent.deploy.steps.start import Start
 from agent.deploy.steps.stop import Stop
 from agent.deploy.steps.switch import Switch
@@ -25,6 +27,7 @@ from agent.deploy.steps.verify import Verify
 _STEPS: tuple[Step, ...] = (
     Fetch(), Verify(), Release(), Render(), Check(), Task(), Migrate(), Stop(),
     Start(), Probe(), CanaryStep(), Switch(), Drain(), Place(), Reload(), Record(),
+    Put(), After(), Unplace(), Repair(),
 )  # fmt: skip
 
 CATALOG: Mapping[str, Step] = MappingProxyType({step.kind: step for step in _STEPS})

@@ -1,14 +1,21 @@
-"""Config generations: the rendered files of an app, whole or absent, named by their digest."""
+"""Config generations: the rendered files of an app, whole or absent, named by their digest.
+
+Nobody but the agent has anything to change there; who can, may do so nevertheless. So a generation can be
+compared with what was written, and put right again, file by file, each by one rename.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.domain.spec import AppSpec, ManagedFile
 from agent.kit.files import remove_tree, sync_directory
 
 Owner = tuple[int, int]
+TEMPORARY = ".emptybox.tmp"
 
 
 def write_generation(generations: Path, spec: AppSpec, owner: Owner | None) -> Path | None:
@@ -25,6 +32,7 @@ def write_generation(generations: Path, spec: AppSpec, owner: Owner | None) -> P
         return None
     path = generations / spec.files_digest
     if path.is_dir():
+        repair_generation(path, spec.files, owner)
         return path
     beside = generations / f".{spec.files_digest}.tmp"
     remove_tree(beside)
@@ -39,16 +47,98 @@ def write_generation(generations: Path, spec: AppSpec, owner: Owner | None) -> P
     return path
 
 
+def drifted(generation: Path, files: Sequence[ManagedFile], owner: Owner | None) -> list[str]:
+    """What is not as it was written: targets of files, and what should not be there at all. Blocks.
+
+    Raises OSError only for what cannot be read at all.
+    """
+    changed = [
+        file.target
+        for file in files
+        if _through_link(generation, file.target) or not _is_right(generation / file.target, file, owner)
+    ]
+    return changed + _strangers(generation, files)
+
+
+def repair_generation(generation: Path, files: Sequence[ManagedFile], owner: Owner | None) -> list[str]:
+    """Put right what is not as it was written; returns what that was. Blocks. Raises OSError."""
+    wrong = drifted(generation, files, owner)
+    if not wrong:
+        return []
+    generation.mkdir(mode=0o755, exist_ok=True)
+    by_target = {file.target: file for file in files}
+    for target in wrong:
+        file = by_target.get(target)
+        if file is None:
+            remove_tree(generation / target)
+            continue
+        for directory in [*reversed((generation / target).relative_to(generation).parents)][1:]:
+            here = generation / directory
+            if here.is_symlink() or not here.is_dir():
+                remove_tree(here)
+                here.mkdir(mode=0o755)
+        _replace(generation / target, file, owner)
+    return wrong
+
+
+def _through_link(generation: Path, target: str) -> bool:
+    parents = Path(target).parents[:-1]
+    return any((generation / parent).is_symlink() for parent in parents)
+
+
+def _is_right(path: Path, file: ManagedFile, owner: Owner | None) -> bool:
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as found:
+            info = os.fstat(found.fileno())
+            return (
+                stat.S_ISREG(info.st_mode)
+                and stat.S_IMODE(info.st_mode) == file.mode
+                and (owner is None or (info.st_uid, info.st_gid) == owner)
+                and info.st_size == len(file.content)
+                and found.read(len(file.content) + 1) == file.content
+            )
+    except OSError:
+        return False
+
+
+def _strangers(generation: Path, files: Sequence[ManagedFile]) -> list[str]:
+    """Names in the generation that are neither a file of it nor a directory on the way to one."""
+    wanted = {Path(file.target) for file in files}
+    parents = {parent for target in wanted for parent in target.parents}
+    found = []
+    for directory in parents:
+        try:
+            names = os.listdir(generation / directory)
+        except OSError:
+            continue
+        found += [str(directory / name) for name in names if directory / name not in wanted | parents]
+    return sorted(found)
+
+
+def _replace(target: Path, file: ManagedFile, owner: Owner | None) -> None:
+    if target.is_dir() and not target.is_symlink():
+        remove_tree(target)
+    beside = target.with_name(f".{target.name[:200]}{TEMPORARY}")
+    remove_tree(beside)
+    _write_file(beside, file, owner)
+    os.rename(beside, target)
+    sync_directory(target.parent)
+
+
 def _write(root: Path, file: ManagedFile, owner: Owner | None) -> list[Path]:
     target = root / file.target
     made = [p for p in target.parents if p != root and root in p.parents]
     target.parent.mkdir(parents=True, exist_ok=True)
+    _write_file(target, file, owner)
+    return made
+
+
+def _write_file(path: Path, file: ManagedFile, owner: Owner | None) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(target, flags, file.mode), "wb") as out:
+    with os.fdopen(os.open(path, flags, file.mode), "wb") as out:
         os.fchmod(out.fileno(), file.mode)
         if owner is not None:
             os.fchown(out.fileno(), *owner)
         out.write(file.content)
         out.flush()
         os.fsync(out.fileno())
-    return made

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from agent.deploy.child import Child
 from agent.deploy.deployments import pair_of
+from agent.deploy.drift import Drift
 from agent.deploy.failures import as_info
 from agent.deploy.fallback import Fallback
 from agent.deploy.leaving import remove, stop_with_agent
@@ -63,6 +64,7 @@ class Lane:
         self._attempts = 0  # transient failures in a row
         self.app.canary.changed = self._canary_changed
         quarantine = services.journal.quarantine
+        self._drift = Drift(self.app, self._resting, self._word.want)
         self._fallback = Fallback(
             name, services.earlier, lambda digest: quarantine.find(name, digest) is not None
         )
@@ -130,13 +132,19 @@ class Lane:
                 except Exception as error:  # whatever it is, it must not end the lane
                     self.app.failed(as_info(error, self.name))
                 self._tell_state()
+            self._tasks.start(self._drift.watch(), name="drift")
             while True:
                 await self._word.wait()
                 try:
                     await self._advance()
                 except Exception as error:
                     self._survive(as_info(error, self.name))
+                self._drift.changed()
                 self._tell_state()
+
+    def _resting(self) -> bool:
+        """Whether nothing is under way, and nothing waits to be."""
+        return not (self.removed or self._runs.active or self._word.waits or self.trial.verdict)
 
     async def _recover(self) -> None:
         await recover(self.app, self.trial)
@@ -182,6 +190,8 @@ class Lane:
         if not serving.nobody:
             return
         for deployment in (self.app.current, self.app.good):
+            if deployment is not None and deployment.spec.run is None:
+                return
             if deployment is not None and self.app.quarantined(deployment.spec) is None:
                 gate = self.app.gates.of(deployment.spec)
                 self.app.gates.lead(gate)
@@ -230,6 +240,8 @@ class Lane:
             self.wanted = pair_of(spec, release, wish.commit, wish.signer)
         elif wish.rollback:
             told = f"an operator went back to version {spec.version}"
+        elif wish.drifted:
+            told = f"{', '.join(wish.drifted[:4])} changed on this host"
         elif wish.fallback:
             told = f"it does not work; version {spec.version} of before is tried"
         if self.wanted is not None:

@@ -31,13 +31,17 @@ async def see_off(app: AppContext, child: Child, wanted: Gate | None = None) -> 
 
 
 async def remove(app: AppContext) -> None:
-    """Stop the app, run its cleanup hook, release its ports; keep its releases and directories.
+    """Stop the app, run its cleanup hook, release its ports, take its places away.
+
+    Its releases and directories stay.
 
     Raises Failure, OSError.
     """
     await _stop_children(app)
     await _clean_up(app)
     await _give_up_ports(app)
+    places = app.services.processes.surroundings.places(app.name)
+    await asyncio.to_thread(places.settle, ())
     await asyncio.to_thread(app.deployments.forget)
     app.services.bus.publish(AppRemoved(app.name))
 

@@ -3,6 +3,7 @@
 | end | result | follows |
 |---|---|---|
 | every step done, or failed only after the switch | probation (succeeded without one) | trial |
+| of a repair | succeeded or failed | the next look |
 | cancelled by a newer wish | cancelled | the newer wish |
 | cancelled by the agent's end | interrupted | the next agent looks |
 | transient or operator failure | later | retry with backoff |
@@ -52,6 +53,12 @@ async def judge(app: AppContext, run: Run, error: Exception | None, cancelled: b
         if context.spec.health.probation > 0:
             return Outcome(RunResult.PROBATION, SyncResult.PROBATION, failure)
         return Outcome(RunResult.SUCCEEDED, SyncResult.SUCCEEDED, failure)
+    if context.plan.repairs and not cancelled:
+        # What serves is what it was before: nothing to set aside, and the next look finds what is left.
+        failure = run.failure or (as_info(error, context.app) if error is not None else None)
+        if failure is None:
+            return Outcome(RunResult.SUCCEEDED, SyncResult.SUCCEEDED)
+        return Outcome(RunResult.FAILED, SyncResult.FAILED, failure)
     if cancelled:
         if ending:
             return Outcome(RunResult.INTERRUPTED, SyncResult.INTERRUPTED, INTERRUPTED)

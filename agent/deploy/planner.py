@@ -8,6 +8,8 @@ The shapes of a plan (`-->` waits for):
     restart   ... migrate --> stop --> start --> probe --> switch
     reload    render --> check --> reload --> probe --> record
     record    record             only what the agent itself uses changed: nothing is touched
+    place     fetch --> verify --> unpack, render --> check --> place --> after --> record    no program
+    repair    repair --> reload --> probe          files of what serves were changed on this host
 """
 
 from __future__ import annotations
@@ -21,7 +23,21 @@ from agent.domain.model import NoChange, Plan, PlannedStep
 from agent.domain.spec import AppSpec, ManagedFile, OnChange, Swap
 
 PREPARE = ("fetch", "verify", "unpack", "render", "check")
-POINTS = (*PREPARE, "migrate", "stop", "start", "probe", "switch", "drain", "reload", "record")
+POINTS = (
+    *PREPARE,
+    "migrate",
+    "stop",
+    "start",
+    "probe",
+    "switch",
+    "drain",
+    "reload",
+    "record",
+    "place",
+    "after",
+    "unplace",
+    "repair",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +48,7 @@ class Situation:
     there. `quarantined` is the failure for which the wanted spec was set aside. `gate_conflict` says
     that the wanted ports cannot be opened while the old child lives, `memory_short` why two children do
     not fit side by side ("" when they do). `comparable`: what serves is healthy and the wish is no way back,
-    so that a canary beside it makes sense.
+    so that a canary beside it makes sense. `drifted`: what of the wanted, which serves, was changed here.
     """
 
     current: AppSpec | None = None
@@ -44,10 +60,13 @@ class Situation:
     memory_short: str = ""
     comparable: bool = True
     first: bool = False
+    drifted: tuple[str, ...] = ()
 
 
 def plan(wanted: AppSpec, now: Situation) -> Plan | NoChange:
     """Compare and plan. The first matching line decides."""
+    if now.drifted:
+        return _repair(wanted, now.drifted)
     if now.current is not None and now.alive and now.current.digest == wanted.digest:
         return NoChange(wanted.name, "up to date")
     if now.quarantined is not None:
@@ -59,16 +78,26 @@ def plan(wanted: AppSpec, now: Situation) -> Plan | NoChange:
     if now.paused is not None:
         return NoChange(wanted.name, f"updates are paused: {now.paused}")
     if now.current is None or not now.alive:
-        reason = "first start" if now.current is None else "nothing runs"
-        return _replacement(wanted, now, reason)
+        return _anew(wanted, now, _why_anew(wanted, now))
     changed = changes(now.current, wanted)
     if not runtime_changes(now.current, wanted):
         return Plan(wanted.name, _told(changed), (PlannedStep("record", "record", _told(changed)),))
-    if only_files(now.current, wanted):
+    if wanted.run is not None and only_files(now.current, wanted):
         actions = {f.on_change for f in _changed_files(now.current, wanted)}
         if OnChange.RESTART not in actions:
-            return _reload(wanted, OnChange.RELOAD in actions, _told(changed))
-    return _replacement(wanted, now, _told(changed))
+            return _reload(now.current, wanted, _told(changed))
+    return _anew(wanted, now, _told(changed))
+
+
+def _anew(wanted: AppSpec, now: Situation, reason: str) -> Plan:
+    return _placement(wanted, now, reason) if wanted.run is None else _replacement(wanted, now, reason)
+
+
+def _why_anew(wanted: AppSpec, now: Situation) -> str:
+    """Why there is everything to do, where nothing is alive."""
+    if wanted.run is not None:
+        return "first start" if now.current is None else "nothing runs"
+    return "first placing" if now.current is None else "the last placing did not end"
 
 
 def changes(old: AppSpec, new: AppSpec) -> list[str]:
@@ -87,7 +116,7 @@ def changes(old: AppSpec, new: AppSpec) -> list[str]:
     return names
 
 
-AGENT_ONLY = ("version", "health", "canary", "drain", "maintenance", "keep", "hooks", "swap")
+AGENT_ONLY = ("version", "health", "canary", "drain", "maintenance", "keep", "hooks", "swap", "drift")
 
 
 def runtime_changes(old: AppSpec, new: AppSpec) -> bool:
@@ -127,15 +156,48 @@ def _told(changed: list[str]) -> str:
     return f"{', '.join(changed[:4])}{' and more' if len(changed) > 4 else ''} changed"
 
 
-def _reload(wanted: AppSpec, tell_child: bool, reason: str) -> Plan:
+def _repair(wanted: AppSpec, drifted: tuple[str, ...]) -> Plan:
+    """What serves stays; a program that was told of a changed file is told once more."""
+    reason = f"{', '.join(drifted[:4])}{' and more' if len(drifted) > 4 else ''} changed on this host"
+    steps = [PlannedStep("repair", "repair", reason)]
+    reloads = tuple(f.target for f in wanted.files if f.target in drifted and f.on_change is OnChange.RELOAD)
+    if reloads and wanted.run is not None:
+        steps += _telling(reloads, "repair")
+    return Plan(wanted.name, reason, tuple(steps))
+
+
+def _telling(targets: tuple[str, ...], last: str) -> list[PlannedStep]:
+    """Tell the child of changed files, and see how it takes that."""
+    return [
+        PlannedStep("reload", "reload", "a changed file asks for it", (last,), {"targets": targets}),
+        PlannedStep("probe", "probe", "still healthy after the reload", ("reload",)),
+    ]
+
+
+def _placement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
+    steps = _prepare(wanted, now)
+    last = "check"
+    if now.alive and now.current is not None and now.current.run is not None:
+        steps.append(PlannedStep("stop", "stop", "the app has no program any more", (last,)))
+        last = "stop"
+    steps.append(PlannedStep("place", "put", reason, (last,)))
+    last = "place"
+    if wanted.after:
+        steps.append(PlannedStep("after", "after", "others are told of the new files", (last,)))
+        last = "after"
+    steps.append(PlannedStep("record", "record", "what is placed from now on", (last,)))
+    return Plan(wanted.name, reason, tuple(steps))
+
+
+def _reload(old: AppSpec, wanted: AppSpec, reason: str) -> Plan:
     steps = [
         PlannedStep("render", "render", reason),
         PlannedStep("check", "check", "before the child sees it", ("render",)),
     ]
     last = "check"
-    if tell_child:
-        steps.append(PlannedStep("reload", "reload", "a changed file asks for it", (last,)))
-        steps.append(PlannedStep("probe", "probe", "still healthy after the reload", ("reload",)))
+    targets = tuple(f.target for f in _changed_files(old, wanted) if f.on_change is OnChange.RELOAD)
+    if targets:
+        steps += _telling(targets, last)
         last = "probe"
     else:
         steps.append(PlannedStep("reload", "place", "changed files ask for nothing more", (last,)))
@@ -144,7 +206,8 @@ def _reload(wanted: AppSpec, tell_child: bool, reason: str) -> Plan:
     return Plan(wanted.name, reason, tuple(steps))
 
 
-def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
+def _prepare(wanted: AppSpec, now: Situation) -> list[PlannedStep]:
+    """Everything up to `check`: nothing that serves is touched."""
     steps: list[PlannedStep] = []
     ready: list[str] = []
     if wanted.artifact is not None:
@@ -162,6 +225,14 @@ def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
     )
     ready.append("render")
     steps.append(PlannedStep("check", "check", "look before the old one is touched", tuple(ready)))
+    return steps
+
+
+def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
+    placed = now.current is not None and now.current.run is None
+    if placed:
+        now = replace(now, alive=False)  # there is no old child
+    steps = _prepare(wanted, now)
     gate = ["check"]
     for migration in wanted.migrate:
         name = f"migrate {migration.name}" if len(wanted.migrate) > 1 else "migrate"
@@ -186,6 +257,8 @@ def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
         steps.append(PlannedStep("canary", "canary", why, ("probe",)))
         healthy = "canary"
     steps.append(PlannedStep("switch", "switch", "the new one is healthy", (healthy,)))
+    if placed:
+        steps.append(PlannedStep("unplace", "unplace", "the app has a program now", ("switch",)))
     if now.alive and not restart and wanted.listen:
         steps.append(PlannedStep("drain", "drain", "no waiting connection is lost", ("switch",)))
     return Plan(wanted.name, reason, tuple(_with_tasks(wanted, steps)))

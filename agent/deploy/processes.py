@@ -6,7 +6,7 @@ the agent and are found again by their notes (`leftovers`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from agent.deploy.surroundings import Surroundings, port_variables
 from agent.domain.errors import Failure, FailureInfo, Permanent, Transient
 from agent.domain.events import AppFailed, Bus, ChildStarted
 from agent.domain.model import new_id
-from agent.domain.spec import AppSpec, HealthSpec, SocketMode
+from agent.domain.spec import AppSpec, HealthSpec, ReloadSpec, SocketMode
 from agent.process.command import CommandResult, run_command
 from agent.process.health import until_healthy, watch
 from agent.process.keepers import Keeper
@@ -118,10 +118,15 @@ class Processes:
         except LookupError:
             return []
 
-    async def reload(self, child: Child, spec: AppSpec) -> None:
-        """Tell a child to read its files again. Raises Permanent("ReloadFailed")."""
+    async def reload(self, child: Child, spec: AppSpec, targets: Collection[str] = ()) -> None:
+        """Tell a child to read its files again, of these each in its own way. Raises ReloadFailed."""
         assert spec.run is not None
-        reload = spec.run.reload
+        own = {file.target: file.reload for file in spec.files}
+        ways = [own.get(target) or spec.run.reload for target in targets] or [spec.run.reload]
+        for way in dict.fromkeys(ways):
+            await self._reload(child, way)
+
+    async def _reload(self, child: Child, reload: ReloadSpec) -> None:
         if reload.command:
             await self.must(child.deployment, child.instance, "reload", reload.command, 60.0, "ReloadFailed")
         elif not await self._keeper.signal(child.id, signal_number(reload.signal), group=False):

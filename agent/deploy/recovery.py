@@ -6,6 +6,7 @@
 | ... and the good pair's child beside it | kept warm, probation starts again |
 | any other child of the app | stopped |
 | a canary | over: the old child serves alone, the new one is drained and stopped |
+| no child, and none is wanted | what is placed stays; an unfinished placing is carried out again |
 | no child | `current` is started from disk, without Git; if it does not get healthy, `good` |
 | a run the journal calls unfinished | probation if its pair serves, else interrupted |
 | instances and temporary files of nobody | removed |
@@ -44,6 +45,9 @@ async def recover(app: AppContext, trial: Trial) -> None:
         if current is None or current.pair.spec != serving.deployment.pair.spec:
             await app.link_current(serving.deployment)
         app.services.bus.publish(PairCurrent(app.name, serving.deployment.pair))
+    elif current is not None and current.spec.run is None:
+        app.placed = True
+        app.services.bus.publish(PairCurrent(app.name, current.pair))
     else:
         await _start(app, current, good)
     await _close_runs(app, trial)
@@ -132,7 +136,7 @@ async def _start(app: AppContext, current: Deployment | None, good: Deployment |
 
     If neither starts, nobody serves, and the lane goes on trying.
     """
-    pairs = {d.pair.spec: d for d in (current, good) if d is not None}
+    pairs = {d.pair.spec: d for d in (current, good) if d is not None and d.spec.run is not None}
     for number, deployment in enumerate(pairs.values(), start=1):
         try:
             healthy = await _start_one(app, deployment)
@@ -175,6 +179,8 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
     unfinished, journal = app.services.unfinished, app.services.journal
     child, good = app.serving.child, app.good
     runs = unfinished.take(app.name)
+    if child is None and (current := app.current) is not None and current.spec.run is None:
+        app.placed = all(run.spec != current.pair.spec for run in runs)  # else `after` may not have run
     last: UnfinishedRun | None = None
     for run in runs:
         if child is not None and run.spec == child.deployment.pair.spec:

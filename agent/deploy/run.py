@@ -75,6 +75,8 @@ class RunContext:
     committed: bool = False  # from migrate on the run ends before a newer commit is looked at
     shared: bool = False  # the new child has had a share of the clients
     switched: bool = False
+    replaced: Deployment | None = None  # what places outside showed when `put` began
+    put: bool = False
     marked: Awaitable[None] | None = None  # the journal has everything before the switch on disk
     _writing: asyncio.Future[None] | None = None
 

@@ -25,7 +25,7 @@ def situation(app: AppContext, spec: AppSpec, release: str, wish: Wish | None = 
     way_back = wish is not None and not wish.newest
     return Situation(
         current=current.spec if current else None,
-        alive=app.serving.child is not None or app.serving.restarting,
+        alive=app.serving.child is not None or app.serving.restarting or app.placed,
         in_store=bool(release) and app.services.store.has(release),
         quarantined=None if way_back else app.quarantined(spec),
         paused=None if by_hand else app.services.paused(),
@@ -33,6 +33,7 @@ def situation(app: AppContext, spec: AppSpec, release: str, wish: Wish | None = 
         memory_short=_memory_short(app, spec),
         comparable=not way_back and app.unhealthy is None and not app.serving.restarting,
         first=current is None,
+        drifted=wish.drifted if wish is not None else (),
     )
 
 

@@ -148,6 +148,7 @@ class Runs:
         if not cancelled:
             self._cancels = 0
         if context.switched:
+            app.placed = context.spec.run is None
             await self._trial.begin(context, wish, outcome.result)
             return
         if outcome.quarantine and failure is not None and not wish.rollback:

@@ -67,6 +67,7 @@ class AppContext:
         self.canary = Canary()
         self.wanted: AppSpec | None = None
         self.unhealthy: FailureInfo | None = None
+        self.placed = False  # without a program: all that its placing asked for was done
         self._state = AppState.EMPTY
         self.memory_short = ""  # why the last swap had to be a restart
         self._conditions: dict[str, tuple[bool, str, str]] = {}
@@ -114,6 +115,7 @@ class AppContext:
     def forget(self) -> None:
         """The app is gone from this host: nothing that was told of it holds for one that may come back."""
         self.wanted = self.unhealthy = None
+        self.placed = False
         self._state = AppState.EMPTY
         self._conditions.clear()
 

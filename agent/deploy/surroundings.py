@@ -9,9 +9,10 @@ from pathlib import Path
 
 from agent.config import Settings
 from agent.deploy.deployments import Deployment
-from agent.deploy.generations import Owner
+from agent.deploy.generations import Owner, repair_generation
 from agent.deploy.instance import build_instance
 from agent.deploy.layout import DataDirectory
+from agent.deploy.places import Places
 from agent.domain.spec import AppSpec
 from agent.kit.files import remove_tree
 from agent.process.context import ChildContext, User, find_user
@@ -38,6 +39,10 @@ class Surroundings:
         user = self.user(spec)
         return None if user.uid is None or user.gid is None else (user.uid, user.gid)
 
+    def places(self, app: str) -> Places:
+        """Where an app without a program puts its files."""
+        return Places(self._data.app(app), self._data.root, self._settings.place_roots)
+
     async def instance(self, deployment: Deployment, name: str) -> Path:
         """Build an instance directory for a deployment, and the app's own directories. Raises OSError."""
         return await asyncio.to_thread(self._build_instance, deployment, name)
@@ -54,6 +59,8 @@ class Surroundings:
                 if owner is not None:
                     os.chown(path, *owner)
             dirs[shown] = path
+        if deployment.generation is not None:  # no program begins with what somebody changed
+            repair_generation(deployment.generation, spec.files, owner)
         path = directory.instances / name
         try:
             build_instance(path, deployment.release, deployment.generation, dirs)

@@ -16,6 +16,7 @@ class Wish:
 
     `operator`: an operator asked, so a backoff is not waited for. `fallback`: an earlier
     specification, tried because nothing newer works. `rollback`: an operator's way back.
+    `drifted`: what was changed on this host of the specification that serves, and has to be put right.
     """
 
     spec: AppSpec
@@ -25,13 +26,14 @@ class Wish:
     fallback: bool = False
     rollback: bool = False
     signer: str = ""  # of the commit, see DesiredState
+    drifted: tuple[str, ...] = ()
     also: list[Settlement] = field(default_factory=list)
     open: bool = True  # nothing was told yet to those who wait
 
     @property
     def newest(self) -> bool:
-        """Whether it is what the state wants, and not a way back."""
-        return not (self.rollback or self.fallback)
+        """Whether it is what the state wants, and no way back or repair."""
+        return not (self.rollback or self.fallback or self.drifted)
 
     @property
     def sync(self) -> str:

@@ -19,14 +19,19 @@ def state_of(app: AppContext, *, updating: bool, on_trial: bool) -> AppState:
         updating: a run is under way.
         on_trial: its release is on probation.
     """
-    child = app.serving.child
+    child, current = app.serving.child, app.current
+    if child is None and current is not None and current.spec.run is None:
+        if updating:
+            return AppState.UPDATING
+        as_wanted = app.wanted is None or app.wanted.digest == current.spec.digest
+        return AppState.PLACED if app.placed and as_wanted else AppState.DEGRADED
     if child is None or app.serving.restarting:
         gate = app.gates.main
         if gate is not None and gate.state.mode in (Mode.MAINTENANCE, Mode.HOLDING):
             return AppState.MAINTENANCE
         if updating:
             return AppState.UPDATING
-        return AppState.FAILED if app.current or app.wanted else AppState.EMPTY
+        return AppState.FAILED if current or app.wanted else AppState.EMPTY
     if updating:
         return AppState.CANARY if app.canary.running else AppState.UPDATING
     wanted = app.wanted

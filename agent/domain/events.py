@@ -261,6 +261,15 @@ class ConditionChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DriftFound(Event):
+    """Managed files or links of an app were changed on this host; `repaired` says that they are put right."""
+
+    app: str
+    what: tuple[str, ...]
+    repaired: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PauseChanged(Event):
     """Updates are paused (message) or not (None). Polling and webhooks go on, runs do not start."""
 

@@ -149,6 +149,11 @@ class Plan:
     reason: str
     steps: tuple[PlannedStep, ...]
 
+    @property
+    def repairs(self) -> bool:
+        """Whether what serves is put right, and nothing else is wanted."""
+        return any(step.kind == "repair" for step in self.steps)
+
 
 @dataclass(frozen=True, slots=True)
 class NoChange:

@@ -77,6 +77,13 @@ class ArtifactSpec(Spec, frozen=True, kw_only=True):
     archive: str = "auto"  # "auto" (by content), "none", or tar, tar.gz, tar.bz2, tar.xz, tar.zst, zip
 
 
+class ReloadSpec(Spec, frozen=True, kw_only=True):
+    """How a child is told to read its files again: a signal, or a command."""
+
+    signal: str = "HUP"
+    command: tuple[str, ...] = ()
+
+
 class ManagedFile(Spec, frozen=True, kw_only=True):
     """One rendered file of a config generation."""
 
@@ -84,6 +91,7 @@ class ManagedFile(Spec, frozen=True, kw_only=True):
     content: bytes
     mode: int = 0o640
     on_change: OnChange = OnChange.RESTART
+    reload: ReloadSpec | None = None  # instead of the program's own way, for OnChange.RELOAD
     check: tuple[str, ...] = ()
 
 
@@ -92,13 +100,6 @@ class StopSpec(Spec, frozen=True, kw_only=True):
 
     signal: str = "TERM"
     grace: float = 10.0
-
-
-class ReloadSpec(Spec, frozen=True, kw_only=True):
-    """How a child is told to read its files again: a signal, or a command."""
-
-    signal: str = "HUP"
-    command: tuple[str, ...] = ()
 
 
 class RestartSpec(Spec, frozen=True, kw_only=True):
@@ -195,6 +196,20 @@ class HooksSpec(Spec, frozen=True, kw_only=True):
     timeout: float = 30.0
 
 
+class PlaceSpec(Spec, frozen=True, kw_only=True):
+    """A link outside the data directory, to the app's files or to one of them."""
+
+    path: str  # absolute, normalised
+    inner: str = ""  # relative path in the app's files; "" = all of them
+
+
+class DriftSpec(Spec, frozen=True, kw_only=True):
+    """What is done about managed files and links that are not as they were written."""
+
+    action: str = "repair"  # "repair", "report", "ignore"
+    every: float = 60.0
+
+
 class AppSpec(Spec, frozen=True, kw_only=True):
     """One app, wanted on this host."""
 
@@ -216,6 +231,9 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     drain: DrainSpec = DrainSpec()
     maintenance: MaintenanceSpec = MaintenanceSpec()
     hooks: HooksSpec = HooksSpec()
+    places: tuple[PlaceSpec, ...] = ()  # only without `run`
+    after: tuple[str, ...] = ()  # run once the files of `places` have changed
+    drift: DriftSpec = DriftSpec()
     keep: int = 3
 
     @property

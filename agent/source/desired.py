@@ -24,6 +24,7 @@ from agent.source.problems import Mark, Problem, Problems, StateInvalid, shown
 from agent.source.schema.app import App, app_spec
 from agent.source.schema.decode import decode
 from agent.source.schema.place import Place, Work
+from agent.source.schema.placed import refuse_shared_places
 from agent.source.schema.state import (
     APP_NAME,
     APPS_MAX,
@@ -159,6 +160,7 @@ class _Reading:
             elif self._wanted(app, at):
                 apps[name] = app_spec(name, app, at)
         _refuse_shared_ports(apps, raw, place)
+        refuse_shared_places(apps, place)
         return apps
 
     def _wanted(self, app: App, place: Place) -> bool:

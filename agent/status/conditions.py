@@ -53,6 +53,7 @@ SOCKET_MODE = "SocketMode"
 BACKLOG_LIMITED = "BacklogLimited"
 MEMORY_SHORT = "MemoryShort"
 GRACE_SHORT = "GraceShort"
+DRIFTED = "Drifted"
 
 _TYPES = (
     ConditionType(SOURCE_REACHABLE, "agent", Polarity.NORMAL, "The state repository answers."),
@@ -87,6 +88,7 @@ _TYPES = (
     ConditionType(
         GRACE_SHORT, "app", Polarity.ABNORMAL, "Stopping in order may take longer than the platform allows."
     ),
+    ConditionType(DRIFTED, "app", Polarity.ABNORMAL, "Managed files or links were changed on this host."),
     ConditionType(SOCKET_MODE, "app", Polarity.NEUTRAL, "How the app gets its listening socket."),
     ConditionType(
         BACKLOG_LIMITED, "app", Polarity.ABNORMAL, "The host lets fewer clients wait at a port than wanted."
@@ -156,6 +158,10 @@ _REASONS: dict[str, str] = {
     "TaskFailed": "A task's command failed.",
     "MigrationFailed": "A migration failed.",
     "ReloadFailed": "The child could not be told to read its files again.",
+    "AfterFailed": "The command that follows the placing of files failed.",
+    "PlaceNotAllowed": "The agent's settings do not let apps place files there.",
+    "PlaceTaken": "Something that is not the agent's is where files are to be placed.",
+    "PlaceThroughLink": "The way to a place leads through a link.",
     "Later": "A command asked to be tried again later (exit code 75).",
     "Interrupted": "The agent ended in the middle of it.",
     "OperatorRollback": "An operator went back to another version.",
@@ -222,6 +228,8 @@ _REASONS: dict[str, str] = {
     "AsWanted": "What serves is what is wanted.",
     "EarlierSpecification": "An earlier specification serves, because the newest does not work.",
     "OldPairHealthy": "The last good version is healthy.",
+    "FilesChanged": "Managed files or links are not as they were written.",
+    "RepairsSpent": "They were put right and changed again more often than is repaired.",
     "BudgetSpent": "The child ended more often than it may be started again.",
     "Restarted": "The child runs again.",
     "SomaxconnTooLow": "The host's net.core.somaxconn is lower than what the agent asks for.",

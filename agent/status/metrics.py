@@ -92,6 +92,12 @@ class Metrics:
             ["app", "how"],
             registry=registry,
         )
+        self._drift = Counter(
+            "emptybox_drift",
+            "Times that managed files or links were found changed on this host, and what was done.",
+            ["app", "how"],
+            registry=registry,
+        )
         self._of_app: dict[str, set[tuple[Any, tuple[str, ...]]]] = {}
         self._kinds: set[str] = set()
         self._refusals: set[tuple[str, str]] = set()
@@ -112,6 +118,7 @@ class Metrics:
             facts.AppFailed: self._app_failed,
             facts.ChildRestarting: lambda e: self._count(self._restarts, e.app),
             facts.TriggerHeard: self._trigger_heard,
+            facts.DriftFound: lambda e: self._count(self._drift, e.app, "repaired" if e.repaired else "told"),
             facts.RequestsAnswered: lambda e: self._count(self._answered, e.app, e.how, by=e.count),
             facts.NoticeTried: self._notice_tried,
             facts.AppRemoved: self._removed,

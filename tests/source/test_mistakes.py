@@ -63,10 +63,46 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, lines: str, expected:
 def test_an_app_with_nothing_to_run_says_why(tmp_path: Path) -> None:
     text = "apps:\n  a: {version: 1}\n  b: {version: 1, place: /srv}\n  c: {run: {command: [x]}}\n"
     assert mistakes(tmp_path, text) == [
-        "state.yaml:2:3 apps.a.run: missing; there is nothing to run; "
-        "apps of files only (place) and jobs are not yet supported",
-        "state.yaml:3:19 apps.b.place: not yet supported",
+        "state.yaml:2:3 apps.a.run: missing; or place, for an app of files only; jobs are not yet supported",
+        "state.yaml:3:19 apps.b.place: there is nothing to place: the app has no artifact and no files",
         "state.yaml:4:3 apps.c.version: missing",
+    ]
+
+
+FILES = "version: 1, files: [{content: x, target: t}]"
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("srv/x", "place: a place is an absolute path: /var/www/docs"),
+        ("/srv/../etc", "place: a place is written without .., . and empty names, and ends in a name"),
+        ("/srv/", "place: a place is written without .., . and empty names, and ends in a name"),
+        ("/", "place: a place is written without .., . and empty names, and ends in a name"),
+        ('"/srv/a\\nb"', "place: holds control characters"),
+        ("{}", "place: names no place"),
+        ("{/srv/a: ../t}", "place./srv/a: must stay inside, this path has .."),
+        ("{/srv/a: ., /srv/a/b: t}", "place./srv/a/b: /srv/a/b and /srv/a cannot both be links"),
+    ],
+)
+def test_a_place_that_is_none_is_named(place: str, expected: str, tmp_path: Path) -> None:
+    found = mistakes(tmp_path, f"apps:\n  a: {{{FILES}, place: {place}}}\n")
+    assert [line.split(" apps.a.")[1] for line in found] == [expected]
+
+
+def test_two_apps_cannot_have_one_place_or_one_inside_the_other(tmp_path: Path) -> None:
+    apps = f"  a: {{{FILES}, place: /srv/a}}\n  b: {{{FILES}, place: /srv/a/b}}\n"
+    (found,) = mistakes(tmp_path, f"apps:\n{apps}")
+    assert "/srv/a/b and /srv/a of a (state.yaml:2) cannot both be links" in found
+
+
+def test_an_app_with_a_place_has_no_program(tmp_path: Path) -> None:
+    text = f"apps:\n  a: {{{FILES}, place: /srv/a, run: {{command: [x]}}, listen: 80, env: {{A: b}}}}\n"
+    told = "an app with place has no program; write a second app for the program"
+    assert [line.partition(" apps.a.")[2] for line in mistakes(tmp_path, text)] == [
+        f"run: {told}",
+        f"listen: {told}",
+        f"env: {told}",
     ]
 
 

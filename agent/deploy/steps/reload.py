@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from agent.deploy.instance import point_config
 from agent.deploy.run import RunContext, Step
@@ -45,11 +46,19 @@ class Reload(Place):
         await super().run(context, step)
         child = context.serving.child
         if child is not None:
-            await context.processes.reload(child, context.spec)
+            await context.processes.reload(child, context.spec, _targets(context))
 
     async def undo(self, context: RunContext) -> None:
         """Show the old files again and tell the child."""
         await super().undo(context)
         child = context.serving.child
         if not context.switched and child is not None and child.alive:
-            await context.processes.reload(child, child.deployment.spec)
+            await context.processes.reload(child, child.deployment.spec, _targets(context))
+
+
+def _targets(context: RunContext) -> tuple[str, ...]:
+    """The changed files that the child is told of."""
+    for step in context.plan.steps:
+        if step.kind == Reload.kind:
+            return tuple(map(str, cast("tuple[str, ...]", step.options.get("targets", ()))))
+    return ()

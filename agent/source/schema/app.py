@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from agent.domain.spec import AppSpec, Swap
+from agent.domain.spec import AppSpec, HealthSpec, Swap
 from agent.source.schema.artifact import Artifact, artifact_spec
 from agent.source.schema.files import (
     Dirs,
@@ -20,6 +20,7 @@ from agent.source.schema.files import (
 from agent.source.schema.health import Health, health_spec
 from agent.source.schema.later import Job, Secret
 from agent.source.schema.place import Place
+from agent.source.schema.placed import Drift, drift_spec, place_specs, refuse_mixtures
 from agent.source.schema.run import Run, run_spec
 from agent.source.schema.scalars import Command, NotYet, Port, Raw
 from agent.source.schema.steps import Hooks, Migration, Task, hooks_spec, migration_specs, task_specs
@@ -62,8 +63,9 @@ class App(Raw, frozen=True, kw_only=True):
     maintenance: Maintenance | None = None
     hooks: Hooks | None = None
     keep: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
-    place: NotYet[str] = None
-    after: NotYet[Command] = None
+    place: str | dict[str, str] | None = None
+    after: Command | None = None
+    drift: Drift | None = None
     job: NotYet[Job] = None
     needs: NotYet[list[str]] = None
 
@@ -71,10 +73,13 @@ class App(Raw, frozen=True, kw_only=True):
 def app_spec(name: str, raw: App, place: Place) -> AppSpec:
     """The app as it is wanted on this host; every mistake is noted at its place."""
     place = place.seeing(version=_version(raw, place))
+    if raw.place is not None:
+        refuse_mixtures(msgspec.structs.asdict(raw), place)
+        return _of_files(name, raw, place)
     if raw.run is None and place.intact("place", "job"):
-        place.missing(
-            "run", "there is nothing to run; apps of files only (place) and jobs are not yet supported"
-        )
+        place.missing("run", "or place, for an app of files only; jobs are not yet supported")
+    if raw.after is not None:
+        (place / "after").problem("needs place", key=True)
     artifact = artifact_spec(raw.artifact, place / "artifact") if raw.artifact else None
     files = managed_files(raw.files or [], place / "files")
     dirs = directories(raw.dirs, place / "dirs")
@@ -103,6 +108,24 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
         drain=drain_spec(raw.drain),
         maintenance=maintenance_spec(raw.maintenance, place / "maintenance"),
         hooks=hooks_spec(raw.hooks, place / "hooks"),
+        drift=drift_spec(raw.drift, place / "drift"),
+        keep=raw.keep or AppSpec(name="", version="").keep,
+    )
+
+
+def _of_files(name: str, raw: App, place: Place) -> AppSpec:
+    """An app of files only: nothing to start, nothing to probe; others are meant to read what it places."""
+    assert raw.place is not None
+    return AppSpec(
+        name=name,
+        version=raw.version or "",
+        artifact=artifact_spec(raw.artifact, place / "artifact") if raw.artifact else None,
+        files=managed_files(raw.files or [], place / "files", mode=0o644),
+        places=place_specs(raw.place, place / "place"),
+        after=(place / "after").command(raw.after),
+        health=HealthSpec(probation=0.0),
+        hooks=hooks_spec(raw.hooks, place / "hooks"),
+        drift=drift_spec(raw.drift, place / "drift"),
         keep=raw.keep or AppSpec(name="", version="").keep,
     )
 

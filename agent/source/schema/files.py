@@ -8,11 +8,19 @@ from collections.abc import Iterable, Mapping
 from agent.domain.spec import ManagedFile, OnChange
 from agent.source.problems import dotted
 from agent.source.schema.place import Place
+from agent.source.schema.run import reload_spec
 from agent.source.schema.scalars import Command, Mode, Raw
 
 FILES_MAX = 200
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _AGENTS_OWN = re.compile(r"LISTEN_(FDS|PID|FDNAMES)|NOTIFY_SOCKET|EMPTYBOX_.*")
+
+
+class Change(Raw, frozen=True, kw_only=True):
+    """How the program is told of a change of this very file: by a signal, or by a command."""
+
+    signal: str | None = None
+    command: Command | None = None
 
 
 class File(Raw, frozen=True, kw_only=True):
@@ -22,7 +30,7 @@ class File(Raw, frozen=True, kw_only=True):
     content: str | None = None
     target: str | None = None
     check: Command | None = None
-    on_change: OnChange | None = None
+    on_change: OnChange | Change | None = None
     mode: Mode | None = None
 
 
@@ -34,15 +42,15 @@ class Dirs(Raw, frozen=True, kw_only=True):
     logs: str | None = None
 
 
-def managed_files(raw: list[File], place: Place) -> tuple[ManagedFile, ...]:
-    """The rendered files, in order."""
+def managed_files(raw: list[File], place: Place, *, mode: int = 0o640) -> tuple[ManagedFile, ...]:
+    """The rendered files, in order; `mode` is that of a file that names none."""
     if len(raw) > FILES_MAX:
         place.problem(f"more than {FILES_MAX} files")
         return ()
-    return tuple(_file(file, place / index) for index, file in enumerate(raw))
+    return tuple(_file(file, place / index, mode) for index, file in enumerate(raw))
 
 
-def _file(raw: File, place: Place) -> ManagedFile:
+def _file(raw: File, place: Place, mode: int) -> ManagedFile:
     target = ""
     if raw.target is None:
         place.missing("target")
@@ -58,11 +66,18 @@ def _file(raw: File, place: Place) -> ManagedFile:
         content = (place / "template").template(raw.template)
     else:
         place.missing("template", "or write the text itself under content")
+    own, on_change = None, raw.on_change or OnChange.RESTART
+    if isinstance(on_change, Change):
+        own = reload_spec(on_change.signal, on_change.command, place / "on_change")
+        if on_change.signal is None and on_change.command is None:
+            (place / "on_change").problem("give signal or command, or write reload, restart or none")
+        on_change = OnChange.RELOAD
     return ManagedFile(
         target=target,
         content=content.encode(),
-        mode=0o640 if raw.mode is None else int(raw.mode),
-        on_change=raw.on_change or OnChange.RESTART,
+        mode=mode if raw.mode is None else int(raw.mode),
+        on_change=on_change,
+        reload=own,
         check=(place / "check").seeing(target=target).command(raw.check),
     )
 

@@ -78,7 +78,11 @@ def run_spec(raw: Run, place: Place) -> RunSpec:
         user=raw.user or "",
         stop=_stop(raw.stop or Stop(), place / "stop"),
         restart=_restart(raw.restart or Restart(), place / "restart"),
-        reload=_reload(raw.reload or Reload(), place / "reload"),
+        reload=reload_spec(
+            raw.reload.signal if raw.reload else None,
+            raw.reload.command if raw.reload else None,
+            place / "reload",
+        ),
     )
 
 
@@ -104,11 +108,12 @@ def _restart(raw: Restart, place: Place) -> RestartSpec:
     return spec
 
 
-def _reload(raw: Reload, place: Place) -> ReloadSpec:
-    if raw.signal is not None and raw.command is not None:
+def reload_spec(name: str | None, command: list[str] | None, place: Place) -> ReloadSpec:
+    """How a program is told to read its files again: by a signal (HUP, if nothing is said) or a command."""
+    if name is not None and command is not None:
         (place / "command").problem("give signal or command, not both", key=True)
-    name = _signal(raw.signal, place / "signal") or ReloadSpec().signal
-    return ReloadSpec(signal=name, command=(place / "command").command(raw.command))
+    number = _signal(name, place / "signal") or ReloadSpec().signal
+    return ReloadSpec(signal=number, command=(place / "command").command(command))
 
 
 def _signal(text: str | None, place: Place) -> str:
