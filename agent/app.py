@@ -37,10 +37,12 @@ from agent.deploy.processes import Processes
 from agent.deploy.provenance import Provenance
 from agent.deploy.reconciler import Lanes, Reconciler
 from agent.deploy.retries import Retries
+from agent.deploy.said import Said
 from agent.deploy.services import Services
 from agent.deploy.settlement import last_word
 from agent.deploy.successor import hand_on, try_successor
 from agent.deploy.surroundings import Surroundings
+from agent.deploy.table import ProcessTable
 from agent.deploy.unfinished import Unfinished
 from agent.domain.errors import Failure
 from agent.domain.events import Bus, PauseChanged
@@ -298,9 +300,11 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     lanes = Lanes(make_lane)
     reachability = Reachability(bus)
     reconciler = Reconciler(inbox, look, reachability, lanes, journal, bus, retries.later)
+    table = ProcessTable(keeper, lanes, (keeper.keeper_pid, os.getpid()), version("emptybox"))
+    said = Said(data.apps, lanes, processes, kept=settings.app_log_size > 0)
     operator = Operator(
-        inbox, reconciler, lanes, look, journal, processes, store, bus, lambda spec: pinned(artifacts, spec),
-        lambda: try_successor(VERSION),
+        inbox, reconciler, lanes, look, journal, said, store, bus, lambda spec: pinned(artifacts, spec),
+        lambda: try_successor(VERSION), table, lambda: _examine(settings, lanes, artifacts),
     )  # fmt: skip
     sink = PushSink(inbox, settings.repo, settings.ref, bus, lanes.artifacts)
     announced = sink if settings.webhook_secret_file else None
@@ -311,6 +315,15 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         settings, keeper, data, journal, bus, store, inbox, retries, lanes, reconciler, poller, processes,
         face, operator, metrics, unfinished, post, tasks, broken,
     )  # fmt: skip
+
+
+async def _examine(settings: Settings, lanes: Lanes, artifacts: Artifacts) -> Mapping[str, Any]:
+    """The doctor's findings. Imported for them only."""
+    from agent.doctor.examine import examine
+
+    specs = {name: lane.app.wanted for name, lane in lanes.live().items()}
+    urls = {name: spec.artifact.url for name, spec in specs.items() if spec and spec.artifact}
+    return await examine(settings, urls, artifacts.reach)
 
 
 def _render_page(text: str, progress: Progress) -> str:

@@ -77,6 +77,8 @@ class Settings:
     status_api: str = ""
     public_url: str = ""
     notices: Path | None = None
+    app_log_size: int = 8 << 20
+    app_log_files: int = 3
     log_format: str = "text"
     log_level: str = "info"
 
@@ -195,6 +197,8 @@ def _check(values: dict[str, Any], problems: list[str], need_repo: bool) -> None
     problems += _check_signed(values)
     if values.get("poll", 1.0) < 1.0:
         problems.append("--poll: at least 1s")
+    if 0 < values.get("app_log_size", 0) < 64 << 10:
+        problems.append("--app-log-size: at least 64K, or 0")
     if values.get("log_format", "text") not in ("text", "json"):
         problems.append("--log-format: text or json")
     if values.get("log_level", "info") not in ("debug", "info", "warning", "error"):

@@ -32,6 +32,20 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def parse_size(text: str) -> int:
+    """0, 512K, 8M or 1G as bytes, in units of 1024. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,9})\s*([KMG]?)i?B?", text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not a size; write 512K, 8M or 1G")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,2}", text.strip()):
+        raise ValueError(f"{text!r} is not a number from 1 to 999")
+    return int(text)
+
+
 def _address(text: str) -> Address:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
@@ -230,6 +244,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("status_api", "--status-api", "URL", str, "base of the forge's API (default: by --repo)"),
     Setting("public_url", "--public-url", "URL", str, "where people find this agent: the link of statuses"),
     Setting("notices", "--notices", "FILE", Path, "YAML file that says which chats are told of what"),
+    Setting(
+        "app_log_size",
+        "--app-log-size",
+        "SIZE",
+        parse_size,
+        "what apps say is kept on disk, a file of this size each at most; 0: not at all (default: 8M)",
+    ),
+    Setting(
+        "app_log_files", "--app-log-files", "NUMBER", _count, "such files an app, older ones too (default: 3)"
+    ),
     Setting("log_format", "--log-format", "text|json", str, "format of the agent's log (default: text)"),
     Setting("log_level", "--log-level", "LEVEL", str, "debug, info, warning or error (default: info)"),
 )

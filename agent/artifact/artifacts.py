@@ -111,6 +111,14 @@ class Artifacts:
         board = partial(self._board, spec, app, release)
         return Delivery(release, digest, self.store, board, self._leave, progress)
 
+    async def reach(self, url: str) -> int | None:
+        """Open an artifact and close it again: its size in bytes, None when nobody tells.
+
+        Raises what opening raises.
+        """
+        async with self._source(url).open(url) as body:
+            return body.size if body is not None else None
+
     async def prewarm(self, url: str) -> None:
         """Open a connection to where `url` is, so that a delivery soon after finds one. Never fails."""
         if split(url).scheme in self._http.schemes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -19,6 +20,7 @@ CONNECT = 5.0  # seconds
 ANSWER = 70.0  # seconds; the agent itself gives up after 60
 WAIT = 930.0  # seconds; the agent itself gives up after 900
 BODY_MAX = 64 << 20
+LINE_MAX = 1 << 20
 _PATH_MAX = 100  # of the 108 bytes of sun_path, unix(7)
 
 _EXIT_CODES = dict.fromkeys((400, 404, 405, 413), USAGE) | dict.fromkeys((409, 429, 503, 504), NOT_NOW)
@@ -84,6 +86,31 @@ class Agent:
         _, answer = self._ask("GET", f"{path}?{urlencode(given)}" if given else path, None, ANSWER)
         return answer
 
+    def text(self, path: str) -> str:
+        """A resource as text."""
+        status, content = self._exchange("GET", path, None, ANSWER, "text/plain")
+        if status >= 400:
+            self._read(status, content)
+        return content.decode(errors="replace")
+
+    def stream(self, path: str, **query: str | int) -> Iterator[Json | None]:
+        """Objects as they come, one a line, until the agent ends; None is a sign of life without content."""
+        given = {name: value for name, value in query.items() if value != ""}
+        connection = _Connection(self.path, ANSWER)  # the agent says something every 15 s
+        try:
+            with self._explained():
+                connection.request(
+                    "GET", f"{path}?{urlencode(given)}", headers={"Accept": "application/json"}
+                )
+                response = connection.getresponse()
+                if response.status >= 400:
+                    self._read(response.status, response.read(BODY_MAX))
+                yield None
+                while line := response.readline(LINE_MAX):
+                    yield json.loads(line) if line.strip() else None
+        finally:
+            connection.close()
+
     def post(self, path: str, wish: Mapping[str, Any], *, wait: bool = False) -> tuple[int, Json]:
         """Ask for something; status and answer. `wait` lets the agent answer when it is done."""
         return self._ask("POST", f"{path}?wait=1" if wait else path, wish, WAIT if wait else ANSWER)
@@ -91,25 +118,37 @@ class Agent:
     def _ask(
         self, method: str, target: str, wish: Mapping[str, Any] | None, timeout: float
     ) -> tuple[int, Json]:
-        headers = {"Accept": "application/json"}
+        status, content = self._exchange(method, target, wish, timeout, "application/json")
+        return status, self._read(status, content)
+
+    def _exchange(
+        self, method: str, target: str, wish: Mapping[str, Any] | None, timeout: float, accept: str
+    ) -> tuple[int, bytes]:
+        headers = {"Accept": accept}
         body = None
         if wish is not None:
             headers["Content-Type"] = "application/json"
             body = json.dumps(wish)
         connection = _Connection(self.path, timeout)
         try:
-            connection.request(method, target, body, headers)
-            response = connection.getresponse()
-            content = response.read(BODY_MAX)
-            return response.status, self._read(response.status, content)
+            with self._explained():
+                connection.request(method, target, body, headers)
+                response = connection.getresponse()
+                return response.status, response.read(BODY_MAX)
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise Unreachable with what it means."""
+        try:
+            yield
         except http.client.RemoteDisconnected as error:
             raise Unreachable(f"the agent at {self.path} hung up; it may be starting again") from error
         except OSError as error:
             raise Unreachable(self._unreachable(error)) from error
         except http.client.HTTPException as error:
             raise Unreachable(f"what answers at {self.path} is no agent: {error!r}") from error
-        finally:
-            connection.close()
 
     def _read(self, status: int, content: bytes) -> Json:
         try:

@@ -3,7 +3,7 @@
 | code | meaning |
 |---|---|
 | 0 | what was asked for is done |
-| 1 | it was tried and failed: a deploy failed or was rolled back, a state has mistakes |
+| 1 | it was tried and failed: a deploy failed or was rolled back, a state has mistakes, something is bad |
 | 2 | the command line is wrong: an unknown option, an app that does not exist |
 | 3 | no agent answers |
 | 4 | not possible now: the agent says why and what to do |

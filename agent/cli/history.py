@@ -1,8 +1,9 @@
-"""`emptybox history`: past runs, newest first."""
+"""`emptybox history`: past runs, and looks at the state that failed before any run, newest first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import click
 
@@ -18,17 +19,49 @@ from agent.cli.words import Json, clean, dim
 @options.as_json
 @options.agent
 def command(agent: Agent, app: str, limit: int, steps: bool, as_json: bool) -> None:
-    """Show past runs, newest first."""
+    """Show past runs, newest first.
+
+    Without APP also syncs that failed before any run: the repository was away, or the state had mistakes.
+    """
     history = agent.get("/history", app=app, limit=limit)
     if as_json:
         words.print_json(history)
         return
     runs = history.get("runs") or []
-    for run in runs:
-        for line in _run(run, steps=steps):
+    told = [(run.get("started") or "", list(_run(run, steps=steps))) for run in runs]
+    told += [
+        (group[-1].get("started") or "", list(_syncs(group))) for group in _alike(history.get("syncs") or [])
+    ]
+    for _, lines in sorted(told, key=lambda one: one[0], reverse=True)[:limit]:
+        for line in lines:
             click.echo(line)
-    if not runs:
+    if not told:
         click.echo(f"no runs of {app} yet" if app else "no runs yet")
+
+
+def _alike(syncs: Sequence[Json]) -> list[list[Json]]:
+    """Failed syncs, newest first, those in a row with the same reason and commit together."""
+
+    def why(sync: Json) -> tuple[object, object]:
+        return sync.get("commit"), (sync.get("failure") or {}).get("reason")
+
+    return [list(group) for _, group in groupby(syncs, why)]
+
+
+def _syncs(group: Sequence[Json]) -> Iterator[str]:
+    newest, oldest = group[0], group[-1]
+    heading = (
+        words.local(oldest.get("started")),
+        "(no run)".ljust(14),
+        "".ljust(10),
+        dim(words.commit(newest.get("commit")).ljust(10)),
+        words.word(newest.get("result", ""), 12),
+        words.seconds(newest.get("seconds")).rjust(9),
+        f"{len(group)} times, last {words.local(newest.get('started'))}" if len(group) > 1 else "",
+    )
+    yield "  ".join(heading).rstrip()
+    lines = words.failure_lines(newest.get("failure") or {}, 10)
+    yield from (f"    {line}" for line in lines)
 
 
 def _run(run: Json, *, steps: bool) -> Iterator[str]:

@@ -20,6 +20,8 @@ VERBS = {
     "status": "agent.cli.status",
     "history": "agent.cli.history",
     "logs": "agent.cli.logs",
+    "ps": "agent.cli.ps",
+    "doctor": "agent.cli.doctor",
     "plan": "agent.cli.plan",
     "validate": "agent.cli.validate",
     "sync": "agent.cli.sync",

@@ -257,6 +257,10 @@ class Journal:
         """Runs as JSON, newest first, with steps, marks and failure; `before` is a run's id to page on."""
         return await self._read(lambda c: journal_rows.history(c, app, max(0, min(limit, 1000)), before))
 
+    async def failed_syncs(self, limit: int = 20) -> list[dict[str, Any]]:
+        """Syncs that ended badly before any run began, as JSON, newest first."""
+        return await self._read(lambda c: journal_rows.failed_syncs(c, max(0, min(limit, 1000))))
+
     async def last_durations(self, app: str) -> dict[str, float]:
         """Median seconds of each step, by name, in the app's last runs. Raises OperatorNeeded."""
         return await self._read(lambda c: journal_rows.durations(c, app))

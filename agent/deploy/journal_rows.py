@@ -74,6 +74,30 @@ def history(connection: sqlite3.Connection, app: str, limit: int, before: str) -
     return [_run(connection, row) for row in rows]
 
 
+def failed_syncs(connection: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
+    """Syncs that ended with a failure and without a run, newest first."""
+    rows = connection.execute(
+        "SELECT id, kinds, detail, commit_id, started, ended, result, failure FROM syncs"
+        " WHERE failure IS NOT NULL AND ended IS NOT NULL AND id NOT IN (SELECT sync FROM runs)"
+        " ORDER BY seq DESC LIMIT ?",
+        (limit,),
+    )
+    return [
+        {
+            "id": sync,
+            "commit": commit,
+            "triggers": kinds.split(",") if kinds else [],
+            "detail": detail,
+            "result": result,
+            "started": rfc3339(started),
+            "ended": rfc3339(ended),
+            "seconds": round(ended - started, 6),
+            "failure": _json(failure),
+        }
+        for sync, kinds, detail, commit, started, ended, result, failure in rows
+    ]
+
+
 def _run(connection: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
     run, sync, app, reason, plan, spec, version, commit, started, ended, result, failure, kinds, detail = row
     marks = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +17,14 @@ from agent.deploy.journal import Journal
 from agent.deploy.lane import Lane
 from agent.deploy.look import Look
 from agent.deploy.planner import Situation, plan
-from agent.deploy.processes import Processes
 from agent.deploy.reconciler import Lanes, Reconciler
 from agent.deploy.run_context import situation
+from agent.deploy.said import Said
 from agent.deploy.settlement import Settlement
+from agent.deploy.table import ProcessTable
 from agent.deploy.wish import Wish
 from agent.deploy.wording import OPERATOR_ROLLBACK, told_apart
-from agent.domain.control import Accepted, NotPossible, UnknownApp
+from agent.domain.control import Accepted, Line, NotPossible, UnknownApp
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.events import Bus, PauseChanged, SyncFinished, SyncStarted
 from agent.domain.model import NoChange, Trigger, TriggerKind, new_id
@@ -40,20 +42,23 @@ class Operator:
 
     def __init__(
         self, inbox: TriggerInbox, reconciler: Reconciler, lanes: Lanes, look: Look,
-        journal: Journal, processes: Processes, store: Store, bus: Bus,
+        journal: Journal, said: Said, store: Store, bus: Bus,
         release_of: Callable[[AppSpec], Awaitable[tuple[AppSpec, str]]],
         try_successor: Callable[[], Awaitable[Mapping[str, Any]]],
+        table: ProcessTable, examine: Callable[[], Awaitable[Mapping[str, Any]]],
     ) -> None:  # fmt: skip
         self._inbox = inbox
         self._reconciler = reconciler
         self._lanes = lanes
         self._look = look
         self._journal = journal
-        self._processes = processes
+        self._said = said
         self._store = store
         self._bus = bus
         self._release_of = release_of
         self._try_successor = try_successor
+        self._table = table
+        self._examine = examine
         self.upgrading = asyncio.Event()  # this agent is to make way for the next one
 
     def sync(self, by: str, *, prune_all: bool = False, accept_history: bool = False) -> Accepted:
@@ -221,10 +226,27 @@ class Operator:
         """Past runs, newest first."""
         return await self._journal.history(app=app, limit=limit)
 
-    async def logs(self, app: str, lines: int = 200) -> Sequence[str]:
-        """The last output lines of the app's serving child."""
-        child = self._lane(app).app.serving.child
-        return await self._processes.tail(child, lines) if child is not None else []
+    async def failed_syncs(self, limit: int = 20) -> Sequence[Mapping[str, Any]]:
+        """Syncs that failed before any run, newest first."""
+        return await self._journal.failed_syncs(limit)
+
+    async def processes(self) -> Sequence[Mapping[str, Any]]:
+        """Every process of ours and of the apps."""
+        return await self._table.rows()
+
+    async def doctor(self) -> Mapping[str, Any]:
+        """What may be wrong with the host."""
+        return await self._examine()
+
+    async def logs(self, app: str, lines: int = 200) -> Sequence[Line]:
+        """The last lines that an app's programs (app "": all apps') said."""
+        return await self._said.last(app, lines)
+
+    def following(
+        self, app: str, lines: int = 200
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Line]]]:
+        """The last lines, then new ones as they come."""
+        return self._said.following(app, lines)
 
     def _lane(self, app: str) -> Lane:
         lanes = self._lanes.live()

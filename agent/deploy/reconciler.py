@@ -24,6 +24,7 @@ from agent.domain.events import Bus, ConditionChanged, SyncFinished, SyncResolve
 from agent.domain.model import Condition, ConditionStatus, DesiredState, SyncResult
 from agent.source.inbox import PendingSync, TriggerInbox
 from agent.source.reachability import Reachability
+from agent.status.log import bind
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ class Reconciler:
         while True:
             pending = await self._inbox.take(not_before=began + SPACING)
             began = time.monotonic()
-            await self.reconcile_once(pending)
+            with bind(sync=pending.sync):
+                await self.reconcile_once(pending)
 
     async def reconcile_once(self, pending: PendingSync) -> None:
         """One sync: resolve, read, hand each app its wish, record."""
@@ -172,6 +174,7 @@ class Reconciler:
         info = error.info
         if self._look.reached:
             self._reachability.reached()
+            self._journal.resolve_sync(pending.sync, self._look.seen or "")
             self._tell_state("False", info.reason, str(info))
         else:
             self._reachability.failed(info)

@@ -36,6 +36,7 @@ from agent.domain.errors import Failure, FailureInfo, Permanent
 from agent.domain.events import Bus, StepFinished, StepProgress, StepStarted
 from agent.domain.model import Pair, Plan, PlannedStep, StepResult, new_id
 from agent.domain.spec import AppSpec
+from agent.status.log import bind
 from agent.traffic.state import Gate
 
 log = logging.getLogger(__name__)
@@ -173,12 +174,16 @@ class Run:
     async def execute(self) -> Exception | None:
         """Carry out the graph; returns what the first failing step raised. Raises only CancelledError."""
         try:
-            async with self.context.stack:
-                self.context.stack.push_async_callback(self.context.tidy)
-                await self._graph.run(self)
+            with bind(sync=self.context.sync, run=self.context.id):
+                await self._execute()
         except Exception as error:
             return error
         return None
+
+    async def _execute(self) -> None:
+        async with self.context.stack:
+            self.context.stack.push_async_callback(self.context.tidy)
+            await self._graph.run(self)
 
     # -- graph.Observer ---------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from agent.domain.events import RunEstimated, RunFinished, RunStarted
 from agent.domain.model import Plan, RunResult, SyncResult
 from agent.domain.spec import AppSpec
 from agent.kit.tasks import Owned
+from agent.status.log import bind
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,11 @@ class Runs:
     async def carry_out(self, wish: Wish, spec: AppSpec, release: str, plan: Plan) -> Outcome:
         """One run, from the plan for a wish to the record of its end. Raises only CancelledError."""
         context = run_context(self._app, wish, spec, release, plan, self._tasks)
+        with bind(sync=wish.sync, run=context.id):
+            return await self._carry_out(wish, context)
+
+    async def _carry_out(self, wish: Wish, context: RunContext) -> Outcome:
+        spec, plan = context.spec, context.plan
         journal = self._app.services.journal
         journal.open_run(
             context.id, wish.sync, self._app.name, plan,

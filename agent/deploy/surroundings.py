@@ -17,6 +17,7 @@ from agent.domain.spec import AppSpec
 from agent.kit.files import remove_tree
 from agent.process.context import ChildContext, User, find_user
 from agent.process.environment import child_environment
+from agent.process.written import NAME
 from agent.traffic.ports import variables
 from agent.traffic.state import Gate
 
@@ -108,7 +109,9 @@ class Surroundings:
             directories=directories,
             extra={**variables((*spec.listen, *spec.udp), {}), **extra},
         )
-        return ChildContext(spec.name, instance, environment, user)
+        size, count = self._settings.app_log_size, self._settings.app_log_files
+        log = (str(directory.root / NAME), size, count) if size else None
+        return ChildContext(spec.name, instance, environment, user, log=log)
 
 
 def port_variables(spec: AppSpec, gate: Gate | None, side: int) -> dict[str, str]:

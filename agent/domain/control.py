@@ -5,7 +5,8 @@ The composition root implements it; an operator's wish enters through the same i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +27,20 @@ class Accepted:
 
     sync: str
     merged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that a program of an app said; at (RFC 3339), source and pid are empty where nobody knows.
+
+    `source` is the app's name, or "app/command" for a check, a migration, a hook.
+    """
+
+    app: str
+    text: str
+    at: str = ""
+    source: str = ""
+    pid: int = 0
 
 
 class Control(Protocol):
@@ -64,5 +79,22 @@ class Control(Protocol):
     async def history(self, *, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:
         """Past runs, newest first, as JSON: id, sync, app, commit, version, result, steps, failure."""
 
-    async def logs(self, app: str, lines: int = 200) -> Sequence[str]:
-        """The last output lines of an app's child. Raises UnknownApp."""
+    async def failed_syncs(self, limit: int = 20) -> Sequence[Mapping[str, Any]]:
+        """Syncs that failed before any run, newest first, as JSON: id, triggers, commit, result, failure."""
+
+    async def processes(self) -> Sequence[Mapping[str, Any]]:
+        """Every process of ours and of the apps, as JSON: app, pid, state, since when, memory, processor."""
+
+    async def doctor(self) -> Mapping[str, Any]:
+        """What may be wrong with the host, and what is being waited for, as JSON: see `agent.doctor`."""
+
+    async def logs(self, app: str, lines: int = 200) -> Sequence[Line]:
+        """The last lines that an app's programs (app "": all apps') said, oldest first. Raises UnknownApp."""
+
+    def following(
+        self, app: str, lines: int = 200
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Line]]]:
+        """The last lines, then new ones as they come, without an end; empty for a silence.
+
+        Raises UnknownApp, NotPossible.
+        """

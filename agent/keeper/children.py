@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import time
+from functools import partial
 
 from agent.keeper.adopt.adopter import Adopter
 from agent.keeper.adopt.background import holders
-from agent.keeper.output import Output, Sink
+from agent.keeper.outlets import Outlets
+from agent.keeper.output import Output
+from agent.keeper.scribe import Log
 from agent.keeper.spawn import spawn
 
 TYPE_CHECKING = False
@@ -44,12 +47,15 @@ class Child:
     `asked` is who waits to hear that it runs, and the number of that request.
     """
 
-    def __init__(self, request: dict[str, Any], slots: Slots, sink: Sink, asked: tuple[Link, object]) -> None:
+    def __init__(
+        self, request: dict[str, Any], slots: Slots, outlets: Outlets, asked: tuple[Link, object]
+    ) -> None:
         """Fork it. Raises SpawnError; LookupError, TypeError, ValueError when the request makes no sense."""
         self.wanted = [(key, index, name) for key, index, name in request["slots"]]
         descriptors = [slots.descriptor(key, index) for key, index, _ in self.wanted]
         self.name: str = request["child"]
         self.note: str = request["note"]
+        log = Log(*request["log"]) if request.get("log") else None
         self.asked = asked
         self.code: int | None = None
         self.signal: int | None = None
@@ -72,7 +78,9 @@ class Child:
         finally:
             os.close(written)
         self.session = self.group = self.pid  # spawn makes it the leader of both
-        self.output = Output(output, request["prefix"], sink)
+        who = f"{request['prefix']}[{self.pid}]"
+        keep = partial(outlets.scribe.put, log, who) if log is not None else None
+        self.output = Output(output, request["prefix"], outlets.sink, keep)
 
     @property
     def running(self) -> bool:

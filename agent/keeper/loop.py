@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import time
 
@@ -25,7 +24,7 @@ from agent.keeper.adopt.adopter import Adopter, TreeGone
 from agent.keeper.children import Child, SpawnError, adopted
 from agent.keeper.link import Link
 from agent.keeper.manager import Manager, watch
-from agent.keeper.output import Sink
+from agent.keeper.outlets import Outlets
 from agent.keeper.reactor import READ, WRITE, Reactor
 from agent.keeper.slots import Slots
 from agent.keeper.spawn import read_report
@@ -43,7 +42,6 @@ MUTE_DEADLINE = 10.0  # seconds for an agent that closed its socket to end
 LOOK = 0.01  # seconds between looks for who goes on in the background
 GRACE = 10.0  # seconds between TERM and KILL when the keeper itself ends the children
 KILL_DEADLINE = 5.0  # seconds to wait for what was killed: a process in the kernel's hands may not go
-FLUSH_DEADLINE = 1.0  # seconds to write the last lines
 
 RUNNING, LEAVING, ENDING, KILLING, OVER = "running", "leaving", "ending", "killing", "over"
 MOVES = {
@@ -72,7 +70,7 @@ class Keeper:
         self.children: dict[str, Child] = {}
         self.slots = Slots()
         self.notes: dict[str, str] = {}
-        self.sink = Sink(output)
+        self.outlets = Outlets(output)
         self.link: Link | None = None
         self.manager = Manager(os.environ)
         self._pids: dict[int, Child] = {}
@@ -89,7 +87,7 @@ class Keeper:
         while self.state != OVER:
             self._watch_writers()
             self.reactor.turn()
-        self._flush()
+        self.outlets.finish()
         return self.code
 
     def _defect(self, error: Exception) -> None:
@@ -98,7 +96,7 @@ class Keeper:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         line = trace.tb_lineno if trace is not None else 0
-        self.say(f"defect in the keeper, line {line}: {type(error).__name__}: {error}")
+        self.outlets.say(f"defect in the keeper, line {line}: {type(error).__name__}: {error}")
 
     # -- for the verbs -----------------------------------------------------------------------------
 
@@ -210,6 +208,8 @@ class Keeper:
                 self._agent_ended(self.link, os.waitstatus_to_exitcode(status))
             elif pid in self._pids:
                 self._child_ended(self._pids.pop(pid), status)
+        if self.state in (ENDING, KILLING) and not any(child.running for child in self.children.values()):
+            self.outlets.scribe.end()  # it is the last process to end
         if self.state == KILLING:
             self._signal_all(signal.SIGKILL)  # those who were not ours before their parents ended
 
@@ -242,7 +242,7 @@ class Keeper:
         try:
             self.link = Link(self.command)
         except OSError as error:
-            self.say(f"the agent cannot be started: {error}")
+            self.outlets.say(f"the agent cannot be started: {error}")
             self._start_later()
             return
         self.reactor.watch(self.link.report, call=self._agent_runs)
@@ -258,7 +258,7 @@ class Keeper:
         self.reactor.watch(self.link.report, 0)
         self.link.close_report()
         if failure is not None:
-            self.say(f"the agent cannot be started: {failure[2]}")
+            self.outlets.say(f"the agent cannot be started: {failure[2]}")
 
     def _talk(self) -> None:
         assert self.link is not None
@@ -282,7 +282,7 @@ class Keeper:
             if time.monotonic() - link.since >= PROVEN:
                 self._backoff = BACKOFF[0]
             how = f"exit code {code}" if code > 0 else f"signal {-code}"
-            self.say(f"the agent ended with {how}; again in {self._backoff:.2g} s")
+            self.outlets.say(f"the agent ended with {how}; again in {self._backoff:.2g} s")
             self._start_later()
             return
         if code == 2 or code > 64:
@@ -323,14 +323,14 @@ class Keeper:
             self._signal_all(signal.SIGTERM)
             self._reap()
         elif self.state == KILLING:
-            self.say("the end is overdue, or was asked for twice: killing what is left")
+            self.outlets.say("the end is overdue, or was asked for twice: killing what is left")
             self.code = self.code or 1
             self.reactor.at("overdue", KILL_DEADLINE, lambda: self._move("overdue"))
             self._signal_all(signal.SIGKILL)
 
     def _watch_writers(self) -> None:
         """Wait for room to write only where something is to be written; leave a closed socket alone."""
-        self.reactor.watch(self.sink.fd, WRITE if self.sink.waiting else 0, self.sink.flush)
+        self.outlets.watch(self.reactor)
         link = self.link
         if link is None:
             return
@@ -338,13 +338,3 @@ class Keeper:
         self.reactor.watch(link.fd, events if link.open else 0, self._talk)
         if not link.open and self.state == RUNNING and not self.reactor.waits("mute"):
             self.reactor.at("mute", MUTE_DEADLINE, lambda: link.kill(signal.SIGKILL))
-
-    def say(self, text: str) -> None:
-        """A line of the keeper's own."""
-        self.sink.put(b"keeper | ", [text.encode(errors="replace")])
-
-    def _flush(self) -> None:
-        end = time.monotonic() + FLUSH_DEADLINE
-        while self.sink.waiting and (left := end - time.monotonic()) > 0:
-            select.select([], [self.sink.fd], [], left)
-            self.sink.flush()

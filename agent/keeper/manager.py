@@ -71,7 +71,7 @@ def watch(keeper: Keeper) -> None:
     if link is None or not link.greeted:
         return
     if link.unanswered >= UNANSWERED_MAX:
-        keeper.say(f"the agent has not answered for {manager.watchdog:g} s: killing it")
+        keeper.outlets.say(f"the agent has not answered for {manager.watchdog:g} s: killing it")
         link.kill(signal.SIGKILL)
     else:
         link.unanswered += 1

@@ -1,7 +1,8 @@
 """What children say: the last lines of each are kept, and all of it is passed through.
 
 Nothing here waits: a pipe is read in bounded chunks, and lines for which the keeper's own standard
-output has no room are counted and dropped.
+output has no room are counted and dropped. So are those of a child that says more than `RATE`: it is
+heard as fast as it speaks, but fills neither a disk nor whatever takes the standard output.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import os
 import select
 import socket
 import stat
+import time
 from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 CHUNK = 1 << 16  # bytes read at once: the usual capacity of a pipe
 DRAIN_CHUNKS = 16  # read at most at a child's end, when others may still hold its pipe and write
 LINE_MAX = 4096  # bytes; a longer line becomes several
 LINES_KEPT = 200
+RATE = 4 << 20  # bytes a second of one child that are passed on, for long
+BURST = 16 << 20  # bytes that it may say at once
 TAIL_MAX = 512 << 10  # bytes told at once, so that an answer fits a frame however it is escaped
 SINK_MAX = 256 << 10  # bytes waiting for a slow reader of the keeper's standard output; one chunk may pass it
 
@@ -87,20 +91,35 @@ class Sink:
 
 
 class Output:
-    """The pipe that is a child's standard output and standard error, and its last lines."""
+    """The pipe that is a child's standard output and standard error, and its last lines.
 
-    def __init__(self, fd: int, prefix: str, sink: Sink) -> None:
+    `keep` hears every line that is passed on, a few at a time.
+    """
+
+    def __init__(
+        self, fd: int, prefix: str, sink: Sink, keep: Callable[[Sequence[bytes]], object] | None = None
+    ) -> None:
         self.fd = fd
         self._prefix = f"{prefix} | ".encode() if prefix else b""
         self._sink = sink
+        self._keep = keep
         self._lines: deque[bytes] = deque(maxlen=LINES_KEPT)
         self._rest = b""
+        self._allowed = float(BURST)
+        self._since = time.monotonic()
+        self._dropped = 0
         os.set_blocking(fd, False)
 
     def read(self) -> bool:
         """Take one chunk; False when the pipe has ended. Raises BlockingIOError when it is empty."""
         data = os.read(self.fd, CHUNK)
-        lines = (self._rest + data).split(b"\n")
+        text = self._rest + data
+        passed = self._may_pass(len(data))
+        if passed:
+            lines = text.split(b"\n")
+        else:
+            lines = text.rsplit(b"\n", LINES_KEPT + 1)[-LINES_KEPT - 1 :]
+            self._dropped += text.count(b"\n")
         self._rest = lines.pop()
         if not data or len(self._rest) > LINE_MAX:
             lines.append(self._rest)
@@ -109,8 +128,27 @@ class Output:
             lines = [line[at : at + LINE_MAX] for line in lines for at in range(0, len(line) or 1, LINE_MAX)]
         if lines and (data or lines[-1]):
             self._lines.extend(lines[-LINES_KEPT:])
-            self._sink.put(self._prefix, lines)
+            if passed:
+                self._pass(lines)
         return bool(data)
+
+    def _may_pass(self, size: int) -> bool:
+        now = time.monotonic()
+        self._allowed = min(BURST, self._allowed + (now - self._since) * RATE)
+        self._since = now
+        if size > self._allowed:
+            return False
+        self._allowed -= size
+        return True
+
+    def _pass(self, lines: list[bytes]) -> None:
+        if self._dropped:
+            note = b"keeper | %d lines dropped: more than %d MiB a second" % (self._dropped, RATE >> 20)
+            lines = [note, *lines]
+            self._dropped = 0
+        self._sink.put(self._prefix, lines)
+        if self._keep is not None:
+            self._keep(lines)
 
     def drain(self) -> bool:
         """Take what is in the pipe now, within bounds; False when the pipe has ended."""

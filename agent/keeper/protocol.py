@@ -80,9 +80,10 @@ class ChildRequest:
     listening sockets handed over as descriptors 3, 4, ... with LISTEN_FDS, LISTEN_PID and
     LISTEN_FDNAMES set (sd_listen_fds(3)); with `adopt` each takes the place of the socket that the
     program binds to its port by itself (see `agent.keeper.adopt`). `prefix` heads each passed-through
-    output line. `note` is kept with the child for the agent. uid and gid None mean the keeper's own;
-    `groups` matters only beside a uid. A program without a slash is looked up in the PATH of
-    `environment`.
+    output line. `log` is a file that keeps the lines (see `agent.keeper.scribe`): its absolute path, the
+    bytes it may grow to, and how many such files there may be, older ones included. `note` is kept
+    with the child for the agent. uid and gid None mean the keeper's own; `groups` matters only beside a
+    uid. A program without a slash is looked up in the PATH of `environment`.
     """
 
     child: str
@@ -97,6 +98,7 @@ class ChildRequest:
     slots: list[tuple[str, int, str]] = field(default_factory=list)
     adopt: bool = False
     note: str = ""
+    log: tuple[str, int, int] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The JSON form."""

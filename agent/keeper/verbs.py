@@ -52,7 +52,7 @@ def _spawn(keeper: Keeper, link: Link, message: dict[str, Any]) -> Child:
     if request["child"] in keeper.children:
         raise OSError(errno.EEXIST, f"{request['child']} is there already")
     _check_room(keeper, len(request["child"]) + len(request["note"]))
-    return Child(request, keeper.slots, keeper.sink, (link, message.get("id")))
+    return Child(request, keeper.slots, keeper.outlets, (link, message.get("id")))
 
 
 def _signal(keeper: Keeper, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:

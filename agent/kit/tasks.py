@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -37,11 +38,15 @@ class Owned:
         await self.aclose()
 
     def start(self, coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start a task. After `aclose` has begun the coroutine is closed and RuntimeError raised."""
+        """Start a task. After `aclose` has begun the coroutine is closed and RuntimeError raised.
+
+        It begins with an empty context (contextvars): what is bound where it happens to be started, such as
+        the ids of a run in the log, ends there, and the task may go on for long after.
+        """
         if self._closing:
             coro.close()
             raise RuntimeError(f"{self.name} is closing")
-        task = asyncio.create_task(coro, name=f"{self.name}/{name}")
+        task = asyncio.create_task(coro, name=f"{self.name}/{name}", context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task

@@ -71,7 +71,8 @@ class ChildContext:
     """Everything about a program of an app but the program itself.
 
     `directory` is where it starts, `environment` all of its environment, `prefix` heads its lines in
-    the output ("" = the app's name), `note` is what the keeper remembers with it.
+    the output ("" = the app's name), `note` is what the keeper remembers with it, `log` is the file that
+    keeps its lines (see `ChildRequest`).
     """
 
     app: str
@@ -80,6 +81,7 @@ class ChildContext:
     user: User
     prefix: str = ""
     note: str = ""
+    log: tuple[str, int, int] | None = None
 
     def request(
         self,
@@ -112,6 +114,7 @@ class ChildContext:
             slots=[(key, index, name.replace(":", "_")) for key, index, name in slots],
             adopt=adopt,
             note=note or self.note,
+            log=self.log,
         )
 
     async def spawn(

@@ -32,6 +32,8 @@ class Context:
     control: Control
     tasks: Owned
     shutting_down: bool = False
+    closing: bool = False  # streams end
+    followers: int = 0  # streams of logs
 
 
 CONTEXT = web.AppKey("context", Context)

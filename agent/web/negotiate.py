@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aiohttp import web
+
 RANGES_MAX = 32  # of one header that are looked at
 
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
+
+
+SUFFIXES = {".json": JSON, ".txt": TEXT, ".html": HTML}
+
+
+def form(request: web.Request, offers: Sequence[str]) -> str:
+    """The offer a request wants: by its path's ending, else as `choose` says."""
+    for suffix, offer in SUFFIXES.items():
+        if request.path.endswith(suffix) and offer in offers:
+            return offer
+    return choose(request.headers.get("Accept", ""), offers)
 
 
 def choose(accept: str, offers: Sequence[str]) -> str:

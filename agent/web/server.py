@@ -25,7 +25,7 @@ from agent.kit.tasks import Owned
 from agent.status.board import Board
 from agent.status.metrics import Metrics
 from agent.web import control as wishes
-from agent.web import events, health, maintenance, records, status
+from agent.web import events, health, maintenance, records, said, status
 from agent.web.context import CONTEXT, DOOR, Context, Door
 from agent.web.listeners import KEEPALIVE, LINGER, WEBHOOK_KEEPALIVE, UnixListener, bound, listen_tcp
 from agent.web.problem import problems, secure
@@ -118,6 +118,7 @@ class Face:
         self._socket.close()
         for server in self._servers:
             server.close()
+        self._context.closing = True
         self._context.board.feed.close()
         runners, self._runners, self._servers = self._runners, [], []
         try:
@@ -160,7 +161,12 @@ def _add_routes(router: web.UrlDispatcher) -> None:
         ("/status", status.status),
         ("/history", records.history),
         ("/plan", records.plan),
-        ("/logs", records.logs),
+        ("/ps", records.processes),
+        ("/doctor", records.doctor),
+        ("/logs", said.logs),
+        ("/logs.json", said.logs),
+        ("/status.json", status.status),
+        ("/status.txt", status.status),
         ("/metrics", health.metrics),
         ("/maintenance", maintenance.maintenance),
         ("/healthz", health.healthz),

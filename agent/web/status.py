@@ -12,7 +12,7 @@ from aiohttp import web
 
 from agent.web import dashboard
 from agent.web.context import CONTEXT
-from agent.web.negotiate import HTML, JSON, TEXT, choose
+from agent.web.negotiate import HTML, JSON, TEXT, form
 from agent.web.problem import json_response
 from agent.web.words import as_text
 
@@ -31,9 +31,9 @@ async def overview(request: web.Request) -> web.Response:
 
 async def _told(request: web.Request, forms: Sequence[str]) -> web.Response:
     snapshot = request.app[CONTEXT].board.snapshot()
-    form = choose(request.headers.get("Accept", ""), forms)
-    if form == HTML:
+    wanted = form(request, forms)
+    if wanted == HTML:
         return await dashboard.page(snapshot, time.time())
-    if form == TEXT:
+    if wanted == TEXT:
         return web.Response(text=as_text(snapshot, time.time()), headers=_VARY)
     return json_response(snapshot, headers=_VARY)

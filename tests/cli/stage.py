@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from agent.cli.main import main
 from agent.config import Address, Settings
-from agent.domain.control import Accepted, NotPossible, UnknownApp
+from agent.domain.control import Accepted, Line, NotPossible, UnknownApp
 from agent.domain.events import (
     AppWanted,
     Bus,
@@ -96,6 +96,9 @@ class Stage:
         self.script: Script | None = None
         self.asked: list[tuple[Any, ...]] = []
         self.runs: list[dict[str, Any]] = []
+        self.syncs: list[dict[str, Any]] = []
+        self.children: list[dict[str, Any]] = []
+        self.findings: list[dict[str, Any]] = []
         self.planned: dict[str, Any] = {}
         self.ends: dict[str, SyncFinished] = {}
 
@@ -171,10 +174,33 @@ class Stage:
     async def history(self, *, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:
         return [run for run in self.runs if app in ("", run["app"])][:limit]
 
-    async def logs(self, app: str, lines: int = 200) -> Sequence[str]:
-        if app not in self.board.apps:
+    async def logs(self, app: str, lines: int = 200) -> Sequence[Line]:
+        if app and app not in self.board.apps:
             raise UnknownApp(f"no app is named {app}; there are: web")
-        return ["first", "\x1b[2Jsecond\x07", "third"][-lines:]
+        said = ["first", "\x1b[2Jsecond\x07", "third"]
+        return [Line("web", text, f"2026-11-21T07:38:18.00{n}Z", "web", 7) for n, text in enumerate(said)][
+            -lines:
+        ]
+
+    @asynccontextmanager
+    async def following(self, app: str, lines: int = 200) -> AsyncIterator[AsyncIterator[Sequence[Line]]]:
+        async def follow() -> AsyncIterator[Sequence[Line]]:
+            yield await self.logs(app, lines)
+            yield [Line("web", "fourth", "2026-11-21T07:38:19.000Z", "web/check", 8)]
+            while True:
+                yield []
+                await asyncio.sleep(0.01)
+
+        yield follow()
+
+    async def failed_syncs(self, limit: int = 20) -> Sequence[Mapping[str, Any]]:
+        return self.syncs[:limit]
+
+    async def processes(self) -> Sequence[Mapping[str, Any]]:
+        return self.children
+
+    async def doctor(self) -> Mapping[str, Any]:
+        return {"findings": self.findings}
 
 
 @asynccontextmanager

@@ -43,8 +43,17 @@ def test_commands_and_settings_that_are_shown_exist() -> None:
     shown = set(re.findall(r"emptybox ([a-z]+)", PAGE)) - {"itself"}
     assert shown - VERBS.keys() == set()
     flags = set(re.findall(r"(?<![\w|-])(--[a-z][a-z-]+)", PAGE))
-    others = {"--json", "--steps", "--to", "--prune-all", "--accept-history", "--config", "--help"}
-    foreign = {"--data-binary", "--export", "--build-arg"}  # of curl, gpg, buildah
+    others = {
+        "--json",
+        "--steps",
+        "--to",
+        "--prune-all",
+        "--accept-history",
+        "--config",
+        "--help",
+        "--bundle",
+    }
+    foreign = {"--data-binary", "--unix-socket", "--export", "--build-arg"}  # of curl, gpg, buildah
     assert flags - others - foreign - {setting.flag for setting in SETTINGS} == set()
 
 

@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp import web
 
 from agent.config import Address, Settings
-from agent.domain.control import Accepted, NotPossible, UnknownApp
+from agent.domain.control import Accepted, Line, NotPossible, UnknownApp
 from agent.domain.events import SyncFinished
 from agent.web.server import Face
 from tests.kit.scenes import Stage
@@ -91,9 +91,34 @@ class RecordingControl:
         self._heard("history", app, limit)
         return [{"id": "run-1", "failure": {"message": "at https://bob:pw@host/x"}}]
 
-    async def logs(self, app: str, lines: int = 200) -> Sequence[str]:
-        self._known(app)
-        return ["line 1 \x1b[31mred", "line 2"][-lines:]
+    async def logs(self, app: str, lines: int = 200) -> Sequence[Line]:
+        self._known(app or "web")
+        at = "2026-11-21T07:38:18.123Z"
+        return [Line("web", "line 1 \x1b[31mred", at, "web", 7), Line("web", "line 2", at, "web/check", 8)][
+            -lines:
+        ]
+
+    @asynccontextmanager
+    async def following(self, app: str, lines: int = 200) -> AsyncIterator[AsyncIterator[Sequence[Line]]]:
+        async def follow() -> AsyncIterator[Sequence[Line]]:
+            yield await self.logs(app, lines)
+            while True:
+                yield []
+                await asyncio.sleep(0.01)
+
+        self._known(app or "web")
+        yield follow()
+
+    async def failed_syncs(self, limit: int = 20) -> Sequence[Mapping[str, Any]]:
+        return [{"id": "sync-0", "failure": {"message": "at https://bob:pw@host/x"}}]
+
+    async def processes(self) -> Sequence[Mapping[str, Any]]:
+        self.wishes.append(("processes",))
+        return [{"app": "web", "child": "web-1", "pid": 7}]
+
+    async def doctor(self) -> Mapping[str, Any]:
+        self.wishes.append(("doctor",))
+        return {"findings": [{"subject": "git", "verdict": "ok", "told": "https://bob:pw@host/x answers"}]}
 
 
 @dataclass

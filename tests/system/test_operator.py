@@ -49,8 +49,11 @@ async def test_the_verbs_that_look_say_what_runs_in_words_and_in_json(box: Box, 
     runs = (await operator("history", "web", "--json")).json["runs"]
     assert [(run["version"], run["result"], run["commit"]) for run in runs] == [("1.0", "succeeded", commit)]
 
-    told = await operator("logs", "web")
-    assert (told.code, told.out) == (0, "version 1.0 starts\n")
+    async def logged() -> bool:
+        told = await operator("logs", "web")
+        return (told.code, told.out) == (0, "version 1.0 starts\n")
+
+    await box.until(logged)
     told = await operator("logs", "wbe")
     assert told.code == 2
     assert "there are: web" in told.err

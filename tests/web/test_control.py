@@ -17,7 +17,7 @@ from tests.kit.faces import RecordingControl, hall
 from tests.kit.scenes import PROBE_FAILED
 
 WISHES = ("/sync", "/rollback?app=web", "/retry", "/promote?app=web", "/abort?app=web", "/pause", "/resume")
-PRIVILEGED_READS = ("/plan", "/logs?app=web")
+PRIVILEGED_READS = ("/plan", "/logs?app=web", "/logs.json", "/ps", "/doctor")
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -19,7 +19,19 @@ from agent.web.server import Face
 from tests.kit.faces import LOOPBACK, RecordingControl, hall
 from tests.kit.scenes import Stage
 
-READS = ("/", "/status", "/history", "/metrics", "/healthz", "/readyz", "/maintenance", "/plan", "/logs")
+READS = (
+    "/",
+    "/status",
+    "/history",
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/maintenance",
+    "/plan",
+    "/logs",
+    "/ps",
+    "/doctor",
+)
 
 
 def face(folder: Path, admin: Address = LOOPBACK, path: Path | None = None) -> Face:
@@ -67,7 +79,8 @@ async def test_without_a_receiver_there_is_no_webhook(tmp_path: Path) -> None:
         ("GET", "/history?limit=-1", 400, "QueryInvalid"),
         ("GET", "/history?limit=²", 400, "QueryInvalid"),
         ("GET", "/history?app=" + "x" * 201, 400, "QueryInvalid"),
-        ("GET", "/logs", 400, "AppMissing"),
+        ("GET", "/logs?lines=0", 400, "QueryInvalid"),
+        ("GET", "/logs?app=nope&follow=1", 404, "UnknownApp"),
         ("GET", "/logs?app=nope", 404, "UnknownApp"),
         ("GET", "/maintenance?app=nope", 404, "UnknownApp"),
     ],
@@ -122,8 +135,13 @@ async def test_logs_come_as_lines_or_as_json(tmp_path: Path) -> None:
     async with hall(tmp_path) as it:
         text = await it.socket.get("/logs?app=web&lines=1")
         json = await it.socket.get("/logs?app=web", "application/json")
-    assert text.text == "line 2\n"
-    assert json.json == {"app": "web", "lines": ["line 1 \x1b[31mred", "line 2"]}
+        timed = await it.socket.get("/logs?times=1")
+        named = await it.socket.get("/logs.json?app=web&lines=1")
+    at = "2026-11-21T07:38:18.123Z"
+    assert text.text == "web/check | line 2\n"
+    assert timed.text == f"{at} web | line 1 \\x1b[31mred\n{at} web/check | line 2\n"
+    last = {"app": "web", "at": at, "source": "web/check", "pid": 8, "text": "line 2"}
+    assert json.json["lines"][1:] == named.json["lines"] == [last]
 
 
 async def test_the_socket_is_its_owners_alone_and_goes_with_the_face(tmp_path: Path) -> None:

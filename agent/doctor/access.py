@@ -1,0 +1,78 @@
+"""Whether what lies elsewhere can be reached: the state repository, and the artifacts that are wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import parsedate_to_datetime
+
+from agent.config import Settings
+from agent.doctor.findings import Finding, Verdict
+from agent.domain.errors import Failure
+from agent.kit.clock import span
+
+DEADLINE = 15.0  # seconds for each
+APART = 60.0  # seconds between our clock and the Git server's that are worth a word
+
+
+async def repository(settings: Settings) -> list[Finding]:
+    """The state repository: its answer for the followed ref, and what time its server thinks it is."""
+    from agent.source.git.access import ssh_access
+    from agent.source.git.remote import GitRemote
+
+    if not settings.repo:
+        remedy = "give --repo, or EMPTYBOX_REPO, as for emptybox run"
+        return [Finding("git", Verdict.UNKNOWN, "no state repository is named", remedy)]
+    began = time.monotonic()
+    try:
+        async with GitRemote(
+            settings.repo, credentials=settings.credentials_file, deadline=DEADLINE
+        ) as remote:
+            commit = await remote.ls_ref(settings.ref)
+    except Failure as failure:
+        info = failure.info
+        return [Finding("git", Verdict.BAD, f"{info.reason}: {info.message}", info.remedy)]
+    took = span(time.monotonic() - began)
+    found = [Finding("git", Verdict.OK, f"{settings.ref} is {commit[:12]}, asked in {took}")]
+    if settings.repo.startswith(("http://", "https://")):
+        found += await _clocks(settings.repo)
+    return found
+
+
+async def _clocks(url: str) -> list[Finding]:
+    import aiohttp
+
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE)) as session,
+            session.head(url, allow_redirects=False) as answer,
+        ):
+            theirs = parsedate_to_datetime(answer.headers.get("Date", "")).timestamp()
+    except (aiohttp.ClientError, TimeoutError, ValueError, TypeError):
+        return []  # the repository answered; its server does not have to tell the time
+    apart = time.time() - theirs
+    if abs(apart) <= APART:
+        return []
+    which = "ahead of" if apart > 0 else "behind"
+    told = f"this host is {span(abs(apart))} {which} the Git server"
+    return [Finding("clock", Verdict.WARN, told, "set the clock: certificates and signatures need it")]
+
+
+async def artifacts(urls: Mapping[str, str], reach: Callable[[str], Awaitable[int | None]]) -> list[Finding]:
+    """Each app's artifact; `reach` opens a URL and tells its size in bytes. Raises nothing."""
+    return [await _artifact(app, url, reach) for app, url in urls.items()]
+
+
+async def _artifact(app: str, url: str, reach: Callable[[str], Awaitable[int | None]]) -> Finding:
+    subject = f"artifact {app}"
+    try:
+        async with asyncio.timeout(DEADLINE):
+            size = await reach(url)
+    except Failure as failure:
+        info = failure.info
+        return Finding(subject, Verdict.BAD, f"{info.reason}: {info.message} ({info.where})", info.remedy)
+    except (OSError, TimeoutError) as error:
+        return Finding(subject, Verdict.BAD, f"cannot be opened: {str(error) or 'no answer in time'}")
+    told = "" if size is None else f", {size / (1 << 20):.1f} MiB"
+    return Finding(subject, Verdict.OK, f"can be fetched{told}")

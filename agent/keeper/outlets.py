@@ -1,0 +1,42 @@
+"""Where what children say goes: the keeper's standard output, and files."""
+
+from __future__ import annotations
+
+import select
+import time
+
+from agent.keeper.output import Sink
+from agent.keeper.reactor import WRITE
+from agent.keeper.scribe import Scribe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.keeper.reactor import Reactor
+
+FLUSH_DEADLINE = 1.0  # seconds to write the last lines
+
+
+class Outlets:
+    """Both of them. Nothing here waits, but for `finish`."""
+
+    def __init__(self, output: int) -> None:
+        self.sink = Sink(output)
+        self.scribe = Scribe()
+
+    def watch(self, reactor: Reactor) -> None:
+        """Wait for room to write only where something is to be written."""
+        reactor.watch(self.sink.fd, WRITE if self.sink.waiting else 0, self.sink.flush)
+        reactor.watch(self.scribe.fd, WRITE if self.scribe.waiting else 0, self.scribe.flush)
+        if self.scribe.over:
+            self.scribe.close()
+
+    def say(self, text: str) -> None:
+        """A word of the keeper's own."""
+        self.sink.put(b"keeper | ", [text.encode(errors="replace")])
+
+    def finish(self) -> None:
+        """Write the last lines, as far as there is room for them soon."""
+        end = time.monotonic() + FLUSH_DEADLINE
+        while self.sink.waiting and (left := end - time.monotonic()) > 0:
+            select.select([], [self.sink.fd], [], left)
+            self.sink.flush()
