@@ -32,6 +32,7 @@ from agent.deploy.layout import FORMAT, DataDirectory
 from agent.deploy.leaving import longest_stop
 from agent.deploy.look import Look
 from agent.deploy.operator import PAUSE, Operator
+from agent.deploy.own_page import render_own_page
 from agent.deploy.pinning import pinned
 from agent.deploy.processes import Processes
 from agent.deploy.provenance import Provenance
@@ -70,7 +71,6 @@ from agent.status.metrics import Metrics
 from agent.status.narrator import narrate
 from agent.traffic.gate import SlotGate
 from agent.traffic.own import OwnGate
-from agent.traffic.page import REFRESH, Progress
 from agent.traffic.relayed import RelayGate
 from agent.traffic.state import Gate
 from agent.web.maintenance import public_progress
@@ -275,7 +275,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     def make_gate(spec: AppSpec, voice: Bus) -> Gate:
         return GATES[spec.socket](
             spec.name, spec.listen, keeper, voice, maintenance=spec.maintenance,
-            progress=lambda: public_progress(board.apps.get(spec.name), time.time()), render=_render_page,
+            progress=lambda: public_progress(board.apps.get(spec.name), time.time()), render=render_own_page,
         )  # fmt: skip
 
     retries = Retries(inbox)
@@ -324,16 +324,6 @@ async def _examine(settings: Settings, lanes: Lanes, artifacts: Artifacts) -> Ma
     specs = {name: lane.app.wanted for name, lane in lanes.live().items()}
     urls = {name: spec.artifact.url for name, spec in specs.items() if spec and spec.artifact}
     return await examine(settings, urls, artifacts.reach)
-
-
-def _render_page(text: str, progress: Progress) -> str:
-    """An app's own page with what is going on. Jinja2 is imported for it only."""
-    from agent.source.templates import render_page
-
-    elapsed = max(0, int(time.time() - progress.since)) if progress.since else 0
-    percent = None if progress.percent is None else int(progress.percent)
-    values = {"phase": progress.phase, "detail": progress.detail, "percent": percent, "left": progress.left}
-    return render_page(text, {**values, "elapsed": elapsed, "refresh": REFRESH})
 
 
 def _broke(broken: asyncio.Event, error: BaseException) -> None:
