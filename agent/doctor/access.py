@@ -26,9 +26,10 @@ async def repository(settings: Settings) -> list[Finding]:
         return [Finding("git", Verdict.UNKNOWN, "no state repository is named", remedy)]
     began = time.monotonic()
     try:
-        async with GitRemote(
-            settings.repo, credentials=settings.credentials_file, deadline=DEADLINE
-        ) as remote:
+        remote = GitRemote(
+            settings.repo, credentials=settings.credentials_file, deadline=DEADLINE, ssh=ssh_access(settings)
+        )
+        async with remote:
             commit = await remote.ls_ref(settings.ref)
     except Failure as failure:
         info = failure.info
