@@ -70,6 +70,7 @@ class Settings:
     users: tuple[str, ...] = ()
     file_roots: tuple[Path, ...] = ()
     place_roots: tuple[Path, ...] = ()
+    templates: Path | None = None
     shutdown_delay: float = 0.0
     grace_period: float = 0.0
     status_token_file: Path | None = None

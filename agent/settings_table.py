@@ -205,6 +205,13 @@ SETTINGS: tuple[Setting, ...] = (
         "file_roots", "--file-root", "DIR", Path, "directory that file:// artifacts may come from", many=True
     ),
     Setting(
+        "templates",
+        "--templates",
+        "DIR",
+        Path,
+        "directory with the flat form's template `app`, where the repository has none",
+    ),
+    Setting(
         "place_roots",
         "--place-root",
         "DIR",

@@ -151,7 +151,8 @@ class Look:
 
     async def _load(self, commit: str, tree: Path, signer: str) -> DesiredState:
         try:
-            loaded = await asyncio.to_thread(load, tree, self._settings.path, self._view)
+            image = self._settings.templates
+            loaded = await asyncio.to_thread(load, tree, self._settings.path, self._view, image=image)
         finally:
             self._tidying = asyncio.get_running_loop().run_in_executor(None, self._tidy, commit)
         apps = await for_this_host(loaded.apps, self._adoption)
