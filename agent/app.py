@@ -57,7 +57,7 @@ from agent.notify.post import Post
 from agent.process.adoption import Adoption
 from agent.process.strays import end_strays
 from agent.receiving import receiver
-from agent.source.git.access import ssh_access
+from agent.source.git.access import http_access, ssh_access
 from agent.source.git.remote import GitRemote
 from agent.source.inbox import TriggerInbox
 from agent.source.poller import Poller
@@ -260,7 +260,10 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     stack.callback(post.close)
     store = Store(data.store)
     artifacts = await stack.enter_async_context(Artifacts(store, file_roots=settings.file_roots))
-    remote = GitRemote(settings.repo, credentials=settings.credentials_file, ssh=ssh_access(settings))
+    remote = GitRemote(
+        settings.repo, credentials=settings.credentials_file, ssh=ssh_access(settings),
+        http=http_access(settings), mirrors=settings.mirrors,
+    )  # fmt: skip
     stack.push_async_callback(remote.aclose)
     adoption = Adoption(keeper)
     provenance = Provenance(remote, settings.ref, trust_of(settings), journal, lambda: lanes.newest_commit())

@@ -57,6 +57,12 @@ class Settings:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     name: str = ""
     credentials_file: Path | None = None
+    mirrors: tuple[str, ...] = ()
+    git_ca: Path | None = None
+    git_client_cert: Path | None = None
+    git_client_key: Path | None = None
+    git_proxy: str = ""
+    git_rewrites: tuple[tuple[str, str], ...] = ()
     ssh_key: Path | None = None
     ssh_passphrase_file: Path | None = None
     ssh_known_hosts: tuple[Path, ...] = ()

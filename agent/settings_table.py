@@ -73,6 +73,19 @@ def _absolute(text: str) -> Path:
     return path
 
 
+def _rewrite(text: str) -> tuple[str, str]:
+    begin, equals, instead = text.partition("=")
+    if not equals or not re.match(r"[a-z]+://[^/]+/|[^/\s]+:(?!//)", begin):
+        raise ValueError("write FROM=TO, two beginnings of URLs, FROM with its host's closing slash")
+    return begin, instead
+
+
+def _proxy(text: str) -> str:
+    if not re.fullmatch(r"http://(?:[^@/\s]*@)?[^@/\s]+/?", text):
+        raise ValueError("not http://[USER:PASSWORD@]HOST:PORT")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One row of the table. `many` settings may be given more than once (comma-separated in variables)."""
@@ -151,6 +164,34 @@ SETTINGS: tuple[Setting, ...] = (
         "FILE",
         Path,
         "credentials for the state repository: a token, or user:password; read again on each use",
+    ),
+    Setting(
+        "mirrors",
+        "--mirror",
+        "URL",
+        str,
+        "another place of the state repository, for when --repo does not answer",
+        many=True,
+    ),
+    Setting("git_ca", "--git-ca", "FILE", Path, "authorities trusted for Git over HTTPS beside the system's"),
+    Setting("git_client_cert", "--git-client-cert", "FILE", Path, "certificate shown to Git servers (PEM)"),
+    Setting(
+        "git_client_key", "--git-client-key", "FILE", Path, "its private key (default: in the same file)"
+    ),
+    Setting(
+        "git_proxy",
+        "--git-proxy",
+        "URL",
+        _proxy,
+        "proxy for Git over HTTP(S), http://[USER:PASSWORD@]HOST:PORT",
+    ),
+    Setting(
+        "git_rewrites",
+        "--git-rewrite",
+        "FROM=TO",
+        _rewrite,
+        "addresses and redirects that begin with FROM go to TO, which gets the credentials",
+        many=True,
     ),
     Setting(
         "ssh_key", "--ssh-key", "FILE", Path, "private key for Git over SSH; read again at each connection"

@@ -156,6 +156,11 @@ class Forge(GitServer):
         self.root.mkdir(parents=True, exist_ok=True)
         await super().start()
 
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return int(self.url.rpartition(":")[2])
+
     async def repository(
         self, name: str = "state.git", *, branch: str = "main", object_format: str = "sha1"
     ) -> Repository:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.config import Settings
@@ -32,6 +34,50 @@ class SshAccess:
     def known_hosts_files(self) -> tuple[Path, ...]:
         """The files to look in, whether they are there or not."""
         return tuple(path.expanduser() for path in self.known_hosts or SYSTEM_KNOWN_HOSTS)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAccess:
+    """How to reach HTTP servers.
+
+    Attributes:
+        authority: PEM file of authorities that are trusted beside the system's, or None.
+        certificate: PEM file of the certificate shown to servers that ask for one, or None.
+        key: PEM file of its private key; None when that is in the same file.
+        proxy: URL of a proxy, http://[USER:PASSWORD@]HOST:PORT, or "".
+        rewrites: (FROM, TO): addresses and redirects that begin with FROM go to TO instead.
+    """
+
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    proxy: str = field(default="", repr=False)
+    rewrites: tuple[tuple[str, str], ...] = ()
+
+    def stamps(self) -> tuple[tuple[int, int], ...]:
+        """Changes when one of the files does."""
+        found = []
+        for path in (self.authority, self.certificate, self.key):
+            with suppress(OSError):
+                status = os.stat(path) if path is not None else None
+                found.append((status.st_mtime_ns, status.st_ino) if status else (0, 0))
+        return tuple(found)
+
+    def mapped(self, url: str) -> str | None:
+        """Where an address goes by the longest fitting rewrite; None when none fits."""
+        fitting = [rewrite for rewrite in self.rewrites if url.startswith(rewrite[0])]
+        if not fitting:
+            return None
+        begin, instead = max(fitting, key=lambda rewrite: len(rewrite[0]))
+        return instead + url[len(begin) :]
+
+
+def http_access(settings: Settings) -> HttpAccess:
+    """What the settings say of HTTP."""
+    return HttpAccess(
+        settings.git_ca, settings.git_client_cert, settings.git_client_key, settings.git_proxy,
+        settings.git_rewrites,
+    )  # fmt: skip
 
 
 def ssh_access(settings: Settings) -> SshAccess:

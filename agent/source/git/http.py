@@ -1,10 +1,11 @@
 """Smart HTTP, gitprotocol-http(5): protocol v2 by GET /info/refs and POST /git-upload-pack.
 
-One session, made at the first request, keeps its connections. Credentials are sent with every
-request to the repository's own origin (scheme, host, port) and to no other: redirects are followed
-for the advertisement alone, within that origin, three times at most; the place learned so is kept
-until `forget`. Proxies of the environment, cookies and compressed answers are not used. Reads have no
-deadline of their own: the caller's cancellation closes the connection in use.
+One session, made at the first request, keeps its connections; it is made anew when a file of its
+certificates changed. Credentials are sent with every request to the repository's own origin (scheme,
+host, port), or one that the settings map to, and to no other: redirects are followed for the
+advertisement alone, three times at most, and within these origins; the place learned so is kept until
+`forget`. Proxies of the environment, cookies and compressed answers are not used. Reads have no deadline
+of their own: the caller's cancellation closes the connection in use.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -24,6 +26,7 @@ from yarl import URL
 from agent.domain.errors import Failure, OperatorNeeded, Transient
 from agent.kit.mask import secrets
 from agent.source.git import credentials
+from agent.source.git.access import HttpAccess
 from agent.source.git.address import Address, mask
 
 SERVICE = "git-upload-pack"
@@ -43,12 +46,23 @@ TRIES = CONNECTIONS + 1
 class HttpTransport:
     """Transport over http:// and https://, see `transport.Transport` for the failures raised."""
 
-    def __init__(self, address: Address, credentials_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        credentials_file: Path | None = None,
+        access: HttpAccess | None = None,
+        *,
+        mirror: bool = False,
+    ) -> None:
+        """`mirror`: credentials that name no host are meant for another place, not for this one."""
         self._address = address
+        self._access = access or HttpAccess()
+        self._mirror = mirror
         self._credentials_file = credentials_file
         self._origin = URL(address.shown)
         self._base = self._origin
         self._session: aiohttp.ClientSession | None = None
+        self._stamps: object = None  # of the files that the session was made with
 
     @property
     def where(self) -> str:
@@ -97,14 +111,16 @@ class HttpTransport:
         self, method: str, url: URL, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> aiohttp.ClientResponse:
         headers = {"Git-Protocol": "version=2", "Accept-Encoding": "identity", **(headers or {})}
-        login = self._login()
+        login = await asyncio.to_thread(self._login, url)
         if login is not None:
             secrets.add(login[1])
             headers["Authorization"] = credentials.basic(*login)
         for attempt in range(1, TRIES + 1):
             try:
                 session = await self._opened()
-                return await session.request(method, url, data=body, headers=headers, allow_redirects=False)
+                return await session.request(
+                    method, url, data=body, headers=headers, allow_redirects=False, **self._proxy()
+                )
             except aiohttp.ClientConnectorError:
                 raise
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
@@ -112,15 +128,31 @@ class HttpTransport:
                     raise
         raise AssertionError("unreachable")
 
-    def _login(self) -> tuple[str, str] | None:
+    def _login(self, url: URL) -> tuple[str, str] | None:
         if self._credentials_file is not None:
-            return credentials.read_login(self._credentials_file)
+            login = credentials.read_login(self._credentials_file, str(url), named_only=self._mirror)
+            if login is not None:
+                return login
         return self._address.login
 
+    def _proxy(self) -> dict[str, Any]:
+        if not self._access.proxy:
+            return {}
+        url = URL(self._access.proxy)
+        headers = None
+        if url.user:
+            secrets.add(url.password or "")
+            headers = {"Proxy-Authorization": credentials.basic(url.user, url.password or "")}
+        return {"proxy": url.with_user(None), "proxy_headers": headers}
+
     async def _opened(self) -> aiohttp.ClientSession:
+        stamps = self._access.stamps()
+        if self._session is not None and stamps != self._stamps:
+            await self.aclose()
         if self._session is None:
+            self._stamps = stamps
             # Our own context: it reads the authorities trusted now, not when aiohttp was imported.
-            secure = await asyncio.to_thread(_tls) if self._address.scheme == "https" else False
+            secure = await asyncio.to_thread(self._tls)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEPALIVE, ssl=secure),
                 timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
@@ -154,7 +186,9 @@ class HttpTransport:
     def _redirected(self, response: aiohttp.ClientResponse, url: URL) -> URL:
         try:
             target = url.join(URL(response.headers.get("Location", "")))
-            same = target.origin() == self._origin.origin() and not target.user and not target.password
+            mapped = self._access.mapped(str(target))
+            target = URL(mapped) if mapped is not None else target
+            same = (mapped is not None or target.origin() == url.origin()) and not target.user
         except ValueError:
             raise self._garbled("the server redirects to something that is not a URL") from None
         if not same:
@@ -162,7 +196,8 @@ class HttpTransport:
                 "RedirectRefused",
                 f"the server redirects to another origin, {mask(str(target.with_query(None)))}",
                 where=self.where,
-                remedy="if that is right, make it the address of the state repository (--repo)",
+                remedy="if that is right, make it the address of the state repository (--repo), or map it"
+                " (--git-rewrite)",
             )
         if not target.raw_path.endswith("/info/refs"):
             raise self._garbled("the server redirects to something that is not a Git repository")
@@ -207,12 +242,15 @@ class HttpTransport:
                 "GitTls",
                 f"the Git server's certificate is not accepted: {_ssl_words(error.certificate_error)}",
                 where=self.where,
-                remedy="have it renewed, or let SSL_CERT_FILE name the authority that signed it",
+                remedy="have it renewed, or name the authority that signed it (--git-ca)",
             )
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return self._proxy_refused(error)
         if isinstance(error, aiohttp.ClientConnectorSSLError):
             words = f"the TLS handshake failed: {_ssl_words(error.os_error)}"
         elif isinstance(error, aiohttp.ClientConnectorError):
-            words = f"the Git server cannot be reached: {_os_words(error.os_error)}"
+            what = "proxy" if isinstance(error, aiohttp.ClientProxyConnectionError) else "Git server"
+            words = f"the {what} cannot be reached: {_os_words(error.os_error)}"
         elif isinstance(error, aiohttp.ClientPayloadError):
             words = "the Git server's answer ended in the middle"
         elif isinstance(error, (aiohttp.ServerDisconnectedError, OSError)):
@@ -221,11 +259,37 @@ class HttpTransport:
             return self._garbled(f"the answer is not proper HTTP ({type(error).__name__})")
         return Transient("GitUnavailable", words, where=self.where)
 
+    def _proxy_refused(self, error: aiohttp.ClientHttpProxyError) -> Failure:
+        words = f"the proxy does not let us through ({error.status})"
+        if error.status in (401, 403, 407):
+            remedy = "check --git-proxy, and its user and password"
+            return OperatorNeeded("GitAuth", words, where=self.where, remedy=remedy)
+        return Transient("GitUnavailable", words, where=self.where)
 
-def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+    def _tls(self) -> ssl.SSLContext | bool:
+        """What certificates are judged by; True is aiohttp's own, where nothing is encrypted. Blocks."""
+        access = self._access
+        if self._address.scheme != "https" and not access.rewrites and not access.proxy:
+            return True
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        file = access.authority
+        try:
+            if file is not None:
+                context.load_verify_locations(cafile=file)
+            file = access.certificate
+            if file is not None:
+                # Without a password given the library would ask the terminal for one.
+                context.load_cert_chain(file, access.key, password=lambda: "")
+        except OSError as error:  # ssl.SSLError is one
+            words = _ssl_words(error) if isinstance(error, ssl.SSLError) else error.strerror
+            raise OperatorNeeded(
+                "GitTls",
+                f"the file cannot be used: {words}",
+                where=str(file),
+                remedy="name PEM files; the key must not be encrypted",
+            ) from error
+        return context
 
 
 def _below(base: URL, path: str) -> URL:

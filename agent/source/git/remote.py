@@ -8,7 +8,7 @@ How a ref is read, in this order: `HEAD` (the default branch); a full commit id;
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,9 @@ from typing import Any, Self, TypeVar
 
 from agent.domain.errors import Failure, OperatorNeeded, Transient
 from agent.source.git import address
-from agent.source.git.access import SshAccess
+from agent.source.git.access import HttpAccess, SshAccess
 from agent.source.git.client import ProtocolClient
+from agent.source.git.failover import Failover
 from agent.source.git.history import Passage, TooLong
 from agent.source.git.http import HttpTransport
 from agent.source.git.local import LocalRepository
@@ -42,6 +43,8 @@ class GitRemote:
             or file://.
         credentials: file with a token or user:password, read again on each use; wins over the URL's.
         ssh: how to reach SSH servers.
+        http: how to reach HTTP servers.
+        mirrors: other places of the repository, asked in this order when `url` does not answer.
         deadline: seconds that any one call may take, everything included.
         scratch: directory for packs that are too large for memory; None is the system's.
 
@@ -57,18 +60,24 @@ class GitRemote:
         *,
         credentials: Path | None = None,
         ssh: SshAccess | None = None,
+        http: HttpAccess | None = None,
+        mirrors: Sequence[str] = (),
         deadline: float = 30.0,
         scratch: Path | None = None,
     ) -> None:
-        place = address.parse(url)
         self.deadline = deadline
-        self._repository: Repository
-        if place.scheme == "file":
-            self._repository = LocalRepository(place)
-        elif place.scheme == "ssh":
-            self._repository = ProtocolClient(SshTransport(place, ssh), scratch=scratch)
-        else:
-            self._repository = ProtocolClient(HttpTransport(place, credentials), scratch=scratch)
+        http = http or HttpAccess()
+
+        def reach(url: str, *, mirror: bool = False) -> Repository:
+            place = address.parse(http.mapped(url) or url)
+            if place.scheme == "file":
+                return LocalRepository(place)
+            if place.scheme == "ssh":
+                return ProtocolClient(SshTransport(place, ssh), scratch=scratch)
+            return ProtocolClient(HttpTransport(place, credentials, http, mirror=mirror), scratch=scratch)
+
+        places = [reach(url), *(reach(other, mirror=True) for other in mirrors)]
+        self._repository = Failover(places, deadline / len(places)) if mirrors else places[0]
 
     @property
     def where(self) -> str:

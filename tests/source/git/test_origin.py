@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.domain.errors import OperatorNeeded
+from agent.source.git.access import HttpAccess
 from agent.source.git.http import RESULT_TYPE
 from agent.source.git.remote import GitRemote
 from tests.kit.certificates import certificate
@@ -159,3 +160,19 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         assert await remote.ls_ref("main") == A
         assert "cookie" not in server.asked[0].headers
         assert server.asked[0].headers["git-protocol"] == "version=2"
+
+
+async def test_a_redirect_that_the_settings_map_is_followed_there(tmp_path: Path) -> None:
+    login = tmp_path / "login"
+    login.write_text("ada:hunter2\n")
+    async with HostileServer(git_server(sends(whole(REFS, RESULT_TYPE)))) as new:
+        target = "https://new.example/org/x.git/info/refs?service=git-upload-pack"
+        rewrites = (("https://new.example/", f"{new.url}/"),)
+        async with HostileServer(redirecting(lambda _: target)) as old:
+            url = f"{old.url}/x.git"
+            async with GitRemote(url, credentials=login, http=HttpAccess(rewrites=rewrites)) as remote:
+                assert await remote.ls_ref("main") == A
+        assert [asked.path.partition("?")[0] for asked in new.asked] == [
+            "/org/x.git/info/refs",
+            "/org/x.git/git-upload-pack",
+        ]
