@@ -25,6 +25,7 @@ from typing import Any
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
 from agent.config import ConfigError, Settings, load
+from agent.deploy.freezer import Freezer
 from agent.deploy.journal import Journal
 from agent.deploy.journal_news import tell_lost, tell_writable
 from agent.deploy.lane import Lane
@@ -281,6 +282,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
             progress=lambda: public_progress(board.apps.get(spec.name), time.time()), render=render_own_page,
         )  # fmt: skip
 
+    freezer = Freezer(inbox, bus)
+    stack.callback(freezer.close)
     retries = Retries(inbox)
     stack.callback(retries.close)
 
@@ -291,7 +294,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     services = Services(
         data=data, journal=journal, bus=bus, store=store, artifacts=artifacts, processes=processes,
         make_gate=make_gate, earlier=look.earlier, retry_later=retries.later,
-        paused=lambda: journal.fact(PAUSE), collect=collect, unfinished=unfinished,
+        paused=lambda: journal.fact(PAUSE), frozen=freezer.now, collect=collect, unfinished=unfinished,
         adoption=adoption, stop_room=settings.stop_room,
     )  # fmt: skip
 
@@ -302,7 +305,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
 
     lanes = Lanes(make_lane)
     reachability = Reachability(bus)
-    reconciler = Reconciler(inbox, look, reachability, lanes, journal, bus, retries.later)
+    reconciler = Reconciler(inbox, look, reachability, lanes, journal, bus, retries.later, freezer)
     table = ProcessTable(keeper, lanes, (keeper.keeper_pid, os.getpid()), version("emptybox"))
     said = Said(data.apps, lanes, processes, kept=settings.app_log_size > 0)
     operator = Operator(

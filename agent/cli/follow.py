@@ -57,12 +57,18 @@ def ask(
     return _told(sync, end, as_json=as_json, to_wanted=to_wanted, done=done)
 
 
+def _held_up(status: Json) -> bool:
+    """Whether a pause or a freeze is why nothing was done."""
+    frozen = any(c["type"] == "Frozen" and c["status"] == "True" for c in status.get("conditions", ()))
+    return bool(status.get("paused")) or frozen
+
+
 def _told(sync: str, end: Json, *, as_json: bool, to_wanted: bool, done: str) -> int:
     result = end["result"]
     behind = _behind(end["status"]) if to_wanted and result in _DONE else {}
     well = result == done or (result in _DONE and not behind)
     code = OK if well else NOT_NOW if result in (*_GOING, UNSEEN) else FAILED
-    if behind and (end["status"].get("paused") or all(_by_hand(end["status"], app) for app in behind)):
+    if behind and (_held_up(end["status"]) or all(_by_hand(end["status"], app) for app in behind)):
         code = NOT_NOW
     if as_json:
         answer = {

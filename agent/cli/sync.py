@@ -18,15 +18,18 @@ from agent.cli.follow import ask
     is_flag=True,
     help="Also if a push by force left the last deployed commit behind.",
 )
+@click.option("--override", metavar="WHY", default="", help="Also in a freeze; history keeps why.")
 @options.wait
 @options.as_json
 @options.agent
-def command(agent: Agent, prune_all: bool, accept_history: bool, wait: bool, as_json: bool) -> int:
+def command(
+    agent: Agent, prune_all: bool, accept_history: bool, override: str, wait: bool, as_json: bool
+) -> int:
     """Look at the state repository now, and bring this host to it.
 
     Exits 0 if everything is as wanted in the end, 1 if a run failed or was rolled back, 4 if an operator
-    holds it up: paused, or gone back by hand.
+    holds it up: paused, a freeze, or gone back by hand.
     """
-    allowed = {"prune_all": prune_all, "accept_history": accept_history}
-    body = {name: True for name, given in allowed.items() if given}
+    allowed = {"prune_all": prune_all, "accept_history": accept_history, "override": override}
+    body = {name: given for name, given in allowed.items() if given}
     return ask(agent, "/sync", body, wait=wait, as_json=as_json)

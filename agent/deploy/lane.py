@@ -166,7 +166,7 @@ class Lane:
             return
         leaving = self._word.take_leaving()
         if leaving is not None:
-            if self.services.paused() is None:
+            if self.services.paused() is None and self.services.frozen() is None:
                 await self._remove(leaving)
                 return
             leaving.settle(self.name, SyncResult.UNCHANGED)
@@ -223,9 +223,9 @@ class Lane:
             if self.app.quarantined(spec) is not None and self.app.good is None and self.app.serving.nobody:
                 await self._fall_back(wish)
         else:
-            await self._see_to(wish, await self._runs.carry_out(wish, spec, release, outcome))
+            await self._see_to(wish, spec, await self._runs.carry_out(wish, spec, release, outcome))
 
-    async def _see_to(self, wish: Wish, outcome: Outcome) -> None:
+    async def _see_to(self, wish: Wish, spec: AppSpec, outcome: Outcome) -> None:
         """Do what follows from a run's end."""
         if outcome.retry and outcome.failure is not None:
             self._retry(outcome.failure, outcome.retry_after)
@@ -233,6 +233,8 @@ class Lane:
             await self._fall_back(wish)
         elif outcome.result in (RunResult.PROBATION, RunResult.SUCCEEDED):
             self._attempts = 0
+        elif outcome.result is RunResult.PREPARED:
+            self.app.prepared, self._attempts = spec.digest, 0
 
     def _tell_wanted(self, wish: Wish, spec: AppSpec, release: str, outcome: Plan | NoChange) -> None:
         told = outcome.reason

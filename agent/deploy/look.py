@@ -156,7 +156,7 @@ class Look:
         finally:
             self._tidying = asyncio.get_running_loop().run_in_executor(None, self._tidy, commit)
         apps = await for_this_host(loaded.apps, self._adoption)
-        return DesiredState(commit, str(tree), apps, loaded.warnings, signer)
+        return DesiredState(commit, str(tree), apps, loaded.warnings, signer, loaded.freezes)
 
     async def _tidied(self) -> None:
         """Old trees are removed beside the deploy that follows; the next reader waits until that is done."""

@@ -61,13 +61,18 @@ class Operator:
         self._examine = examine
         self.upgrading = asyncio.Event()  # this agent is to make way for the next one
 
-    def sync(self, by: str, *, prune_all: bool = False, accept_history: bool = False) -> Accepted:
-        """Look at the truth now."""
+    def sync(
+        self, by: str, *, prune_all: bool = False, accept_history: bool = False, override: str = ""
+    ) -> Accepted:
+        """Look at the truth now; `override` says why also in a freeze, which history keeps."""
         if prune_all:
             self._reconciler.allow_prune_all()
         if accept_history:
             self._reconciler.accept_history()
-        return self._inbox.offer(Trigger(TriggerKind.OPERATOR, detail=f"sync by {by}"))
+        told = f"sync by {by}{f', through the freeze: {override}' if override else ''}"
+        if override:
+            log.warning("%s", told)
+        return self._inbox.offer(Trigger(TriggerKind.OPERATOR, detail=told, override=override))
 
     async def wait(self, sync: str, deadline: float) -> SyncFinished | None:
         """The end of a sync; None when `deadline` seconds passed first."""
@@ -208,7 +213,7 @@ class Operator:
             now = Situation(in_store=self._store.has(release), first=True)
         else:
             current, now = lane.app.current, situation(lane.app, spec, release)
-        outcome = plan(spec, replace(now, paused=None))
+        outcome = plan(spec, replace(now, paused=None, frozen=None))
         if isinstance(outcome, NoChange):
             return {"action": "none", "reason": outcome.reason, "version": spec.version, "steps": []}
         return {

@@ -2,6 +2,7 @@
 
 | end | result | follows |
 |---|---|---|
+| every step of a preparation done | prepared | the freeze's end |
 | every step done, or failed only after the switch | probation (succeeded without one) | trial |
 | of a repair | succeeded or failed | the next look |
 | cancelled by a newer wish | cancelled | the newer wish |
@@ -63,7 +64,8 @@ async def judge(app: AppContext, run: Run, error: Exception | None, cancelled: b
         if ending:
             return Outcome(RunResult.INTERRUPTED, SyncResult.INTERRUPTED, INTERRUPTED)
         return Outcome(RunResult.CANCELLED, SyncResult.SUPERSEDED)
-    assert error is not None
+    if error is None:
+        return Outcome(RunResult.PREPARED, SyncResult.UNCHANGED)
     failure = run.failure or as_info(error, context.app)
     if failure.kind is not FailureKind.PERMANENT:
         after = error.retry_after if isinstance(error, Failure) else None

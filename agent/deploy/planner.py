@@ -10,6 +10,8 @@ The shapes of a plan (`-->` waits for):
     record    record             only what the agent itself uses changed: nothing is touched
     place     fetch --> verify --> unpack, render --> check --> place --> after --> record    no program
     repair    repair --> reload --> probe          files of what serves were changed on this host
+
+In a freeze only what comes before `migrate` is planned, without tasks: a run that prepares.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from agent.domain.errors import FailureInfo
 from agent.domain.model import NoChange, Plan, PlannedStep
 from agent.domain.spec import AppSpec, ManagedFile, OnChange, Swap
 
+PREPARING = ("fetch", "verify", "release", "render", "check")  # kinds of steps that touch nothing that runs
 PREPARE = ("fetch", "verify", "unpack", "render", "check")
 POINTS = (
     *PREPARE,
@@ -45,10 +48,11 @@ class Situation:
     """What the planner has to know; everything else is not its business.
 
     `current` is the spec that serves or last served. `in_store` says whether the wanted release is
-    there. `quarantined` is the failure for which the wanted spec was set aside. `gate_conflict` says
-    that the wanted ports cannot be opened while the old child lives, `memory_short` why two children do
-    not fit side by side ("" when they do). `comparable`: what serves is healthy and the wish is no way back,
-    so that a canary beside it makes sense. `drifted`: what of the wanted, which serves, was changed here.
+    there. `quarantined` is the failure for which the wanted spec was set aside. `frozen` is the freeze that
+    holds the wish up, `prepared` says that this spec was prepared in it. `gate_conflict` says that the
+    wanted ports cannot be opened while the old child lives, `memory_short` why two children do not fit side
+    by side ("" when they do). `comparable`: what serves is healthy and the wish is no way back, so that a
+    canary beside it makes sense. `drifted`: what of the wanted, which serves, was changed here.
     """
 
     current: AppSpec | None = None
@@ -56,6 +60,8 @@ class Situation:
     in_store: bool = False
     quarantined: FailureInfo | None = None
     paused: str | None = None
+    frozen: str | None = None
+    prepared: bool = False
     gate_conflict: bool = False
     memory_short: str = ""
     comparable: bool = True
@@ -77,15 +83,22 @@ def plan(wanted: AppSpec, now: Situation) -> Plan | NoChange:
         )
     if now.paused is not None:
         return NoChange(wanted.name, f"updates are paused: {now.paused}")
+    if now.frozen is not None and now.current is not None and now.alive:
+        return _preparation(wanted, now, now.current, now.frozen)
     if now.current is None or not now.alive:
         return _anew(wanted, now, _why_anew(wanted, now))
-    changed = changes(now.current, wanted)
-    if not runtime_changes(now.current, wanted):
+    return _change(wanted, now, now.current)
+
+
+def _change(wanted: AppSpec, now: Situation, current: AppSpec) -> Plan:
+    """From what runs to what is wanted."""
+    changed = changes(current, wanted)
+    if not runtime_changes(current, wanted):
         return Plan(wanted.name, _told(changed), (PlannedStep("record", "record", _told(changed)),))
-    if wanted.run is not None and only_files(now.current, wanted):
-        actions = {f.on_change for f in _changed_files(now.current, wanted)}
+    if wanted.run is not None and only_files(current, wanted):
+        actions = {f.on_change for f in _changed_files(current, wanted)}
         if OnChange.RESTART not in actions:
-            return _reload(now.current, wanted, _told(changed))
+            return _reload(current, wanted, _told(changed))
     return _anew(wanted, now, _told(changed))
 
 
@@ -98,6 +111,17 @@ def _why_anew(wanted: AppSpec, now: Situation) -> str:
     if wanted.run is not None:
         return "first start" if now.current is None else "nothing runs"
     return "first placing" if now.current is None else "the last placing did not end"
+
+
+def _preparation(wanted: AppSpec, now: Situation, current: AppSpec, frozen: str) -> Plan | NoChange:
+    """In a freeze: what can be done without touching what runs; the rest waits for its end."""
+    whole = _change(wanted, now, current)
+    steps = tuple(step for step in whole.steps if step.kind in PREPARING)
+    if now.prepared:
+        return NoChange(wanted.name, f"prepared; {frozen}")
+    if not steps:
+        return NoChange(wanted.name, frozen)
+    return Plan(wanted.name, f"{frozen}; prepares: {whole.reason}", steps)
 
 
 def changes(old: AppSpec, new: AppSpec) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from agent.deploy.failures import as_info
+from agent.deploy.freezer import Freezer
 from agent.deploy.journal import INTERRUPTED, Journal
 from agent.deploy.lane import Lane
 from agent.deploy.look import Look
@@ -73,6 +74,7 @@ class Reconciler:
         journal: where syncs are recorded.
         bus: where facts are told.
         retry_later: asks for another look: (app, seconds, reason), app "" for the state itself.
+        freezer: keeps the freeze windows of the newest state.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Reconciler:
         journal: Journal,
         bus: Bus,
         retry_later: Callable[[str, float, str], None],
+        freezer: Freezer,
     ) -> None:
         self._inbox = inbox
         self._look = look
@@ -92,6 +95,7 @@ class Reconciler:
         self._journal = journal
         self._bus = bus
         self._retry_later = retry_later
+        self._freezer = freezer
         self._failed_looks = 0  # in a row, of those that no poll repeats
         self._prune_all = False
         self._accept_history = False
@@ -135,6 +139,7 @@ class Reconciler:
             self._refused(pending, OperatorNeeded(info.reason, info.message, remedy=info.remedy))
             return
         self._failed_looks = 0
+        self._freezer.follow(desired.freezes)
         self.commit = desired.commit
         self._prune_all = self._accept_history = False
         if pending.by_artifact:
@@ -142,7 +147,9 @@ class Reconciler:
         leaving = {n: lane for n, lane in self._lanes.live().items() if n not in desired.apps}
         settlement = Settlement(pending.sync, desired.commit, [*desired.apps, *leaving], self.ended)
         for name, spec in desired.apps.items():
-            wish = Wish(spec, desired.commit, settlement, operator=pending.by_operator)
+            wish = Wish(
+                spec, desired.commit, settlement, operator=pending.by_operator, override=pending.override
+            )
             wish.signer = desired.signer
             self._lanes.get(name).want(wish)
         for lane in leaving.values():

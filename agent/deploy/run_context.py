@@ -29,12 +29,22 @@ def situation(app: AppContext, spec: AppSpec, release: str, wish: Wish | None = 
         in_store=bool(release) and app.services.store.has(release),
         quarantined=None if way_back else app.quarantined(spec),
         paused=None if by_hand else app.services.paused(),
+        frozen=_frozen(app, wish),
+        prepared=app.prepared == spec.digest,
         gate_conflict=current is not None and ports_conflict(current.spec, spec),
         memory_short=_memory_short(app, spec),
         comparable=not way_back and app.unhealthy is None and not app.serving.restarting,
         first=current is None,
         drifted=wish.drifted if wish is not None else (),
     )
+
+
+def _frozen(app: AppContext, wish: Wish | None) -> str | None:
+    """The freeze that holds a wish up; None when there is none, or somebody goes through it."""
+    if wish is not None and (wish.rollback or wish.override):
+        return None
+    now = app.services.frozen()
+    return str(now) if now is not None else None
 
 
 def _memory_short(app: AppContext, spec: AppSpec) -> str:

@@ -89,6 +89,8 @@ class Runs:
         )
         self._app.condition("Progressing", True, "Running", plan.reason)
         self._tasks.start(self._estimate(context.id), name="estimate")
+        if wish.override:
+            journal.mark(context.id, "override", wish.override)
         self._active = context
         self._tell_state()
         began = time.monotonic()

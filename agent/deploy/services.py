@@ -20,6 +20,7 @@ from agent.deploy.serving import Serving
 from agent.deploy.unfinished import Unfinished
 from agent.domain.errors import FailureInfo
 from agent.domain.events import AppFailed, AppStateChanged, Bus, ConditionChanged, PairCurrent, PairGood
+from agent.domain.freeze import Frozen
 from agent.domain.model import AppState, Condition, ConditionStatus
 from agent.domain.spec import AppSpec
 from agent.process.adoption import Adoption
@@ -33,7 +34,8 @@ class Services:
 
     `make_gate` gives the gate for an app's ports; it does nothing yet.
     `earlier(commit, app, count)` reads earlier specifications from Git. `retry_later(app, seconds,
-    reason)` asks for a new sync then. `paused()` is the operator's message or None. `collect()` removes
+    reason)` asks for a new sync then. `paused()` is the operator's message or None,
+    `frozen()` the freeze window that is now. `collect()` removes
     releases nobody names. `unfinished` is what the last agent left without an end. `adoption` says whether
     programs can be adopted here. `stop_room` are the seconds the platform leaves an app for its stop.
     """
@@ -48,6 +50,7 @@ class Services:
     earlier: Callable[[str, str, int], Awaitable[list[tuple[str, AppSpec]]]]
     retry_later: Callable[[str, float, str], None]
     paused: Callable[[], str | None]
+    frozen: Callable[[], Frozen | None]
     collect: Callable[[], Coroutine[Any, Any, None]]
     unfinished: Unfinished
     adoption: Adoption
@@ -69,6 +72,7 @@ class AppContext:
         self.unhealthy: FailureInfo | None = None
         self.placed = False  # without a program: all that its placing asked for was done
         self._state = AppState.EMPTY
+        self.prepared = ""  # digest of what is ready for the end of a freeze
         self.memory_short = ""  # why the last swap had to be a restart
         self._conditions: dict[str, tuple[bool, str, str]] = {}
 

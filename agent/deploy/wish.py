@@ -14,7 +14,8 @@ from agent.domain.spec import AppSpec
 class Wish:
     """One app's specification at a commit.
 
-    `operator`: an operator asked, so a backoff is not waited for. `fallback`: an earlier
+    `operator`: an operator asked, so a backoff is not waited for. `override`: why an operator goes through
+    a freeze. `fallback`: an earlier
     specification, tried because nothing newer works. `rollback`: an operator's way back.
     `drifted`: what was changed on this host of the specification that serves, and has to be put right.
     """
@@ -25,6 +26,7 @@ class Wish:
     operator: bool = False
     fallback: bool = False
     rollback: bool = False
+    override: str = ""
     signer: str = ""  # of the commit, see DesiredState
     drifted: tuple[str, ...] = ()
     also: list[Settlement] = field(default_factory=list)

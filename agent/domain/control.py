@@ -46,8 +46,13 @@ class Line:
 class Control(Protocol):
     """Wishes of an operator. `by` names who asked, for history."""
 
-    def sync(self, by: str, *, prune_all: bool = False, accept_history: bool = False) -> Accepted:
-        """Look at the truth now; once removing every app, or a history that was rewritten, is allowed."""
+    def sync(
+        self, by: str, *, prune_all: bool = False, accept_history: bool = False, override: str = ""
+    ) -> Accepted:
+        """Look at the truth now; once removing every app, or a history that was rewritten, is allowed.
+
+        `override` says why also in a freeze.
+        """
 
     async def wait(self, sync: str, deadline: float) -> SyncFinished | None:
         """The end of a sync and of its runs; None when `deadline` seconds passed first."""

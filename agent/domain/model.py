@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from agent.domain.freeze import FreezeSpec
 from agent.domain.spec import AppSpec
 
 
@@ -30,6 +31,7 @@ class TriggerKind(StrEnum):
     ARTIFACT = "artifact"  # a registry or a forge tells that something was published
     OPERATOR = "operator"
     START = "start"
+    SCHEDULE = "schedule"  # a freeze ended
     RETRY = "retry"  # the agent's own: a transient failure's backoff is over
 
 
@@ -40,6 +42,7 @@ class Trigger:
     kind: TriggerKind
     commit: str | None = None
     detail: str = ""  # forge and delivery id, or the operator's words
+    override: str = ""  # why an operator goes through a freeze
     at: float = field(default_factory=time.time)
 
 
@@ -56,6 +59,7 @@ class DesiredState:
     apps: Mapping[str, AppSpec]
     warnings: tuple[str, ...] = ()
     signer: str = ""
+    freezes: tuple[FreezeSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class RunResult(StrEnum):
     CANCELLED = "cancelled"  # by a newer commit, before it touched anything, or in a canary
     SUPERSEDED = "superseded"  # on probation when a newer release took its place
     INTERRUPTED = "interrupted"  # the agent died in it
+    PREPARED = "prepared"  # in a freeze: all is ready for the switch, which waits for its end
     LATER = "later"  # a command asked for it (exit code 75), or a transient failure outlived its retries
 
 

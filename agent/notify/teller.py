@@ -73,6 +73,7 @@ class Teller:
         self._wanted: dict[str, Pair] = {}
         self._serving: dict[str, str] = {}
         self._paused: str | None = None
+        self._frozen = ""
         self._handlers = {
             facts.SyncResolved: self._resolved,
             facts.AppWanted: self._app_wanted,
@@ -82,6 +83,7 @@ class Teller:
             facts.RunFinished: self._run_finished,
             facts.SyncFinished: self._sync_finished,
             facts.PauseChanged: self._pause,
+            facts.ConditionChanged: self._condition,
             facts.AppRemoved: self._removed,
         }
         self.unsubscribe = bus.subscribe(self.hear)
@@ -115,6 +117,10 @@ class Teller:
         kind = NoticeKind.PAUSED if event.message is not None else NoticeKind.RESUMED
         by = f" ({event.by})" if event.by else ""
         self._notice(kind, "", event, subject="pause", message=f"{event.message or 'updates go on'}{by}")
+
+    def _condition(self, event: facts.ConditionChanged) -> None:
+        if not event.app and event.condition.type == "Frozen":
+            self._frozen = event.condition.message if event.condition.status == "True" else ""
 
     # -- runs ---------------------------------------------------------------------------------------
 
@@ -160,6 +166,8 @@ class Teller:
                 self._status(commit, State.SUCCESS, self._versions() or "done")
             case SyncResult.UNCHANGED if self._paused is not None:
                 self._status(commit, State.PENDING, f"updates are paused: {self._paused}")
+            case SyncResult.UNCHANGED if self._frozen and self._is_news(commit):
+                self._status(commit, State.PENDING, self._frozen)
             case SyncResult.UNCHANGED if self._is_news(commit):
                 self._status(commit, State.SUCCESS, self._versions() or "nothing to do here")
             case SyncResult.PROBATION:

@@ -17,12 +17,14 @@ from itertools import product
 from math import prod
 from pathlib import Path as FilePath
 
+from agent.domain.freeze import FreezeSpec
 from agent.domain.spec import AppSpec
 from agent.source.merge import Document, read_state
 from agent.source.nodes import Entry, Mapping, Scalar, mark_at
 from agent.source.problems import Mark, Problem, Problems, StateInvalid, shown
 from agent.source.schema.app import App, app_spec
 from agent.source.schema.decode import decode
+from agent.source.schema.freeze import freezes
 from agent.source.schema.place import Place, Work
 from agent.source.schema.placed import refuse_shared_places
 from agent.source.schema.state import (
@@ -54,6 +56,7 @@ class Loaded:
     apps: dict[str, AppSpec]
     warnings: tuple[str, ...]
     file: str
+    freezes: tuple[FreezeSpec, ...] = ()
 
 
 def load(tree: FilePath, path: str, view: HostView, *, image: FilePath | None = None) -> Loaded:
@@ -145,7 +148,8 @@ class _Reading:
         if state.apps is None and place.intact("extends"):
             place.missing("apps", "write `apps: {}` when nothing should run")
         apps = self._apps(state.apps or {}, place / "apps")
-        return Loaded(apps, tuple(self._warnings), document.file)
+        windows = freezes(state.freeze or [], place / "freeze")
+        return Loaded(apps, tuple(self._warnings), document.file, windows)
 
     def _apps(self, raw: MappingType[str, App], place: Place) -> dict[str, AppSpec]:
         if len(raw) > APPS_MAX:

@@ -50,6 +50,11 @@ class PendingSync:
         return any(trigger.kind is TriggerKind.OPERATOR for trigger in self.triggers)
 
     @property
+    def override(self) -> str:
+        """Why an operator wants to go through a freeze; "" when nobody does."""
+        return next((trigger.override for trigger in self.triggers if trigger.override), "")
+
+    @property
     def by_artifact(self) -> bool:
         """Whether something was published that may be wanted."""
         return any(trigger.kind is TriggerKind.ARTIFACT for trigger in self.triggers)

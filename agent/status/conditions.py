@@ -38,6 +38,7 @@ STATE_VALID = "StateValid"
 PAUSED = "Paused"
 WEBHOOKS_WORKING = "WebhooksWorking"
 NOTICES_DELIVERED = "NoticesDelivered"
+FROZEN = "Frozen"
 JOURNAL_LOST = "JournalLost"
 JOURNAL_WRITABLE = "JournalWritable"
 # Of an app.
@@ -61,6 +62,7 @@ _TYPES = (
         STATE_VALID, "agent", Polarity.NORMAL, "The newest commit holds a state this host can read."
     ),
     ConditionType(WEBHOOKS_WORKING, "agent", Polarity.NORMAL, "Webhooks announce what is pushed."),
+    ConditionType(FROZEN, "agent", Polarity.NEUTRAL, "A freeze window of the state: nothing is switched."),
     ConditionType(NOTICES_DELIVERED, "agent", Polarity.NORMAL, "The forge and the chats take what is told."),
     ConditionType(PAUSED, "agent", Polarity.ABNORMAL, "An operator wants no runs to start."),
     ConditionType(JOURNAL_LOST, "agent", Polarity.ABNORMAL, "The journal was unreadable and begun anew."),
@@ -214,6 +216,8 @@ _REASONS: dict[str, str] = {
     "PushMissed": "Polling found a commit that no webhook announced.",
     "Delivered": "The last notices were taken.",
     "NoticeFailed": "A forge or a chat did not take what it was told; it is tried again.",
+    "FreezeWindow": "The state wants nothing to be switched now.",
+    "FreezeEnded": "The freeze is over.",
     "Reachable": "The last look was answered.",
     "Valid": "The state was read without a mistake.",
     "Written": "The last word was recorded.",

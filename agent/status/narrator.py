@@ -99,7 +99,8 @@ def _run_finished(event: facts.RunFinished) -> Line:
     text = f"{event.app}: run {event.result} after {span(event.seconds)}{_because(event.failure)}"
     if event.result in (RunResult.FAILED, RunResult.ROLLED_BACK):
         return _level(event.failure), text
-    return (INFO if event.result in (RunResult.SUCCEEDED, RunResult.CANCELLED) else WARNING), text
+    well = (RunResult.SUCCEEDED, RunResult.CANCELLED, RunResult.PREPARED)
+    return (INFO if event.result in well else WARNING), text
 
 
 def _current(event: facts.PairCurrent) -> Line:

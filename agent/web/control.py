@@ -37,10 +37,14 @@ class _Wish(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class SyncWish(_Wish, frozen=True):
-    """POST /sync. `prune_all` allows a state without apps, `accept_history` a push by force."""
+    """POST /sync. `prune_all` allows a state without apps, `accept_history` a push by force.
+
+    `override` goes through a freeze, and says why.
+    """
 
     prune_all: bool = False
     accept_history: bool = False
+    override: Long = ""
 
 
 class RollbackWish(_Wish, frozen=True):
@@ -77,7 +81,12 @@ async def sync(request: web.Request) -> web.Response:
     """Look at the truth now."""
     wish = await _wish(request, SyncWish)
     control = request.app[CONTEXT].control
-    accepted = control.sync(who(request), prune_all=wish.prune_all, accept_history=wish.accept_history)
+    accepted = control.sync(
+        who(request),
+        prune_all=wish.prune_all,
+        accept_history=wish.accept_history,
+        override=wish.override,
+    )
     return await _answer(request, accepted)
 
 

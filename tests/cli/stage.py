@@ -133,8 +133,11 @@ class Stage:
             self.tasks.start(play(), name="script")
         return Accepted(sync)
 
-    def sync(self, by: str, *, prune_all: bool = False, accept_history: bool = False) -> Accepted:
-        return self._accept("sync", prune_all, *(["accept_history"] if accept_history else []))
+    def sync(
+        self, by: str, *, prune_all: bool = False, accept_history: bool = False, override: str = ""
+    ) -> Accepted:
+        more = [*(["accept_history"] if accept_history else []), *([override] if override else [])]
+        return self._accept("sync", prune_all, *more)
 
     async def wait(self, sync: str, deadline: float) -> SyncFinished | None:
         return self.ends.get(sync)

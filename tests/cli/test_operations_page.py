@@ -47,6 +47,7 @@ def test_commands_and_settings_that_are_shown_exist() -> None:
         "--json",
         "--steps",
         "--to",
+        "--override",
         "--prune-all",
         "--accept-history",
         "--config",

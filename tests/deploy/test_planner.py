@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -194,6 +196,31 @@ def test_a_pause_holds_runs_back_with_the_operators_words() -> None:
     outcome = plan(other(env={"A": "1"}), Situation(current=WEB, alive=True, paused="release freeze"))
     assert isinstance(outcome, NoChange)
     assert "release freeze" in outcome.reason
+
+
+def test_a_freeze_lets_everything_be_prepared_that_touches_nothing() -> None:
+    frozen = "frozen until 2026-11-23 06:00 UTC: weekend"
+    tasks = (TaskSpec(name="warm", command=("bin/warm",)),)
+    wanted = other(
+        version="2", env={"A": "1"}, tasks=tasks, migrate=(MigrationSpec(name="m", command=("x",)),)
+    )
+    now = Situation(current=WEB, alive=True, frozen=frozen)
+    outcome = plan(wanted, now)
+    assert isinstance(outcome, Plan)
+    assert {step.kind for step in outcome.steps} <= {"fetch", "verify", "release", "render", "check"}
+    assert outcome.steps[-1].kind == "check"
+    assert outcome.reason.startswith(frozen)
+    again = plan(wanted, replace(now, prepared=True))
+    assert again == NoChange(WEB.name, f"prepared; {frozen}")
+    assert plan(other(keep=9), now) == NoChange(WEB.name, frozen)  # a record would be all
+    assert plan(WEB, now) == NoChange(WEB.name, "up to date")
+
+
+@pytest.mark.parametrize("now", [Situation(), Situation(current=WEB, alive=False)])
+def test_where_nothing_runs_a_freeze_holds_nothing_up(now: Situation) -> None:
+    outcome = plan(WEB, replace(now, frozen="frozen until then"))
+    assert isinstance(outcome, Plan)
+    assert "switch" in [step.name for step in outcome.steps]
 
 
 def test_what_is_wanted_but_does_not_run_is_started_again() -> None:

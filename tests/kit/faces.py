@@ -42,8 +42,11 @@ class RecordingControl:
         if app not in ("", "web"):
             raise UnknownApp(f"there is no app {app}; known are: web")
 
-    def sync(self, by: str, *, prune_all: bool = False, accept_history: bool = False) -> Accepted:
-        return self._heard("sync", by, prune_all, *(["accept_history"] if accept_history else []))
+    def sync(
+        self, by: str, *, prune_all: bool = False, accept_history: bool = False, override: str = ""
+    ) -> Accepted:
+        more = [*(["accept_history"] if accept_history else []), *([override] if override else [])]
+        return self._heard("sync", by, prune_all, *more)
 
     async def wait(self, sync: str, deadline: float) -> SyncFinished | None:
         self.wishes.append(("wait", sync, deadline))

@@ -111,7 +111,7 @@ def test_mistakes_around_the_apps(tmp_path: Path) -> None:
     named = "an app's name is up to 63 small letters, digits and -, with no - at its ends"
     assert mistakes(tmp_path, text) == [
         "state.yaml:1:9 schema: schema 2 is not known; this agent reads schema 1",
-        "state.yaml:2:1 freeze: not yet supported",
+        "state.yaml:2:10 freeze[0].duration: missing; how long it lasts, as in 60h",
         "state.yaml:3:1 vras: unknown key, did you mean vars?",
         f"state.yaml:5:3 apps.Web: {named}",
         f"state.yaml:6:3 apps.-x: {named}",

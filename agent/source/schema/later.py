@@ -5,15 +5,6 @@ from __future__ import annotations
 from agent.source.schema.scalars import Command, Duration, Raw
 
 
-class Freeze(Raw, frozen=True, kw_only=True):
-    """A time in which nothing is deployed."""
-
-    cron: str | None = None
-    duration: Duration | None = None
-    time_zone: str | None = None
-    reason: str | None = None
-
-
 class Secret(Raw, frozen=True, kw_only=True):
     """Where a secret comes from: one of the three."""
 

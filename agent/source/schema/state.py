@@ -10,8 +10,8 @@ import msgspec
 from agent.source.nodes import Entry, Mapping, Node, Scalar, Sequence
 from agent.source.problems import Mark, Path
 from agent.source.schema.app import App
-from agent.source.schema.later import Freeze
-from agent.source.schema.scalars import NotYet, Raw
+from agent.source.schema.freeze import Freeze
+from agent.source.schema.scalars import Raw
 
 APPS_MAX = 500
 APP_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -37,7 +37,7 @@ class State(Raw, frozen=True, kw_only=True):
     schema: str | None = None
     extends: str | list[str] | None = None
     vars: dict[str, Any] | None = None
-    freeze: NotYet[list[Freeze]] = None
+    freeze: list[Freeze] | None = None
     apps: dict[str, App] | None = None
 
 
