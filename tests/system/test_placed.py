@@ -13,6 +13,7 @@ import pytest
 
 from tests.kit.archives import Tar
 from tests.kit.box import Box
+from tests.kit.operator import Operator
 
 
 @pytest.fixture
@@ -201,3 +202,42 @@ async def test_an_app_may_get_a_program_and_lose_it_again(box: Box) -> None:
     await placed(box, "3.0")
     assert (srv(box) / "www/docs/index.html").read_text() == "3.0"
     assert (await box.get())[0] == 0
+
+
+async def test_an_operator_plans_goes_back_and_forth(box: Box) -> None:
+    operator, place = Operator(box), srv(box) / "www/docs/index.html"
+    await box.commit(docs(box, "1.0"))
+    await box.start()
+    await placed(box, "1.0")
+    await box.commit(docs(box, "2.0", after=["true"]))
+    told = await operator("plan")
+    assert (told.code, "after" in told.out) == (0, True), told
+    await operator("sync")
+    await placed(box, "2.0")
+    assert (await operator("rollback", "docs")).code == 0
+    await box.app_is("docs", current__version="1.0")
+    assert place.read_text() == "1.0"
+    assert (await operator("retry", "docs")).code == 0
+    await placed(box, "2.0")
+    assert place.read_text() == "2.0"
+
+
+async def test_a_place_somebody_took_is_put_right_and_a_file_in_its_way_is_left(box: Box) -> None:
+    place = srv(box) / "www/docs"
+    await box.commit(docs(box, "1.0", drift={"every": "100ms"}))
+    await box.start()
+    await placed(box, "1.0")
+    text = os.readlink(place)
+    place.unlink()
+
+    async def back() -> bool:
+        return place.is_symlink() and os.readlink(place) == text
+
+    await box.until(back)
+    place.unlink()
+    place.symlink_to("/etc")  # a place of ours, led elsewhere
+    await box.until(back)
+    place.unlink()
+    place.write_text("mine")
+    await box.app_is("docs", last_failure__reason="PlaceTaken")
+    assert place.read_text() == "mine"
