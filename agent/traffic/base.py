@@ -17,7 +17,17 @@ from agent.traffic.drain import connections_gone
 from agent.traffic.page import Page, Progress, Render
 from agent.traffic.responder import Responder, Tally
 from agent.traffic.slots import Notes
-from agent.traffic.state import CLOSED, GateNote, GateState, Mode, Verb, advance, check_side, read_note
+from agent.traffic.state import (
+    CLOSED,
+    GateNote,
+    GateState,
+    Mode,
+    NotNow,
+    Verb,
+    advance,
+    check_side,
+    read_note,
+)
 
 LOOK = 0.05  # seconds between two looks at who is held
 GRACE = 1.0  # seconds that connections in hand have when the gate is closed or left
@@ -59,6 +69,7 @@ class BaseGate(ABC):
         self._changing = asyncio.Lock()
         self._patience: asyncio.Task[None] | None = None  # the end of a hold
         self._state = CLOSED
+        self._left = False  # for good: by close or detach
         self._moved = asyncio.Event()  # set, and replaced, at each change of state
         self._note_key = f"gate {app} " + ",".join(f"{port.address}:{port.port}" for port in self.ports)
 
@@ -153,7 +164,12 @@ class BaseGate(ABC):
                 await self._enter(advance(state, Verb.EXPIRE))
                 self._expired(state)
 
+    def _check_kept(self) -> None:
+        if self._left:
+            raise NotNow("a gate that was given up is not opened again: another one is made")
+
     async def _leave(self) -> None:
+        self._left = True
         if self._patience is not None:
             await stop(self._patience)
         await self._acceptor.aclose(GRACE)

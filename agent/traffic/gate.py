@@ -82,9 +82,11 @@ class SlotGate(BaseGate):
     async def open_ports(self) -> None:
         """Have the slots: in maintenance when they are new, else as the keeper's note says.
 
-        Raises OperatorNeeded(PortTaken | PortForbidden | AddressUnavailable); none is open then.
+        Raises OperatorNeeded(PortTaken | PortForbidden | AddressUnavailable), and none is open then; NotNow
+        once the gate was given up.
         """
         async with self._changing:
+            self._check_kept()
             if self._state != CLOSED:
                 return
             note = self._noted()

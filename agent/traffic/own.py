@@ -107,9 +107,11 @@ class OwnGate(BaseGate):
     async def open_ports(self) -> None:
         """Have the ports: listen in maintenance, or do nothing if the note says that a child has them.
 
-        Raises OperatorNeeded(PortTaken | PortForbidden | AddressUnavailable); none is open then.
+        Raises OperatorNeeded(PortTaken | PortForbidden | AddressUnavailable), and none is open then; NotNow
+        once the gate was given up.
         """
         async with self._changing:
+            self._check_kept()
             if self._state != CLOSED:
                 return
             note = self._noted()

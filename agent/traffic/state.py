@@ -19,10 +19,11 @@
            serve(s): given up            └─────► holding(x)    hold(x)
            serve(o): passed
 
-closed: the gate has no port. maintenance: the responder answers with the page. holding(s): clients
-wait for the child that side `s` will get; `expire` is the end of their patience. open(s): the child
-of side `s` is served. canary(s, o, n %): so it is, but for n percent of the new connections, which go
-to the child of the other side. A side is 0 or 1; releases alternate between them.
+closed: the gate has no port; once it had one, it is not opened again, another gate is made. maintenance:
+the responder answers with the page. holding(s): clients wait for the child that side `s` will get;
+`expire` is the end of their patience. open(s): the child of side `s` is served. canary(s, o, n %): so it
+is, but for n percent of the new connections, which go to the child of the other side. A side is 0 or 1;
+releases alternate between them.
 """
 
 from __future__ import annotations
@@ -204,7 +205,8 @@ class Gate(Protocol):
     async def open_ports(self) -> None:
         """Have the ports: maintenance when they are new, else what the keeper's note says.
 
-        Raises OperatorNeeded(PortTaken | PortForbidden | AddressUnavailable).
+        Raises OperatorNeeded(PortTaken | PortForbidden | AddressUnavailable); NotNow once it was given up by
+        `close` or `detach`.
         """
 
     def slots(self, side: int) -> list[tuple[str, int, str]]:
