@@ -56,13 +56,21 @@ def _agent(status: Json) -> Iterator[str]:
         yield _line(
             "sync", f"{words.word(last['result'])} {words.ago(last.get('at'))} {_next_poll(source)}".rstrip()
         )
-        if last.get("failure"):
+        if last.get("failure") and not _told_by_an_app(status, last["failure"]):
             yield from (_line("", text) for text in words.failure_lines(last["failure"]))
     if paused := status.get("paused"):
         by = f" by {clean(paused['by'])}" if paused.get("by") else ""
         message = click.style(clean(paused.get("message", "")), fg="yellow")
         yield _line("paused", f"{message}{by} {words.ago(paused.get('since'))}")
     yield from _conditions(status.get("conditions") or [])
+
+
+def _told_by_an_app(status: Json, failure: Json) -> bool:
+    """Whether an app's own failure says the same, which is shown with the app."""
+    told = [app.get("last_failure") or {} for app in (status.get("apps") or {}).values()]
+    return any(
+        all(one.get(key) == failure.get(key) for key in ("reason", "message", "where")) for one in told
+    )
 
 
 def _next_poll(source: Json) -> str:

@@ -44,7 +44,7 @@ def sentence(event: facts.Event) -> Line | None:
 
 def _last_lines(event: facts.Event) -> list[str]:
     failure = getattr(event, "failure", None)
-    if not isinstance(event, facts.AppFailed | facts.RunFinished) or failure is None:
+    if not isinstance(event, facts.AppFailed) or failure is None:  # the run's end comes with it
         return []
     return [f"{event.app}:   | {text}" for text in failure.log[-_LOG_LINES:]]
 
