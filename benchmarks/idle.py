@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import sys
 from collections.abc import AsyncIterator
 
@@ -51,7 +52,8 @@ async def run(seconds: float = SECONDS) -> Report:
         keeper = stand.agent.process.pid
         assert agent in proc.children(keeper)
         await asyncio.sleep(SETTLE)
-        pids = {"keeper": keeper, "agent": agent, "aiohttp": aiohttp}
+        (scribe,) = [pid for pid in proc.children(keeper) if os.getsid(pid) == os.getsid(keeper)]
+        pids = {"keeper": keeper, "scribe": scribe, "agent": agent, "aiohttp": aiohttp}
         before = {name: proc.cost(pid) for name, pid in pids.items()}
         await asyncio.sleep(seconds)
         found = {name: proc.between(pid, before[name]) for name, pid in pids.items()}
@@ -74,9 +76,10 @@ async def _yardstick() -> AsyncIterator[int]:
 
 
 def _report(found: dict[str, proc.Idle], seconds: float) -> Report:
-    ours = found["keeper"] + found["agent"]
+    ours = found["keeper"] + found["scribe"] + found["agent"]
     report = Report(f"idle, over {seconds:g} s: PSS, CPU, wake-ups")
-    for name, idle in (("keeper", found["keeper"]), ("agent", found["agent"])):
+    for name in ("keeper", "scribe", "agent"):
+        idle = found[name]
         report.row(f"  {name}", f"{idle.pss:.1f} MiB", _rates(idle))
     goal = f"goal: at most {PSS_GOAL:g} MiB, {CPU_GOAL:g} %, {WAKEUPS_GOAL:g} a second"
     report.row("together", f"{ours.pss:.1f} MiB", f"{_rates(ours)}; {goal}")
