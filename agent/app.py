@@ -64,6 +64,8 @@ from agent.source.inbox import TriggerInbox
 from agent.source.poller import Poller
 from agent.source.pushes import PushSink
 from agent.source.reachability import Reachability
+from agent.source.rotation import watch
+from agent.source.secrets import SecretReader
 from agent.source.trust.policy import trust_of
 from agent.status.board import AgentInfo, Board
 from agent.status.lag import measure_lag
@@ -143,6 +145,7 @@ class Agent:
     bus: Bus
     store: Store
     inbox: TriggerInbox
+    look: Look
     retries: Retries
     lanes: Lanes
     reconciler: Reconciler
@@ -178,6 +181,7 @@ class Agent:
         self.tasks.start(self.reconciler.run(), name="reconciler")
         self.tasks.start(self.poller.run(), name="poller")
         self.tasks.start(self.post.run(), name="post")
+        self.tasks.start(watch(self.look.outdated, self.inbox), name="rotation")
         self.tasks.start(measure_lag(self.metrics), name="lag")
         await self.keeper.ready()
         gc.collect()
@@ -268,7 +272,11 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     stack.push_async_callback(remote.aclose)
     adoption = Adoption(keeper)
     provenance = Provenance(remote, settings.ref, trust_of(settings), journal, lambda: lanes.newest_commit())
-    look = Look(remote, data.state, settings, adoption, provenance)
+    reader = SecretReader(
+        data.box, roots=settings.secret_roots, names=settings.secret_env, environ=os.environ,
+        identity=settings.age_identity, programs=dict(settings.secret_programs),
+    )  # fmt: skip
+    look = Look(remote, data.state, settings, adoption, provenance, reader)
     inbox = TriggerInbox(bus)
     unfinished = Unfinished(await journal.unfinished_runs(), lambda event: reconciler.ended(event))
     processes = Processes(keeper, bus, Surroundings(data, settings))
@@ -318,7 +326,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     face = Face(settings, board, metrics, operator, receiver(settings, sink).handle)
     stack.push_async_callback(face.aclose)
     return Agent(
-        settings, keeper, data, journal, bus, store, inbox, retries, lanes, reconciler, poller, processes,
+        settings, keeper, data, journal, bus, store, inbox, look, retries, lanes, reconciler, poller,
+        processes,
         face, operator, metrics, unfinished, post, tasks, broken,
     )  # fmt: skip
 

@@ -71,6 +71,10 @@ class Settings:
     signed: str = ""
     ssh_signers: Path | None = None
     openpgp_keys: Path | None = None
+    secret_roots: tuple[Path, ...] = (Path("/run/secrets"),)
+    secret_env: tuple[str, ...] = ()
+    secret_programs: tuple[tuple[str, Path], ...] = ()
+    age_identity: Path | None = None
     control_token_file: Path | None = None
     pass_env: tuple[str, ...] = ()
     users: tuple[str, ...] = ()

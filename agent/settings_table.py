@@ -80,6 +80,13 @@ def _rewrite(text: str) -> tuple[str, str]:
     return begin, instead
 
 
+def _program(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path.startswith("/"):
+        raise ValueError(f"{text!r} is not NAME=/PATH/OF/PROGRAM")
+    return name, Path(path)
+
+
 def _proxy(text: str) -> str:
     if not re.fullmatch(r"http://(?:[^@/\s]*@)?[^@/\s]+/?", text):
         raise ValueError("not http://[USER:PASSWORD@]HOST:PORT")
@@ -231,6 +238,26 @@ SETTINGS: tuple[Setting, ...] = (
         "ssh_signers", "--ssh-signers", "FILE", Path, "allowed signers (ssh-keygen), whose signatures count"
     ),
     Setting("openpgp_keys", "--openpgp-keys", "FILE", Path, "OpenPGP public keys whose signatures count"),
+    Setting(
+        "secret_roots",
+        "--secret-root",
+        "DIR",
+        Path,
+        "directory that apps' secrets may come from (default: /run/secrets)",
+        many=True,
+    ),
+    Setting(
+        "secret_env", "--secret-env", "NAME", str, "variable of the agent's that apps may have", many=True
+    ),
+    Setting(
+        "secret_programs",
+        "--secret-exec",
+        "NAME=PROGRAM",
+        _program,
+        "program that prints a secret, run as the agent",
+        many=True,
+    ),
+    Setting("age_identity", "--age-identity", "FILE", Path, "key for secrets that age encrypted"),
     Setting(
         "control_token_file",
         "--control-token-file",

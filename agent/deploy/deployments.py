@@ -19,6 +19,7 @@ from agent.deploy.layout import AppDirectory
 from agent.domain.model import Pair
 from agent.domain.spec import AppSpec, decode, encode
 from agent.kit.files import link_atomically, remove_tree, sync_directory, write_atomically
+from agent.kit.mask import secrets as masker
 
 
 def pair_of(spec: AppSpec, release: str, commit: str, signer: str = "") -> Pair:
@@ -83,7 +84,7 @@ class Deployments:
         remove_tree(beside)
         beside.mkdir()
         for name, data in (("spec", encode(spec)), ("pair", msgspec.json.encode(pair))):
-            with open(beside / name, "xb") as file:
+            with open(os.open(beside / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -104,6 +105,7 @@ class Deployments:
             if (known := self._known.get(key)) is not None:
                 return known
             spec = decode((path / "spec").read_bytes())
+            masker.add(*spec.secrets.values())
             pair = msgspec.json.decode((path / "pair").read_bytes(), type=Pair)
             found = self.describe(spec, pair)
             while len(self._known) >= KNOWN_MAX:  # asked by several threads

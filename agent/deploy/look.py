@@ -18,6 +18,7 @@ from agent.kit.files import remove_tree
 from agent.process.adoption import Adoption
 from agent.source.desired import HostView, load
 from agent.source.git.remote import GitRemote, Snapshot
+from agent.source.secrets import SecretReader
 from agent.source.trust.policy import REASONS
 
 log = logging.getLogger(__name__)
@@ -36,13 +37,15 @@ class Look:
         settings: Settings,
         adoption: Adoption,
         provenance: Provenance,
+        secrets: SecretReader,
     ) -> None:
         self._remote = remote
         self._provenance = provenance
+        self._secrets = secrets
         self._adoption = adoption
         self._directory = directory
         self._settings = settings
-        self._view = HostView(name=settings.name, labels=settings.labels)
+        self._view = HostView(name=settings.name, labels=settings.labels, secrets=secrets)
         self.reached = False  # the newest look got an answer from the repository
         self.seen: str | None = None  # the newest commit resolved, readable or not: what a poll compares with
         self._keys: object = None  # the version of the trusted keys that it was judged with
@@ -56,8 +59,14 @@ class Look:
         return await self._remote.ls_ref(self._settings.ref)
 
     def known(self) -> str | None:
-        """The newest commit resolved; None when the trusted keys changed since: it is to be judged again."""
-        return self.seen if self._keys == self._provenance.keys_version() else None
+        """The newest commit resolved; None when it is `outdated`."""
+        return None if self.outdated() else self.seen
+
+    def outdated(self) -> bool:
+        """Whether trusted keys or secrets were replaced since: the commit is to be judged and read again."""
+        return self.seen is not None and (
+            self._keys != self._provenance.keys_version() or self._secrets.stale()
+        )
 
     async def resolve(self, announced: str | None, *, accept_history: bool = False) -> DesiredState:
         """The desired state at the followed ref, read and merged for this host. Raises Failure.

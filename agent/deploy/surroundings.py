@@ -105,7 +105,7 @@ class Surroundings:
             home=instance,
             pass_env=self._settings.pass_env,
             base=os.environ,
-            spec_env=spec.env,
+            spec_env={**spec.env, **spec.secrets},
             directories=directories,
             extra={**variables((*spec.listen, *spec.udp), {}), **extra},
         )

@@ -219,6 +219,8 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     files: tuple[ManagedFile, ...] = ()
     dirs: dict[str, str] = {}
     env: dict[str, str] = {}
+    secrets: dict[str, str] = {}  # variables, too, whose values are masked
+    salt: str = ""  # of this host: nobody can try secrets out against the digests; "" without secrets
     tasks: tuple[TaskSpec, ...] = ()
     migrate: tuple[MigrationSpec, ...] = ()
     run: RunSpec | None = None
@@ -249,7 +251,8 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     @property
     def files_digest(self) -> str:
         """The identity of the config generation: sha256 over targets, modes and contents."""
-        return canonical_digest([(f.target, f.mode, f.content) for f in self.files])
+        files = [(f.target, f.mode, f.content) for f in self.files]
+        return canonical_digest((self.salt, files) if self.salt else files)
 
 
 def canonical_digest(value: object) -> str:

@@ -38,6 +38,10 @@ class Renderer:
         self._seconds = SECONDS_MAX
         self._left = OUTPUT_MAX
 
+    def raw(self, name: str, limit: int) -> bytes:
+        """A file of the repository, as it is. Raises TreeFault."""
+        return self._tree.read(name, limit)
+
     def scalar(self, text: str, values: Mapping[str, Any]) -> str:
         """One value, rendered. Raises TemplateFault."""
         if "{" not in text or not _OPENING.search(text):
@@ -75,8 +79,8 @@ class Renderer:
             if self._seconds <= 0:
                 raise TemplateFault(_TOO_LONG)
             template = parse(source, limits)
-            if "secrets" in template.names:
-                raise TemplateFault("secrets are not yet supported")
+            if "secrets" in template.names and "secrets" not in values:
+                raise TemplateFault("secrets can be used in env and files only")
             seconds = min(limits.seconds, self._seconds)
             return template.render(values, replace(limits, seconds=seconds))
         except TemplateFault as fault:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from agent.source.secrets import SecretReader
+
 # Names of `uname -m` in the words of release files.
 _ARCHITECTURES = {
     "x86_64": "amd64",
@@ -29,7 +31,8 @@ def _architecture() -> str:
 class HostView:
     """What `only` and templates may ask about the host.
 
-    `arch` is in the words of release files (amd64, arm64), `machine` in those of uname (x86_64).
+    `arch` is in the words of release files (amd64, arm64), `machine` in those of uname (x86_64). `secrets`
+    reads the host's secrets; None where a state is only checked.
     """
 
     name: str
@@ -37,6 +40,7 @@ class HostView:
     os: str = "linux"
     arch: str = field(default_factory=_architecture)
     machine: str = field(default_factory=platform.machine)
+    secrets: SecretReader | None = field(default=None, compare=False)
 
     def values(self) -> dict[str, Any]:
         """What templates see of the host."""

@@ -190,7 +190,7 @@ def test_the_json_schema_accepts_what_is_valid(tmp_path: Path, lines: str) -> No
         "keep: many",
         "health: {alive: 5}",
         "health: {alive: soon}",
-        "secrets: {}",
+        "secrets: {A: {vault: b}}",
         "listen: 99999",
         "files: [x]",
         "files: [{content: x, target: y, mode: '9'}]",

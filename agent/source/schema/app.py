@@ -18,11 +18,12 @@ from agent.source.schema.files import (
     managed_files,
 )
 from agent.source.schema.health import Health, health_spec
-from agent.source.schema.later import Job, Secret
+from agent.source.schema.later import Job
 from agent.source.schema.place import Place
 from agent.source.schema.placed import Drift, drift_spec, place_specs, refuse_mixtures
 from agent.source.schema.run import Run, run_spec
 from agent.source.schema.scalars import Command, NotYet, Port, Raw
+from agent.source.schema.secrets import Secret, secret_values
 from agent.source.schema.steps import Hooks, Migration, Task, hooks_spec, migration_specs, task_specs
 from agent.source.schema.traffic import (
     Canary,
@@ -50,7 +51,7 @@ class App(Raw, frozen=True, kw_only=True):
     files: list[File] | None = None
     dirs: Dirs | None = None
     env: dict[str, str] | None = None
-    secrets: NotYet[dict[str, Secret]] = None
+    secrets: dict[str, Secret] | None = None
     tasks: dict[str, Task] | None = None
     migrate: list[Migration] | Migration | None = None
     run: Run | None = None
@@ -81,7 +82,10 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
     if raw.after is not None:
         (place / "after").problem("needs place", key=True)
     artifact = artifact_spec(raw.artifact, place / "artifact") if raw.artifact else None
-    files = managed_files(raw.files or [], place / "files")
+    secrets = secret_values(raw.secrets or {}, raw.env or {}, place / "secrets")
+    # Not in all templates: what becomes part of a command line, or a path, everybody can see.
+    knowing = place.seeing(secrets=secrets)
+    files = managed_files(raw.files or [], knowing / "files")
     dirs = directories(raw.dirs, place / "dirs")
     check_overlaps(files, dirs, place)
     listen, udp = ports(raw.listen, place / "listen")
@@ -95,7 +99,9 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
         artifact=artifact,
         files=files,
         dirs=dirs,
-        env=environment(raw.env, place / "env"),
+        env=environment(raw.env, knowing / "env"),
+        secrets=secrets,
+        salt=place.view.secrets.salt if secrets and place.view.secrets else "",
         tasks=task_specs(raw.tasks or {}, place / "tasks"),
         migrate=() if raw.migrate is None else migration_specs(raw.migrate, place / "migrate"),
         run=run_spec(raw.run, place / "run") if raw.run else None,

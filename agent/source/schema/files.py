@@ -12,6 +12,7 @@ from agent.source.schema.run import reload_spec
 from agent.source.schema.scalars import Command, Mode, Raw
 
 FILES_MAX = 200
+SECRET_MODE = 0o600  # of a file that holds a secret and names no mode
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _AGENTS_OWN = re.compile(r"LISTEN_(FDS|PID|FDNAMES)|NOTIFY_SOCKET|EMPTYBOX_.*")
 
@@ -66,6 +67,8 @@ def _file(raw: File, place: Place, mode: int) -> ManagedFile:
         content = (place / "template").template(raw.template)
     else:
         place.missing("template", "or write the text itself under content")
+    if any(secret in content for secret in place.values.get("secrets", {}).values()):
+        mode = SECRET_MODE
     own, on_change = None, raw.on_change or OnChange.RESTART
     if isinstance(on_change, Change):
         own = reload_spec(on_change.signal, on_change.command, place / "on_change")
@@ -119,10 +122,17 @@ def environment(raw: Mapping[str, str] | None, place: Place) -> dict[str, str]:
     found = {}
     for name, text in (raw or {}).items():
         at = place / name
-        if not _VARIABLE.fullmatch(name):
-            at.problem("a variable's name holds letters, digits and _ and begins with no digit", key=True)
-        elif _AGENTS_OWN.fullmatch(name):
-            at.problem("is set by the agent", key=True)
-        else:
+        if variable_name(name, at):
             found[name] = at.render(text)
     return found
+
+
+def variable_name(name: str, place: Place) -> bool:
+    """Whether an app may be given a variable of this name; if not, the mistake was noted."""
+    if not _VARIABLE.fullmatch(name):
+        place.problem("a variable's name holds letters, digits and _ and begins with no digit", key=True)
+    elif _AGENTS_OWN.fullmatch(name):
+        place.problem("is set by the agent", key=True)
+    else:
+        return True
+    return False

@@ -5,14 +5,6 @@ from __future__ import annotations
 from agent.source.schema.scalars import Command, Duration, Raw
 
 
-class Secret(Raw, frozen=True, kw_only=True):
-    """Where a secret comes from: one of the three."""
-
-    file: str | None = None
-    env: str | None = None
-    age: str | None = None
-
-
 class Job(Raw, frozen=True, kw_only=True):
     """A program that runs to its end, on a schedule."""
 
