@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,13 +24,14 @@ ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates", "python3", "python3-venv")
 DEADLINE = 600.0  # seconds for the longest of the programs: packages come over the network
+# Some come with Python packages, and are beside the interpreter; some are root's.
+PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 CERTIFICATES = "/etc/ssl/certs"
 
 
 def need(*programs: str) -> None:
     """Skip the test where one of them is missing, or the rights of root; but fail in CI."""
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    missing = [program for program in programs if shutil.which(program, path=path) is None]
+    missing = [program for program in programs if shutil.which(program, path=PATH) is None]
     if os.geteuid() != 0:
         missing.append("the rights of root")
     if missing and os.environ.get("CI"):
@@ -43,7 +45,7 @@ def run(*command: str | Path, directory: Path | None = None) -> str:
     done = subprocess.run(
         [str(word) for word in command], cwd=directory, capture_output=True, text=True, timeout=DEADLINE,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"},
+        env={**os.environ, "PATH": PATH},
     )  # fmt: skip
     if done.returncode != 0:
         told = (done.stdout + done.stderr)[-4000:]
