@@ -11,6 +11,8 @@ import pytest
 
 from tests.kit.archives import header
 from tests.kit.artifact_server import ArtifactServer
+from tests.kit.odd_archives import COMPRESS
+from tests.kit.zips import Zip
 
 SIZE = 200 << 20
 CHILD = """
@@ -50,12 +52,22 @@ def compressed(size: int, level: int) -> bytes:
     return b"".join([*parts, deflate.compress(bytes(1024)), deflate.flush()])
 
 
-@pytest.mark.parametrize("name", ["large.tar.gz", "large"])
+def archive(name: str) -> bytes:
+    """One of `SIZE` bytes, more or less."""
+    if name.endswith(".gz"):
+        return compressed(SIZE, 0)
+    noise = os.urandom(1 << 20) * (SIZE >> 20)
+    if name.endswith(".zst"):  # little of it comes in, so that much of it comes out at once
+        return COMPRESS["zstd"](header("noise", size=SIZE) + noise + bytes(1024))
+    return Zip().file("noise", noise, method=0).end() if name.endswith(".zip") else noise
+
+
+@pytest.mark.parametrize("name", ["large.tar.gz", "large.tar.zst", "large.zip", "large"])
 async def test_memory_grows_by_less_than_32_mib_while_200_mib_are_delivered(
     name: str, server: ArtifactServer, tmp_path: Path
 ) -> None:
     small = compressed(2 << 20, 1)
-    large = compressed(SIZE, 0) if name.endswith("gz") else os.urandom(1 << 20) * 200
+    large = archive(name)
     arguments = [str(tmp_path / "store")]
     for file, data in (("small.tar.gz", small), (name, large)):
         arguments += [server.put(file, data), hashlib.sha256(data).hexdigest()]
