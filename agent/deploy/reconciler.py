@@ -163,6 +163,7 @@ class Reconciler:
 
     def _resolved(self, pending: PendingSync, desired: DesiredState) -> None:
         self._reachability.reached()
+        self._inbox.resolved(pending.sync, desired.commit)
         self._journal.resolve_sync(pending.sync, desired.commit)
         self._bus.publish(SyncResolved(pending.sync, desired.commit, desired.signer))
         self._tell_state("True", "Valid", "; ".join(desired.warnings))

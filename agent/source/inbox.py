@@ -8,6 +8,9 @@ one that is taken and the one that waits, and the commit announced last is the o
       ▲ │
       └─┘ offer: joins
 
+A push that announces the very commit the newest look resolved brings no news: it is told that look's sync,
+unless that failed. So a flood of one commit's pushes makes two syncs, however long it lasts.
+
 Triggers are hints: nothing is lost by forgetting the older ones of a sync, as the truth is read from Git
 after the sync was taken, which is after the last of its triggers came.
 """
@@ -22,11 +25,12 @@ from dataclasses import dataclass, field
 
 from agent.domain.control import Accepted
 from agent.domain.events import Bus, SyncFinished, TriggerHeard
-from agent.domain.model import Trigger, TriggerKind, new_id
+from agent.domain.model import SyncResult, Trigger, TriggerKind, new_id
 
 LISTED = 50  # triggers named in one sync; all are counted
 REMEMBERED = 1000  # ended syncs that can still be waited for
 
+_WELL = (SyncResult.SUCCEEDED, SyncResult.UNCHANGED, SyncResult.PROBATION)
 _HINTS = (TriggerKind.PUSH, TriggerKind.POLL, TriggerKind.ARTIFACT)
 
 
@@ -92,6 +96,7 @@ class TriggerInbox:
         self._running: dict[str, PendingSync] = {}
         self._ended: OrderedDict[str, SyncFinished] = OrderedDict()
         self._ends: dict[str, asyncio.Event] = {}
+        self._newest: tuple[str, str] | None = None  # the newest commit that was resolved, and its sync
 
     @property
     def pending(self) -> str | None:
@@ -153,6 +158,14 @@ class TriggerInbox:
         self._arrived.clear()
         self._urgent.clear()
 
+    def resolved(self, sync: str, commit: str) -> None:
+        """A look found that the followed ref names this commit."""
+        self._newest = (commit, sync)
+
+    def looked_at(self, commit: str) -> str:
+        """The sync whose look resolved `commit`, if it is the newest and nothing went wrong; else ""."""
+        return self._newest[1] if self._newest is not None and self._newest[0] == commit else ""
+
     def adopt(self, sync: str) -> None:
         """A sync that did not enter here (an operator's rollback) runs: it can be waited for like others."""
         self._running[sync] = PendingSync(sync, (), 0, None)
@@ -161,6 +174,8 @@ class TriggerInbox:
         """A sync ended, taken or not: whoever waits for it is told."""
         if self.pending == event.sync:
             self._clear()
+        if event.result not in _WELL and self._newest is not None and self._newest[1] == event.sync:
+            self._newest = None
         self._running.pop(event.sync, None)
         self._ended[event.sync] = event
         while len(self._ended) > REMEMBERED:

@@ -59,6 +59,11 @@ class PushSink:
         commits = [push.after for push in ours if push.after]
         for commit in commits:
             self._remember(commit)
+        if commits and (sync := self._inbox.looked_at(commits[-1])):
+            self._bus.publish(
+                TriggerHeard(TriggerKind.PUSH, MERGED, "the newest look has seen this commit", sync, detail)
+            )
+            return Verdict(MERGED, sync)
         return self._offer(TriggerKind.PUSH, commits[-1] if commits else None, detail)
 
     def accept_artifact(self, event: ArtifactEvent) -> Verdict:

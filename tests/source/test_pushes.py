@@ -17,6 +17,7 @@ from agent.source.pushes import REMEMBERED, PushSink
 from tests.kit.forges import FORGES, commit, deliver, fixture, push_document
 from tests.kit.receiving import receiving
 from webhook.event import ArtifactEvent, Hint, PushEvent
+from webhook.sink import Verdict
 
 SECRET = b"s3cret"
 REPO = "http://gitea.forge.svc:3000/acme/state.git"
@@ -182,6 +183,37 @@ async def test_deliveries_while_a_consumer_takes_as_fast_as_it_can_all_end_in_a_
     assert {(answer.status, answer.body["result"]) for answer in answers} == {(200, "succeeded")}
     assert sum(pending.count for pending in parts.taken) == 200
     assert {answer.body["sync"] for answer in answers} == {pending.sync for pending in parts.taken}
+
+
+async def test_pushes_of_a_commit_that_the_newest_look_has_seen_start_nothing(parts: Parts) -> None:
+    def push(number: int) -> PushEvent:
+        return PushEvent("gitea", "", ("acme/state",), "refs/heads/main", "", commit(number), False)
+
+    sync = parts.sink.accept([push(1)]).sync
+    await parts.inbox.take()
+    assert parts.sink.accept([push(1)]).sync == parts.inbox.pending  # it has not looked yet
+    await parts.inbox.take()
+    parts.inbox.resolved(sync, commit(1))
+    for _ in range(1000):
+        assert parts.sink.accept([push(1)]) == Verdict("merged", sync)
+    assert not parts.inbox.pending
+    assert parts.sink.accept([push(2)]).sync == parts.inbox.pending  # that is news
+    await parts.inbox.take()
+    parts.inbox.resolved(str(parts.inbox.running), commit(2))
+    assert parts.sink.accept([push(1)]).sync == parts.inbox.pending  # and so is the way back
+
+
+@pytest.mark.parametrize("result", [SyncResult.FAILED, SyncResult.ROLLED_BACK, SyncResult.INTERRUPTED])
+async def test_a_commit_whose_sync_went_wrong_is_looked_at_again(parts: Parts, result: SyncResult) -> None:
+    push = PushEvent("gitea", "", ("acme/state",), "refs/heads/main", "", commit(1), False)
+    sync = parts.sink.accept([push]).sync
+    await parts.inbox.take()
+    parts.inbox.resolved(sync, commit(1))
+    parts.inbox.finished(SyncFinished(sync, SyncResult.PROBATION, commit(1)))
+    assert parts.sink.accept([push]).sync == sync
+    parts.inbox.finished(SyncFinished(sync, result, commit(1)))
+    again = parts.sink.accept([push])
+    assert (again.verdict, again.sync) == ("accepted", parts.inbox.pending)
 
 
 @pytest.mark.parametrize(
