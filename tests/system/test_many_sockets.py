@@ -115,3 +115,27 @@ async def test_a_real_server_with_workers_takes_its_sockets_over(box: Box, serve
         }
 
     await swapped(box, places, parts, lambda _, version: version)
+
+
+@pytest.mark.parametrize(
+    ("binds", "address"), [("0.0.0.0", "::"), ("::", "::"), ("::", "0.0.0.0"), ("::1", "::1")]
+)
+async def test_an_unchanged_server_of_either_family_serves_at_a_port_of_either(
+    box: Box, binds: str, address: str
+) -> None:
+    hosts = {"::": ["127.0.0.1", "::1"], "0.0.0.0": ["127.0.0.1"], "::1": ["::1"]}[address]
+
+    def parts(version: str) -> dict[str, Any]:
+        return {
+            "artifact": None,
+            "files": [{"target": "www/index.html", "content": version}],
+            "run": {
+                "command": [sys.executable, "-m", "http.server", "-b", binds, "-d", "www", str(box.port)]
+            },
+            "listen": {"http": {"port": box.port, "address": address}},
+            "socket": None,
+            "health": {"http": "/", "interval": "50ms", "deadline": "20s", "probation": "200ms"},
+            "drain": {"connections": True},  # it ends in the middle of what it does
+        }
+
+    await swapped(box, {host: (host, box.port) for host in hosts}, parts, lambda _, version: version)
