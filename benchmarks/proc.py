@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,6 +57,18 @@ def children(pid: int) -> Iterator[int]:
     """Direct children."""
     for thread in (Path("/proc") / str(pid) / "task").iterdir():
         yield from map(int, (thread / "children").read_text().split())
+
+
+def started(pid: int) -> Iterator[int]:
+    """Direct children that run another program, and not a copy of their parent's."""
+    for child in children(pid):
+        with contextlib.suppress(OSError):  # it has ended
+            if _command(child) != _command(pid):
+                yield child
+
+
+def _command(pid: int) -> bytes:
+    return (Path("/proc") / str(pid) / "cmdline").read_bytes()
 
 
 def _field(path: Path, name: str) -> str:

@@ -121,11 +121,11 @@ class Rig:
         await self.until(proved)
 
     async def retired(self) -> None:
-        """Until no child is left but the serving one."""
+        """Until no child of the app is left but the serving one."""
 
         async def alone() -> bool:
             assert self.agent is not None
-            children = set(proc.children(self.agent.process.pid))
+            children = set(proc.started(self.agent.process.pid))
             status = await self.status()
             return children == {status["agent"]["pid"], status["apps"]["web"]["child"]["pid"]}
 

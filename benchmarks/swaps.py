@@ -8,8 +8,8 @@ same server is stopped and started again by hand under the same clients.
     python -m benchmarks.swaps [--programs nginx,node] [--modes fd,adopt,relay] [--swaps 100] [--rate 600]
     python -m benchmarks.swaps --flips 2000       the fast variant: the gate alone, see `benchmarks.flips`
 
-Exit code 1 when a new connection was lost, when kept ones lost more than by hand, or when a program could
-not be swapped.
+Exit code 1 when a new connection was lost, when kept ones lost more than by hand (but for relay), or when a
+program could not be swapped.
 """
 
 from __future__ import annotations
@@ -90,8 +90,11 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether all was swapped, no new connection lost, and no more kept ones than by hand."""
-        return not self.trouble and not self.swaps.new_lost and not self.worse
+        """Whether all was swapped, no new connection lost, and no more kept ones than by hand.
+
+        What is relayed may lose more of these: its way is longer, and crosses a close more often.
+        """
+        return not self.trouble and not self.swaps.new_lost and (self.mode == "relay" or not self.worse)
 
     @property
     def worse(self) -> bool:
