@@ -8,10 +8,11 @@ DATA/
   state/COMMIT/     exported commits of the state repository; state/current names the last good one
   store/trees/ID/   releases, immutable
   apps/APP/
-    deployments/SPEC/   spec, pair, links `release` and `config`
+    deployments/SPEC/   spec, pair, links `release` and `config`; `view` of what places show
     generations/ID/     rendered files
     instances/ID/       what a child sees as its working directory
     dirs/KIND/          state, cache and logs: outlive every release
+    places              the links outside that are ours
     current, good       links into deployments: the truth about what serves
 """
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent.source.desired import HostView, validate
 from tests.kit.artifact_server import ArtifactServer
 from tests.kit.box import Box
 
@@ -100,6 +101,12 @@ async def test_the_repository_is_deployed_as_it_is_and_nothing_is_done_twice(
     await box.until(polled)
     assert len(await box.history()) == runs  # a poll that finds nothing new does nothing
     assert await downloads(server, "app-0.2.0") == 1
+
+
+def test_both_forms_of_the_example_are_valid(tmp_path: Path) -> None:
+    view = HostView(name="box", labels={})
+    assert validate(EXAMPLE, "state.json", view) == []
+    assert validate(EXAMPLE, "full.yaml", view) == []
 
 
 async def test_the_template_may_lie_in_the_image(box: Box, server: ArtifactServer) -> None:
