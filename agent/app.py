@@ -24,7 +24,7 @@ from typing import Any
 
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
-from agent.config import ConfigError, Settings, load
+from agent.config import ConfigError, Settings, learn_secrets, load
 from agent.deploy.freezer import Freezer
 from agent.deploy.journal import Journal
 from agent.deploy.journal_news import tell_lost, tell_writable
@@ -107,6 +107,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"emptybox: {problem}", file=sys.stderr)
         return EXIT_SETTINGS
     setup(settings.log_format, settings.log_level)
+    learn_secrets(settings)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a gate may hold thousands of clients
     try:

@@ -7,6 +7,7 @@ the state repository, say what the agent itself may do.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from agent.kit.mask import mask_urls
+from agent.kit.mask import mask_urls, secrets
 from agent.settings_table import SETTINGS, Address, Setting, parse_duration
 
 __all__ = ["SETTINGS", "Address", "ConfigError", "Settings", "as_rows", "load", "parse_duration"]
@@ -228,6 +229,25 @@ def _check_signed(values: dict[str, Any]) -> list[str]:
     if signed == "tag" and values.get("ref", "HEAD") == "HEAD":
         return ["--signed tag: --ref must name the tag"]
     return []
+
+
+SECRET_FILES = (
+    "webhook_secret_file",
+    "credentials_file",
+    "control_token_file",
+    "status_token_file",
+    "ssh_passphrase_file",
+)
+_SECRET_MAX = 1 << 16  # bytes of a secret file that are looked at
+
+
+def learn_secrets(settings: Settings) -> None:
+    """Have what is in the settings' secret files masked from now on, as far as they can be read."""
+    for name in SECRET_FILES:
+        path: Path | None = getattr(settings, name)
+        if path is not None:
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                secrets.add(file.read(_SECRET_MAX))
 
 
 def as_rows(settings: Settings) -> list[tuple[str, str]]:

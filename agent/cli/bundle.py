@@ -21,11 +21,10 @@ from typing import Any
 import click
 
 from agent.cli.client import Agent, Refused, Unreachable
-from agent.config import ConfigError, as_rows, load
+from agent.config import ConfigError, as_rows, learn_secrets, load
 from agent.kit.mask import secrets
 
 LINES = 2000  # of what apps said, together
-SECRET_MAX = 1 << 16  # bytes of a secret file that are masked
 OUTPUT_MAX = 1 << 20  # bytes of each app's file, without an agent
 
 
@@ -56,10 +55,7 @@ def _settings() -> Iterator[tuple[str, str]]:
     except ConfigError as error:
         yield "settings.txt", "\n".join(error.problems)
         return
-    for path in (settings.webhook_secret_file, settings.credentials_file, settings.control_token_file):
-        if path is not None:
-            with contextlib.suppress(OSError), path.open("rb") as opened:
-                secrets.add(opened.read(SECRET_MAX))
+    learn_secrets(settings)
     yield "settings.txt", "".join(f"{name} = {value}\n" for name, value in as_rows(settings))
 
 

@@ -13,7 +13,7 @@ from agent.cli.words import Json, clean, dim
 
 
 @click.command(epilog=options.example("emptybox history", "emptybox history web --limit 5 --steps"))
-@click.argument("app", default="", metavar="[APP]")
+@click.argument("app", default="", metavar="[APP]", shell_complete=options.apps)
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Runs to show.")
 @click.option("--steps", is_flag=True, help="Show the steps of each run, too.")
 @options.as_json

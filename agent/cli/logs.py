@@ -20,7 +20,7 @@ LOOK = 0.3  # seconds between two tries meanwhile
 @click.command(
     epilog=options.example("emptybox logs web -n 50", "emptybox logs -f", "emptybox logs web -t --json")
 )
-@click.argument("app", default="", metavar="[APP]")
+@click.argument("app", default="", metavar="[APP]", shell_complete=options.apps)
 @click.option("--follow", "-f", is_flag=True, help="Go on with new lines as they come, until Ctrl-C.")
 @click.option(
     "--lines", "-n", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many."

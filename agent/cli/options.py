@@ -23,6 +23,16 @@ wait = click.option(
 )
 
 
+def apps(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Names of the agent's apps, for a shell that completes one; none when no agent answers at once."""
+    path = context.params.get("path")
+    try:
+        known = Agent(path or socket_path()).get("/status").get("apps") or {}
+    except click.ClickException:
+        return []
+    return [name for name in known if name.startswith(begun)]
+
+
 def example(*lines: str) -> str:
     """The end of a verb's --help: command lines that work, kept as they are."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)

@@ -13,14 +13,18 @@ from agent.cli.words import Json, clean, dim
 _COLOURS = {"install": "cyan", "update": "cyan", "remove": "yellow", "fail": "red", "none": "bright_black"}
 
 
-@click.command(epilog=options.example("emptybox plan", "emptybox plan refs/heads/next"))
+@click.command(
+    epilog=options.example("emptybox plan", "emptybox plan next", "emptybox plan 3f2a9c81d0 --json")
+)
 @click.argument("ref", default="", metavar="[REF]")
 @options.as_json
 @options.agent
 def command(agent: Agent, ref: str, as_json: bool) -> None:
     """Show what a sync of REF (default: the followed one) would do, each step with its reason.
 
-    Nothing is done. REF is a branch, a tag or a full commit of the state repository.
+    Nothing is done. REF is a branch, a tag or a commit of the state repository: its full id, or the
+    beginning of one that was looked at before, as emptybox history shows it. Secrets in rendered files
+    are masked.
     """
     plan = agent.get("/plan", ref=ref)
     if as_json:

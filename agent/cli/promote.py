@@ -10,7 +10,7 @@ from agent.cli.follow import ask
 
 
 @click.command(epilog=options.example("emptybox promote web"))
-@click.argument("app")
+@click.argument("app", shell_complete=options.apps)
 @options.wait
 @options.as_json
 @options.agent

@@ -10,7 +10,7 @@ from agent.cli.follow import ask
 
 
 @click.command(epilog=options.example("emptybox retry web"))
-@click.argument("app", default="", metavar="[APP]")
+@click.argument("app", default="", metavar="[APP]", shell_complete=options.apps)
 @options.wait
 @options.as_json
 @options.agent

@@ -10,7 +10,7 @@ from agent.cli.follow import ask
 
 
 @click.command(epilog=options.example("emptybox rollback web", "emptybox rollback web --to 1.3.0"))
-@click.argument("app")
+@click.argument("app", shell_complete=options.apps)
 @click.option(
     "--to", default="", metavar="VERSION", help="A version or spec digest (default: the last good one)."
 )

@@ -16,7 +16,7 @@ BAR = 24  # characters
 
 
 @click.command(epilog=options.example("emptybox status", "emptybox status web --json"))
-@click.argument("apps", nargs=-1, metavar="[APP]...")
+@click.argument("apps", nargs=-1, metavar="[APP]...", shell_complete=options.apps)
 @options.as_json
 @options.agent
 def command(agent: Agent, apps: tuple[str, ...], as_json: bool) -> None:

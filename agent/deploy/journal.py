@@ -261,6 +261,10 @@ class Journal:
         """Syncs that ended badly before any run began, as JSON, newest first."""
         return await self._read(lambda c: journal_rows.failed_syncs(c, max(0, min(limit, 1000))))
 
+    async def commits(self, start: str) -> list[str]:
+        """Commits that were looked at and whose id begins so, the first few."""
+        return await self._read(lambda c: journal_rows.commits(c, start))
+
     async def last_durations(self, app: str) -> dict[str, float]:
         """Median seconds of each step, by name, in the app's last runs. Raises OperatorNeeded."""
         return await self._read(lambda c: journal_rows.durations(c, app))

@@ -98,6 +98,16 @@ def failed_syncs(connection: sqlite3.Connection, limit: int) -> list[dict[str, A
     ]
 
 
+def commits(connection: sqlite3.Connection, start: str) -> list[str]:
+    """Ids of commits that begin with these hexadecimal digits, the first few."""
+    rows = connection.execute(
+        "SELECT commit_id FROM runs WHERE substr(commit_id, 1, ?1) = ?2"
+        " UNION SELECT commit_id FROM syncs WHERE substr(commit_id, 1, ?1) = ?2 LIMIT 10",
+        (len(start), start),
+    )
+    return [commit for (commit,) in rows]
+
+
 def _run(connection: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
     run, sync, app, reason, plan, spec, version, commit, started, ended, result, failure, kinds, detail = row
     marks = [

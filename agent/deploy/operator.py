@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -185,7 +186,7 @@ class Operator:
     async def plan(self, ref: str = "") -> Mapping[str, Any]:
         """What a sync of `ref` would do, or will do after a pause: steps with reasons, rendered files."""
         try:
-            desired = await self._look.peek(ref)
+            desired = await self._look.peek(await self._whole(ref))
         except Failure as failure:
             raise NotPossible(str(failure)) from failure
         apps: dict[str, Any] = {}
@@ -201,6 +202,13 @@ class Operator:
             **({"paused": paused} if paused is not None else {}),
             "apps": apps,
         }
+
+    async def _whole(self, ref: str) -> str:
+        """The full id of a commit that is named by its beginning and was looked at before; else `ref`."""
+        if re.fullmatch("[0-9a-f]{7,39}", ref):
+            found = await self._journal.commits(ref)
+            return found[0] if len(found) == 1 else ref
+        return ref
 
     async def _plan_one(self, name: str, wanted: AppSpec) -> dict[str, Any]:
         lane = self._lanes.by_name.get(name)

@@ -32,6 +32,8 @@ def machine(settings: Settings) -> Iterator[Finding]:
         ("webhook secret", settings.webhook_secret_file),
         ("credentials", settings.credentials_file),
         ("control token", settings.control_token_file),
+        ("status token", settings.status_token_file),
+        ("ssh passphrase", settings.ssh_passphrase_file),
     ):
         if path is not None:
             yield _secret(name, path)

@@ -157,16 +157,17 @@ def _not_granted(error: BaseException) -> None:
 
 def _add_routes(router: web.UrlDispatcher) -> None:
     for path, read in (
-        ("/", status.overview),
         ("/status", status.status),
         ("/history", records.history),
         ("/plan", records.plan),
         ("/ps", records.processes),
         ("/doctor", records.doctor),
         ("/logs", said.logs),
-        ("/logs.json", said.logs),
-        ("/status.json", status.status),
-        ("/status.txt", status.status),
+    ):
+        for ending in ("", ".json", ".txt"):
+            router.add_get(path + ending, read)
+    for path, read in (
+        ("/", status.overview),
         ("/metrics", health.metrics),
         ("/maintenance", maintenance.maintenance),
         ("/healthz", health.healthz),

@@ -60,6 +60,12 @@ def test_a_shell_can_ask_for_completions() -> None:
     assert run_here(env=env).out.strip() == "plain,status"
 
 
+def test_completing_an_app_without_an_agent_says_nothing(tmp_path: Path) -> None:
+    env = {"_EMPTYBOX_COMPLETE": "bash_complete", "COMP_WORDS": "emptybox logs w", "COMP_CWORD": "2"}
+    answer = run_here(env={**env, "EMPTYBOX_DATA": str(tmp_path), "EMPTYBOX_SOCKET": None})
+    assert (answer.out.strip(), answer.err) == ("", "")
+
+
 def test_config_shows_flags_over_variables_over_defaults() -> None:
     env = {"EMPTYBOX_POLL": "10s", "EMPTYBOX_REF": "main"}
     rows = json.loads(run_here("config", "--json", "--ref", "next", "--label", "a=b", env=env).out)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.box import Box
+from tests.kit.box import SECRET, Box
 from tests.kit.operator import Operator
 from tests.kit.ports import free_port
 
@@ -73,16 +73,17 @@ async def test_plan_shows_what_a_branch_would_do_and_does_nothing(box: Box, oper
     await box.proven("1.0")
     assert "up to date" in (await operator("plan")).out
 
-    changed = state("greeting = salut\n")
+    changed = state(f"greeting = salut\npassword = {SECRET.decode()}\n")
     changed["apps"]["worker"] = {**changed["apps"]["web"], "listen": None, "socket": None, "health": None}
     changed["apps"]["worker"] = {k: v for k, v in changed["apps"]["worker"].items() if v is not None}
     await box.repository.git("checkout", "-q", "-b", "next")
-    await box.commit(changed)
+    commit = await box.commit(changed)
     told = await operator("plan", "next")
     assert told.code == 0
     assert "web  update  1.0  file etc/web.conf" in told.out
     assert "-greeting = hello" in told.out
     assert "+greeting = salut" in told.out
+    assert "+password = ***" in told.out
     assert "already in the store" in told.out
     assert "worker  install  1.0  first start" in told.out
     plan = (await operator("plan", "next", "--json")).json
@@ -90,6 +91,10 @@ async def test_plan_shows_what_a_branch_would_do_and_does_nothing(box: Box, oper
     assert steps["web"] == ["unpack", "render", "check", "start", "probe", "switch", "drain"]
     assert steps["worker"] == ["unpack", "render", "check", "start", "probe", "switch"]
     assert plan["apps"]["web"]["steps"][0]["reason"] == "already in the store"
+
+    assert (await operator("plan", commit, "--json")).json == plan
+    old = (await box.history())[0]["commit"]
+    assert "up to date" in (await operator("plan", old[:10])).out, "as history shows it"
 
     told = await operator("plan", "nowhere")
     assert told.code == 4

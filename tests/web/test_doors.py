@@ -131,6 +131,20 @@ async def test_history_is_asked_for_and_masked(tmp_path: Path) -> None:
     assert answer.json["runs"][0]["failure"]["message"] == "at https://***@host/x"
 
 
+@pytest.mark.parametrize("path", ["/status", "/history", "/plan", "/ps", "/doctor", "/logs"])
+async def test_what_is_told_comes_for_people_and_for_programs(path: str, tmp_path: Path) -> None:
+    async with hall(tmp_path) as it:
+        by_name = await it.socket.get(f"{path}.txt", "application/json")
+        by_header = await it.socket.get(path, "text/plain")
+        for_programs = await it.socket.get(f"{path}.json", "text/plain")
+    assert by_name.headers["Content-Type"] == by_header.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert by_name.text
+    assert "bob:pw" not in by_name.text
+    assert by_name.text.isascii()
+    assert by_name.text.replace("\n", "").isprintable()
+    assert isinstance(for_programs.json, dict)
+
+
 async def test_logs_come_as_lines_or_as_json(tmp_path: Path) -> None:
     async with hall(tmp_path) as it:
         text = await it.socket.get("/logs?app=web&lines=1")
