@@ -265,7 +265,12 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     post = Post(settings, bus, journal.outbox)
     stack.callback(post.close)
     store = Store(data.store)
-    artifacts = await stack.enter_async_context(Artifacts(store, file_roots=settings.file_roots))
+    artifacts = await stack.enter_async_context(
+        Artifacts(
+            store, file_roots=settings.file_roots, registry_auth=settings.registry_auth_file,
+            insecure_registries=settings.insecure_registries,
+        )
+    )  # fmt: skip
     remote = GitRemote(
         settings.repo, credentials=settings.credentials_file, ssh=ssh_access(settings),
         http=http_access(settings), mirrors=settings.mirrors,

@@ -82,6 +82,8 @@ class Settings:
     file_roots: tuple[Path, ...] = ()
     place_roots: tuple[Path, ...] = ()
     templates: Path | None = None
+    registry_auth_file: Path | None = None
+    insecure_registries: tuple[str, ...] = ()
     shutdown_delay: float = 0.0
     grace_period: float = 0.0
     status_token_file: Path | None = None

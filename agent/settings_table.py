@@ -53,6 +53,12 @@ def _address(text: str) -> Address:
     return Address(host.strip("[]") or "127.0.0.1", int(port))
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*)(:[0-9]{1,5})?", text):
+        raise ValueError(f"{text!r} is not HOST or HOST:PORT")
+    return text
+
+
 def _header(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", text):
         raise ValueError(f"{text!r} is not the name of a header")
@@ -285,6 +291,21 @@ SETTINGS: tuple[Setting, ...] = (
         "DIR",
         _absolute,
         "directory below which apps may `place` links to their files",
+        many=True,
+    ),
+    Setting(
+        "registry_auth_file",
+        "--registry-auth-file",
+        "FILE",
+        Path,
+        "logins for OCI registries, as docker's config.json has them; read again on each use",
+    ),
+    Setting(
+        "insecure_registries",
+        "--insecure-registry",
+        "HOST[:PORT]",
+        _host,
+        "OCI registry that is spoken to in plain http",
         many=True,
     ),
     Setting(

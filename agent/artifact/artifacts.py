@@ -15,16 +15,19 @@ import msgspec
 
 from agent.artifact.blob import BlobWork
 from agent.artifact.checksum import find
-from agent.artifact.delivery import Delivery, Flight
+from agent.artifact.delivery import Delivery, Flight, streamed
 from agent.artifact.file import FileSource
 from agent.artifact.http import HttpSource
 from agent.artifact.limits import DEFAULTS, Limits
+from agent.artifact.oci.image import Images
+from agent.artifact.oci.registry import Registry
 from agent.artifact.pipeline import Meter, Progress, carry, check_space, telling
 from agent.artifact.release import release_id
 from agent.artifact.source import Source, shown, split
 from agent.artifact.store import Store
 from agent.domain.errors import Permanent
 from agent.domain.spec import ArtifactSpec, Checksum
+from agent.kit.machine import architecture
 from agent.kit.tasks import Owned, stop
 
 _THREADS = 4  # each call into them is bounded, so that they serve any number of deliveries
@@ -41,6 +44,8 @@ class Artifacts:
         file_roots: directories that file:// artifacts may come from; none by default.
         limits: bounds of what is fetched and unpacked.
         tls: replaces the system's trust store for https.
+        registry_auth: file with credentials for OCI registries, see `oci.credentials`; read on each use.
+        insecure_registries: HOST[:PORT] of those that are spoken to in plain http.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class Artifacts:
         file_roots: Sequence[Path] = (),
         limits: Limits = DEFAULTS,
         tls: ssl.SSLContext | None = None,
+        registry_auth: Path | None = None,
+        insecure_registries: Sequence[str] = (),
     ) -> None:
         self.store = store
         self._limits = limits
@@ -57,6 +64,8 @@ class Artifacts:
         self._http = HttpSource(limits, tls=tls)
         self._file = FileSource(file_roots, self._executor)
         self._blobs = FileSource([store.blob("")], self._executor)
+        registry = Registry(self._http.client, limits, registry_auth, insecure_registries)
+        self._images = Images(registry, store, limits, self._executor, ("linux", architecture()))
         self._sources: dict[str, Source] = {
             scheme: source for source in (self._http, self._file) for scheme in source.schemes
         }
@@ -93,6 +102,8 @@ class Artifacts:
         if checksum.url:
             digest = await self._look_up(checksum, spec.url)
             return _pinned(spec, checksum.algorithm, digest)
+        if split(spec.url).scheme in self._images.schemes:
+            return _pinned(spec, "sha256", await self._images.pin(spec.url))
         return _pinned(spec, "sha256", await self._learn(spec.url))
 
     def deliver(self, spec: ArtifactSpec, app: str, progress: Progress | None = None) -> Delivery:
@@ -116,24 +127,34 @@ class Artifacts:
 
         Raises what opening raises.
         """
+        if split(url).scheme in self._images.schemes:
+            await self._images.pin(url)
+            return None
         async with self._source(url).open(url) as body:
             return body.size if body is not None else None
 
     async def prewarm(self, url: str) -> None:
         """Open a connection to where `url` is, so that a delivery soon after finds one. Never fails."""
-        if split(url).scheme in self._http.schemes:
+        scheme = split(url).scheme
+        if scheme in self._http.schemes:
             await self._http.prewarm(url)
+        elif scheme in self._images.schemes:
+            await self._images.prewarm(url)
 
     def _board(self, spec: ArtifactSpec, app: str, release: str) -> Flight:
         flight = self._flights.get(release)
         if flight is not None:
             return flight
-        url, source = spec.url, self._source(spec.url)
+        url = spec.url
         blob = self.store.blob(spec.checksum.hex)
-        if blob.exists():
-            url, source = blob.absolute().as_uri(), self._blobs
-        flight = self._flights[release] = Flight(spec, app, release, self.store, self._limits)
-        flight.task = self._tasks.start(flight.run(source, url, self._executor), name=release)
+        if split(url).scheme in self._images.schemes:
+            bring = self._images.bring(spec, app)
+        elif blob.exists():
+            bring = streamed(self._blobs, blob.absolute().as_uri(), spec, app, self._executor)
+        else:
+            bring = streamed(self._source(url), url, spec, app, self._executor)
+        flight = self._flights[release] = Flight(release, self.store, self._limits, shown(url))
+        flight.task = self._tasks.start(flight.run(bring), name=release)
         flight.task.add_done_callback(lambda _: self._forget(flight))
         return flight
 

@@ -16,12 +16,12 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from agent.artifact.limits import Limits
 from agent.artifact.pipeline import Meter, Progress, carry, check_space, telling
 from agent.artifact.release import packing
-from agent.artifact.source import Source, shown
+from agent.artifact.source import Body, Source
 from agent.artifact.store import Store
 from agent.artifact.worker import Worker
 from agent.domain.errors import Failure, Transient
@@ -29,15 +29,21 @@ from agent.domain.spec import ArtifactSpec
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Bring: TypeAlias = Callable[["Flight"], Awaitable[Path]]
+"""Carries one artifact into the store: tells the flight of each stage, returns the tree's path."""
 
 
 class Flight:
     """The work of a delivery: run `run` once, as a task; await the futures through `asyncio.shield`.
 
     `run` raises nothing but CancelledError; what goes wrong is told by every future not yet done.
+
+    Args:
+        release: the id to publish under.
+        where: the artifact, for errors.
     """
 
-    def __init__(self, spec: ArtifactSpec, app: str, release: str, store: Store, limits: Limits) -> None:
+    def __init__(self, release: str, store: Store, limits: Limits, where: str) -> None:
         self._loop = asyncio.get_running_loop()
         self.fetched: asyncio.Future[int] = self._loop.create_future()
         self.verified: asyncio.Future[str] = self._loop.create_future()
@@ -45,54 +51,72 @@ class Flight:
         for future in (self.fetched, self.verified, self.published):
             future.add_done_callback(_seen)
         self.release = release
+        self.store = store
+        self.limits = limits
+        self.where = where
+        self.warning = ""  # what people should know although it works
         self.watchers: list[Progress | None] = []  # one for each who waits
         self.task: asyncio.Task[None] | None = None
-        self._store = store
-        self._limits = limits
-        self._where = shown(spec.url)
-        self._worker = Worker(
-            store, release, packing(spec, app), spec.checksum, limits, self._where, self._verified_in_thread
-        )
+        self._deadline: asyncio.Timeout | None = None
 
-    async def run(self, source: Source, url: str, executor: Executor) -> None:
-        """Carry the bytes of `url` into the store, or leave nothing behind."""
+    async def run(self, bring: Bring) -> None:
+        """Let `bring` carry the artifact into the store, or leave nothing behind."""
         try:
-            with telling(self._store.root, self._where, self._limits.total):
-                path = await self._carry(source, url, executor)
+            with telling(self.store.root, self.where, self.limits.total):
+                async with asyncio.timeout(self.limits.total) as self._deadline:
+                    path = await bring(self)
             _settle(self.published, path)
         except asyncio.CancelledError:
-            self._fail(Transient("DeliveryCancelled", "the delivery was cancelled", where=self._where))
+            self._fail(Transient("DeliveryCancelled", "the delivery was cancelled", where=self.where))
             raise
         except Failure as failure:
             self._fail(failure)
         except Exception as error:  # ours: whoever waits must not wait for ever
-            log.exception("delivery of %s", self._where)
+            log.exception("delivery of %s", self.where)
             self._fail(error)
 
-    async def _carry(self, source: Source, url: str, executor: Executor) -> Path:
-        async with asyncio.timeout(self._limits.total) as deadline, source.open(url) as body:
-            assert body is not None  # None is only given to those who ask for a change
-            check_space(self._store.root, body.size, self._where)
-            meter = Meter(body.size, self._limits.body, self._where, self._tell)
-
-            def fetched() -> None:
-                deadline.reschedule(None)  # what is left to do is ours, and cannot be interrupted
-                _settle(self.fetched, meter.done)
-
-            return await carry(body, meter, self._worker, executor, fetched)
-
-    def _verified_in_thread(self, digest: str) -> None:
-        self._loop.call_soon_threadsafe(_settle, self.verified, digest)
-
-    def _tell(self, done: int, total: int) -> None:
+    def tell(self, done: int, total: int) -> None:
+        """So many bytes are here, of so many (0: not known)."""
         for watcher in self.watchers:
             if watcher is not None:
                 watcher(done, total)
+
+    def all_fetched(self, size: int) -> None:
+        """Nothing more is asked of others: what is left to do is ours, and cannot be interrupted."""
+        if self._deadline is not None:
+            self._deadline.reschedule(None)
+        _settle(self.fetched, size)
+
+    def is_verified(self, digest: str) -> None:
+        """The digest ("ALGORITHM:HEX") is right. May be called in a thread."""
+        self._loop.call_soon_threadsafe(_settle, self.verified, digest)
 
     def _fail(self, error: Exception) -> None:
         for future in (self.fetched, self.verified, self.published):
             if not future.done():
                 future.set_exception(error)
+
+
+def streamed(source: Source, url: str, spec: ArtifactSpec, app: str, executor: Executor) -> Bring:
+    """Bring what is one stream of bytes at `url`."""
+
+    async def bring(flight: Flight) -> Path:
+        async with source.open(url) as body:
+            assert body is not None  # None is only given to those who ask for a change
+            how, verified = packing(spec, app), flight.is_verified
+            worker = Worker(
+                flight.store, flight.release, how, spec.checksum, flight.limits, flight.where, verified
+            )
+            return await carried(flight, body, worker, executor)
+
+    return bring
+
+
+async def carried(flight: Flight, body: Body, worker: Worker, executor: Executor) -> Path:
+    """Carry the one body of a flight through its worker."""
+    check_space(flight.store.root, body.size, flight.where)
+    meter = Meter(body.size, flight.limits.body, flight.where, flight.tell)
+    return await carry(body, meter, worker, executor, lambda: flight.all_fetched(meter.done))
 
 
 class Delivery:
@@ -142,6 +166,11 @@ class Delivery:
             flight.watchers.remove(self._progress)
             if not flight.watchers:
                 await self._leave(flight)
+
+    @property
+    def warning(self) -> str:
+        """What people should know although it works, "" when there is nothing. Final once it is fetched."""
+        return "" if self._flight is None else self._flight.warning
 
     async def fetched(self) -> int:
         """The whole body is here: its length in bytes; 0 when nothing had to be fetched."""

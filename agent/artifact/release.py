@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from agent.artifact.archive.unpack import Form
 from agent.artifact.checksum import LENGTHS
-from agent.artifact.source import path_of
+from agent.artifact.source import path_of, split
+from agent.domain.oci_reference import SCHEME
 from agent.domain.spec import ArtifactSpec, canonical_digest
 
 _LAYOUT = 1  # raise it when the same bytes begin to be unpacked differently
@@ -62,7 +63,9 @@ def release_id(spec: ArtifactSpec, app: str) -> str:
     if len(digest) != LENGTHS[checksum.algorithm] or not set(digest) <= set("0123456789abcdef"):
         raise ValueError(f"{checksum.hex!r} is no {checksum.algorithm} digest")
     content: list[object] = [_LAYOUT, checksum.algorithm, digest]
-    if how.form is Form.PLAIN:
+    if split(spec.url).scheme == SCHEME:  # what it holds is not known before its manifest
+        content += ["oci", spec.archive, how.target, how.strip]
+    elif how.form is Form.PLAIN:
         content += ["plain", how.target]
     elif how.form is Form.AUTO:
         content += ["auto", how.target, how.strip]

@@ -1,6 +1,8 @@
 """The content-addressed store of unpacked releases. Only what is whole has a name in it.
 
     ROOT/trees/RELEASE/...   whole, verified, never changed again
+    ROOT/layers/NAME/...     layers of images, each once, as agent.artifact.oci.layer has them
+    ROOT/made-of/RELEASE     names of the layers a release was made of, one a line
     ROOT/blobs/HEX           artifacts whose digest had to be learned by fetching them (see Artifacts.pin)
     ROOT/tmp/                what is being written now
     ROOT/trash/              what is being removed, slowly
@@ -36,6 +38,8 @@ class Store:
         self.root = root
         self._trees = root / "trees"
         self._blobs = root / "blobs"
+        self._layers = root / "layers"
+        self._made_of = root / "made-of"
         self._temp = root / "tmp"
         self._trash = root / "trash"
         self._in_use: Counter[str] = Counter()
@@ -63,25 +67,30 @@ class Store:
         Raises OSError.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        modes = {self._trees: 0o755, self._blobs: 0o700, self._temp: 0o700, self._trash: 0o700}
-        for directory, mode in modes.items():
+        own = (self._layers, self._made_of, self._blobs, self._temp, self._trash)
+        for directory in (self._trees, *own):
             directory.mkdir(exist_ok=True)
-            directory.chmod(mode)  # whatever the umask is: apps run as other users
+            # Whatever the umask is: apps run as other users.
+            directory.chmod(0o755 if directory == self._trees else 0o700)
         sync_directory(self.root)
         for leftover in [*self._temp.iterdir(), *self._blobs.iterdir()]:
             self._discard(leftover)
 
+    def layer(self, name: str) -> Path:
+        """Where a layer is, or will be."""
+        return self._layers / name
+
     @contextmanager
-    def using(self, release: str) -> Iterator[None]:
-        """While this is open, `collect` leaves the release alone."""
-        self._in_use[release] += 1
+    def using(self, *names: str) -> Iterator[None]:
+        """While this is open, `collect` leaves these releases and layers alone."""
+        self._in_use.update(names)
         try:
             yield
         finally:
-            self._in_use[release] -= 1
+            self._in_use.subtract(names)
 
     async def collect(self, keep: Collection[str]) -> list[str]:
-        """Remove every release neither in `keep` nor in use, and all blobs; returns the ids removed.
+        """Remove every release neither in `keep` nor in use, their layers and all blobs; returns the ids.
 
         They are gone from the store at once (a few renames); the files themselves are then removed slowly,
         which may be cancelled and is gone on with the next time. Raises OSError.
@@ -91,6 +100,7 @@ class Store:
             if tree.name not in keep and not self._in_use[tree.name]:
                 self._discard(tree)
                 removed.append(tree.name)
+        self._collect_layers()
         if not +self._in_use:
             for blob in self._blobs.iterdir():
                 self._discard(blob)
@@ -115,16 +125,40 @@ class Store:
         than an fsync for each (0.4 ms either way for one file, 0.8 against 4 ms for twenty). Only then may
         it be renamed; the fsync of the parent makes the rename itself last.
         """
+        return self._publish(temp, self.path(release))
+
+    def publish_layer(self, temp: Path, name: str) -> None:
+        """The same for a layer. Blocks. Raises OSError."""
+        self._publish(temp, self.layer(name))
+
+    def note_layers(self, release: str, names: Collection[str]) -> None:
+        """Remember what a release is about to be made of; both must be in use. Blocks. Raises OSError."""
+        temp = self.new_temp()
+        temp.write_text("".join(f"{name}\n" for name in names))
+        os.rename(temp, self._made_of / release)  # `publish` syncs it
+
+    def _publish(self, temp: Path, target: Path) -> Path:
         sync_filesystem(temp)
-        target = self.path(release)
         try:
             os.rename(temp, target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             remove_tree(temp)  # the same content is there already
-        sync_directory(self._trees)
+        sync_directory(target.parent)
         return target
+
+    def _collect_layers(self) -> None:
+        """Remove the layers that no release is made of."""
+        kept: set[str] = set()
+        for note in self._made_of.iterdir():
+            if self.has(note.name) or self._in_use[note.name]:
+                kept.update(note.read_text().split())
+            else:
+                note.unlink()
+        for layer in self._layers.iterdir():
+            if layer.name not in kept and not self._in_use[layer.name]:
+                self._discard(layer)
 
     def _discard(self, path: Path) -> None:
         os.rename(path, self._trash / f"{time.time_ns():x}-{next(self._names)}")

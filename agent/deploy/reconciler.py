@@ -30,7 +30,8 @@ from agent.status.log import bind
 log = logging.getLogger(__name__)
 
 SPACING = 1.0  # seconds between the beginnings of two looks
-NOT_THERE = ("ArtifactNotFound", "ChecksumMissing")  # what the news of an artifact may have mended
+# What the news of an artifact may have mended.
+NOT_THERE = ("ArtifactNotFound", "ChecksumMissing", "TagMoved")
 LOOK_DEADLINE = 120.0  # seconds for one look
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0  # seconds until a commit that could not be read is looked at again
 

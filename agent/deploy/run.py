@@ -63,6 +63,7 @@ class RunContext:
     journal: Journal
     bus: Bus
     first: bool
+    condition: Callable[[str, bool, str, str], None]  # tells a condition of the app
     id: str = field(default_factory=lambda: new_id("run"))
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     delivery: Delivery | None = None

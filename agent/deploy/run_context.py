@@ -80,6 +80,7 @@ def run_context(
         journal=services.journal,
         bus=services.bus,
         first=app.current is None,
+        condition=app.condition,
         side=serving.free_side(),
         old=serving.child,
     )

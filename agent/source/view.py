@@ -8,23 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from agent.kit.machine import architecture
 from agent.source.secrets import SecretReader
-
-# Names of `uname -m` in the words of release files.
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv8l": "arm64",
-    "armv7l": "arm",
-    "armv6l": "arm",
-    "i686": "386",
-    "i386": "386",
-}
-
-
-def _architecture() -> str:
-    machine = platform.machine()
-    return _ARCHITECTURES.get(machine, machine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +23,7 @@ class HostView:
     name: str
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     os: str = "linux"
-    arch: str = field(default_factory=_architecture)
+    arch: str = field(default_factory=architecture)
     machine: str = field(default_factory=platform.machine)
     secrets: SecretReader | None = field(default=None, compare=False)
 

@@ -53,6 +53,7 @@ CRASH_LOOPING = "CrashLooping"
 SOCKET_MODE = "SocketMode"
 BACKLOG_LIMITED = "BacklogLimited"
 MEMORY_SHORT = "MemoryShort"
+TAG_MOVED = "TagMoved"
 GRACE_SHORT = "GraceShort"
 DRIFTED = "Drifted"
 
@@ -87,6 +88,7 @@ _TYPES = (
         Polarity.ABNORMAL,
         "The last swap was a restart: no memory for two versions at once.",
     ),
+    ConditionType(TAG_MOVED, "app", Polarity.ABNORMAL, "The image's tag names another digest by now."),
     ConditionType(
         GRACE_SHORT, "app", Polarity.ABNORMAL, "Stopping in order may take longer than the platform allows."
     ),
@@ -139,6 +141,11 @@ _REASONS: dict[str, str] = {
     "ArtifactDenied": "The artifact may not be read.",
     "ArtifactRefused": "The artifact's server refuses, or it is no file.",
     "ArtifactTooLarge": "The artifact is larger than it may be.",
+    "ManifestBroken": "What the registry holds is malformed.",
+    "ManifestUnsupported": "What the registry holds is of a kind that is not supported.",
+    "PlatformMissing": "The image is not there for this host's platform.",
+    "RegistryAuthInvalid": "The file with logins for registries cannot be read.",
+    "TagMoved": "The tag names something else than the digest that is wanted.",
     "CertificateRefused": "The artifact server's certificate is not trusted.",
     "RedirectRefused": "A redirect leads where it must not, or never ends.",
     "FileNotAllowed": "The file is not where file:// artifacts may come from.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.deploy.run import RunContext, Step
+from agent.deploy.services import AS_WANTED
 from agent.domain.errors import Transient
 from agent.domain.model import PlannedStep
 
@@ -27,3 +28,5 @@ class Fetch(Step):
         context.delivery = await context.stack.enter_async_context(delivery)
         size = await delivery.fetched()
         context.progress(step.name, size, size)
+        moved = delivery.warning
+        context.condition("TagMoved", bool(moved), "TagMoved" if moved else AS_WANTED, moved)

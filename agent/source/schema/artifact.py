@@ -8,14 +8,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from agent.domain.oci_reference import SCHEME, Reference, parse
 from agent.domain.spec import ArtifactSpec, Checksum
 from agent.source.problems import nearest, shown
 from agent.source.schema.place import Place
 from agent.source.schema.scalars import NotYet, Raw
 
 URL_MAX = 4096
-SCHEMES = ("http", "https", "file")
-LATER = ("s3", "gs", "az", "oci", "sftp", "git")
+SCHEMES = ("http", "https", "file", "oci")
+LATER = ("s3", "gs", "az", "sftp", "git")
 HEX = {"sha256": 64, "sha512": 128}
 WEAK = ("md5", "sha1")
 Archive: TypeAlias = Literal["auto", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip", "none", "false"]
@@ -50,13 +51,42 @@ def artifact_spec(raw: Artifact, place: Place) -> ArtifactSpec:
         at = place / "url"
         url = _checked(at.render(raw.url), at)
     expected = Checksum(algorithm="sha256")
-    if raw.checksum is None and place.work.flat:
+    image = _image(url, place / "url")
+    if image is not None:
+        expected = _image_digest(image, raw, place)
+    elif raw.checksum is None and place.work.flat:
         pass  # the flat form may leave it out; whoever reads the state is warned
     elif raw.checksum is None:
         place.missing("checksum", "say sha256:… of the file, or sha256:URL of a file that lists it")
     else:
         expected = _checksum(raw.checksum, place / "checksum")
     return ArtifactSpec(url=url, checksum=expected, strip=raw.strip or 0, archive=archive)
+
+
+def _image(url: str, place: Place) -> Reference | None:
+    """What lies in an OCI registry; None for other URLs, and after a mistake was noted."""
+    if not url.lower().startswith(f"{SCHEME}://"):
+        return None
+    try:
+        return parse(url)
+    except ValueError as error:
+        place.problem(str(error))
+        return None
+
+
+def _image_digest(image: Reference, raw: Artifact, place: Place) -> Checksum:
+    """The manifest's digest: from the URL, or `checksum`; both must agree."""
+    expected = Checksum(algorithm="sha256", hex=image.hex)
+    if raw.checksum is not None:
+        at = place / "checksum"
+        expected = _checksum(raw.checksum, at)
+        if expected.algorithm != "sha256" or expected.url:
+            at.problem("what is in a registry is known by sha256:… of its manifest")
+        elif image.hex and expected.hex and image.hex != expected.hex:
+            at.problem("the url has another digest")
+    elif not image.hex and not (place.work.flat and image.tag):
+        place.missing("checksum", "say sha256:… of the manifest, or end the url with @sha256:…")
+    return expected
 
 
 def _checked(url: str, place: Place) -> str:
@@ -124,6 +154,9 @@ def checksum(text: str, place: Place) -> Checksum:
         place.problem(f"the kind of checksum is missing; {hint}")
         return nothing
     if "://" in rest:
+        if rest.lower().startswith(f"{SCHEME}://"):
+            place.problem("a file of checksums lies at http://, https:// or file://")
+            return nothing
         return Checksum(algorithm=algorithm, url=_checked(rest, place))
     if not re.fullmatch(rf"[0-9a-fA-F]{{{HEX[algorithm]}}}", rest):
         place.problem(f"{algorithm} has {HEX[algorithm]} hexadecimal digits, or is a URL; this is neither")
