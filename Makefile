@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types contracts bench swaps clean
+.PHONY: help demo test check lint format types contracts bench swaps fuzz clean
 
 help: ## what can be made here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ bench: $(STAMP) ## measured comparisons; results belong in docs/benchmarks.md
 
 swaps: $(STAMP) ## real servers swapped 100 times each under load; fails when a new connection is lost
 	@$(BIN)/python -m benchmarks.swaps $(ARGS)
+
+fuzz: $(STAMP) ## hostile webhook deliveries for SECONDS (60): no 500, no unbounded memory
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris 2>/dev/null || true
+	@$(BIN)/python -m tests.fuzz.webhooks $(or $(SECONDS),60)
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Hostile input for a bounded time: `make fuzz`."""
