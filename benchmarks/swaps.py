@@ -43,7 +43,7 @@ BY_HAND = 40  # stops by hand, at most
 RELAYED = 20  # swaps of what is relayed, at most: the last resort is measured, and not the promise
 CHANCE = 1e-4  # that as many more are lost than by hand when there is no difference
 ANSWERS = 20  # new connections each version has to answer
-HEALTH = {"http": "/", "interval": "100ms", "timeout": "5s", "deadline": "30s", "probation": "200ms"}
+HEALTH = {"http": "/", "interval": "50ms", "timeout": "5s", "deadline": "30s", "probation": "100ms"}
 STOP_DEADLINE = 40.0
 
 

@@ -105,9 +105,15 @@ async def test_a_program_is_swapped_and_no_new_connection_is_lost(
     await swapped(agent, PROGRAMS[name], tmp_path, swaps=2)
 
 
+FEW = ["static", "busybox-background", "node", "uvicorn"]
+NARROW = [
+    *((name, "docker nobody") for name in PROGRAMS),
+    *((n, w) for n in FEW for w in ("nobody", "docker root")),
+]
+
+
 @pytest.mark.root
-@pytest.mark.parametrize("name", ["static", "busybox-background", "node", "uvicorn"])
-@pytest.mark.parametrize("where", ["nobody", "docker root", "docker nobody"])
+@pytest.mark.parametrize(("name", "where"), NARROW)
 async def test_a_program_is_swapped_in_a_narrow_place(name: str, where: str) -> None:
     sandbox.as_root()
     wrapper = sandbox.unprivileged() if where == "nobody" else sandbox.in_docker(root=where == "docker root")
