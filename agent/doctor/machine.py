@@ -40,6 +40,10 @@ def machine(settings: Settings) -> Iterator[Finding]:
     for root in settings.file_roots:
         if not os.access(root, os.R_OK | os.X_OK):
             yield Finding("file root", Verdict.BAD, f"{root} cannot be read", "correct --file-root")
+    for root in settings.place_roots:
+        if not os.access(root, os.W_OK | os.X_OK):
+            told = f"{root} is not there, or this user may not write to it"
+            yield Finding("place root", Verdict.BAD, told, "make it, or correct --place-root")
 
 
 def _user(settings: Settings) -> Finding:
