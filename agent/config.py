@@ -80,6 +80,7 @@ class Settings:
     pass_env: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     file_roots: tuple[Path, ...] = ()
+    ports: tuple[range, ...] = ()
     place_roots: tuple[Path, ...] = ()
     templates: Path | None = None
     registry_auth_file: Path | None = None
@@ -252,13 +253,19 @@ def learn_secrets(settings: Settings) -> None:
                 secrets.add(file.read(_SECRET_MAX))
 
 
+def _shown(value: object) -> str:
+    if isinstance(value, range):
+        return str(value[0]) if len(value) == 1 else f"{value[0]}-{value[-1]}"
+    return "=".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def as_rows(settings: Settings) -> list[tuple[str, str]]:
     """(name, value) of every setting in force, for `emptybox config`: without contents and passwords."""
     rows = []
     for item in fields(settings):
         value = getattr(settings, item.name)
         if isinstance(value, tuple):
-            text = ", ".join(str(v) for v in value)
+            text = ", ".join(map(_shown, value))
         elif isinstance(value, Mapping):
             text = ", ".join(f"{k}={v}" for k, v in value.items())
         else:

@@ -86,6 +86,17 @@ def _rewrite(text: str) -> tuple[str, str]:
     return begin, instead
 
 
+def _ports(text: str) -> range:
+    first, _, last = text.partition("-")
+    if (
+        not first.isdigit()
+        or not (last or first).isdigit()
+        or not 0 < int(first) <= int(last or first) < 65536
+    ):
+        raise ValueError(f"{text!r} is not PORT or PORT-PORT")
+    return range(int(first), int(last or first) + 1)
+
+
 def _program(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if not equals or not name or not path.startswith("/"):
@@ -275,6 +286,14 @@ SETTINGS: tuple[Setting, ...] = (
         "pass_env", "--pass-env", "NAME", str, "variable of the agent's environment that apps get", many=True
     ),
     Setting("users", "--allow-user", "NAME", str, "user that apps may run as", many=True),
+    Setting(
+        "ports",
+        "--allow-port",
+        "PORT[-PORT]",
+        _ports,
+        "ports that apps may listen on (default: all)",
+        many=True,
+    ),
     Setting(
         "file_roots", "--file-root", "DIR", Path, "directory that file:// artifacts may come from", many=True
     ),

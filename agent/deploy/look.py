@@ -45,7 +45,9 @@ class Look:
         self._adoption = adoption
         self._directory = directory
         self._settings = settings
-        self._view = HostView(name=settings.name, labels=settings.labels, secrets=secrets)
+        self._view = HostView(
+            name=settings.name, labels=settings.labels, ports=settings.ports, secrets=secrets
+        )
         self.reached = False  # the newest look got an answer from the repository
         self.seen: str | None = None  # the newest commit resolved, readable or not: what a poll compares with
         self._keys: object = None  # the version of the trusted keys that it was judged with

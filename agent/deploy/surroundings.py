@@ -37,6 +37,8 @@ class Surroundings:
 
     def owner(self, spec: AppSpec) -> Owner | None:
         """Uid and gid of the app's user, None for the agent's own. Raises OperatorNeeded."""
+        if spec.run is None:  # files that nobody but the agent has to write
+            return None
         user = self.user(spec)
         return None if user.uid is None or user.gid is None else (user.uid, user.gid)
 

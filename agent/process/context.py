@@ -31,11 +31,17 @@ class User:
 def find_user(name: str, allowed: Collection[str]) -> User:
     """Look a user up; "" and the agent's own name are the agent's own.
 
-    `allowed` are the names the operator lets apps run as. Raises OperatorNeeded (UserNotAllowed,
-    UserUnknown, UserNotPossible).
+    `allowed` are the names the operator lets apps run as. Where some are named and the agent is root, no app
+    is root but by that name. Raises OperatorNeeded (UserNotAllowed, UserUnknown, UserNotPossible).
     """
     own = _name_of(os.geteuid())
     if name in ("", own):
+        if os.geteuid() == 0 and allowed and own not in allowed:
+            raise OperatorNeeded(
+                "UserNotAllowed",
+                f"apps may not run as {own} here, and this one names no other user",
+                remedy=f"name a user in run.user: {', '.join(allowed)}",
+            )
         return User(own)
     if name not in allowed:
         raise OperatorNeeded(

@@ -163,7 +163,7 @@ class _Reading:
                 at.problem(text, key=True)
             elif self._wanted(app, at):
                 apps[name] = app_spec(name, app, at)
-        _refuse_shared_ports(apps, raw, place)
+        _refuse_ports(apps, raw, place)
         refuse_shared_places(apps, place)
         return apps
 
@@ -204,19 +204,28 @@ class _Reading:
         return None
 
 
-def _refuse_shared_ports(apps: MappingType[str, AppSpec], raw: MappingType[str, App], place: Place) -> None:
-    """Note each port that an app before has: of one number and address, or one address stands for all."""
+def _refuse_ports(apps: MappingType[str, AppSpec], raw: MappingType[str, App], place: Place) -> None:
+    """Note each port that is not for apps, or that an app before has.
+
+    Two are one when number and address are, or when one address stands for all.
+    """
+    ports = place.view.ports
     # protocol, port and address ("" for any and "*" for all) to the first app
     taken: dict[tuple[str, int, str], str] = {}
     for name, spec in apps.items():
         for kind, port in (*(("", port) for port in spec.listen), *(("udp ", port) for port in spec.udp)):
+            here = place / name / "listen"
+            here = here / port.name if isinstance(raw[name].listen, dict) else here
+            if ports and not any(port.port in some for some in ports):
+                here.problem(
+                    f"port {port.port} is not one that this host's settings give to apps (--allow-port)"
+                )
             wide = port.address in ANYWHERE
             others = [taken.get((kind, port.port, key)) for key in (("",) if wide else ("*", port.address))]
             other = next((other for other in others if other not in (None, name)), None)
             if other is not None:
-                at = place / name / "listen"
                 mark = mark_at(place.work.root, (*place.path, other, "listen"))
-                (at / port.name if isinstance(raw[name].listen, dict) else at).problem(
+                here.problem(
                     f"{name} and {other} ({mark.file}:{mark.line}) both listen on {kind}port {port.port}"
                 )
             for key in ("", "*" if wide else port.address):

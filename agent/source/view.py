@@ -17,7 +17,8 @@ class HostView:
     """What `only` and templates may ask about the host.
 
     `arch` is in the words of release files (amd64, arm64), `machine` in those of uname (x86_64). `secrets`
-    reads the host's secrets; None where a state is only checked.
+    reads the host's secrets; None where a state is only checked. `ports` are those that apps may listen on,
+    all when there is no range.
     """
 
     name: str
@@ -25,6 +26,7 @@ class HostView:
     os: str = "linux"
     arch: str = field(default_factory=architecture)
     machine: str = field(default_factory=platform.machine)
+    ports: tuple[range, ...] = ()
     secrets: SecretReader | None = field(default=None, compare=False)
 
     def values(self) -> dict[str, Any]:
