@@ -63,7 +63,7 @@ _TYPES = (
         STATE_VALID, "agent", Polarity.NORMAL, "The newest commit holds a state this host can read."
     ),
     ConditionType(WEBHOOKS_WORKING, "agent", Polarity.NORMAL, "Webhooks announce what is pushed."),
-    ConditionType(FROZEN, "agent", Polarity.NEUTRAL, "A freeze window of the state: nothing is switched."),
+    ConditionType(FROZEN, "agent", Polarity.ABNORMAL, "A freeze window of the state: nothing is switched."),
     ConditionType(NOTICES_DELIVERED, "agent", Polarity.NORMAL, "The forge and the chats take what is told."),
     ConditionType(PAUSED, "agent", Polarity.ABNORMAL, "An operator wants no runs to start."),
     ConditionType(JOURNAL_LOST, "agent", Polarity.ABNORMAL, "The journal was unreadable and begun anew."),

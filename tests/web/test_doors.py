@@ -53,6 +53,20 @@ async def test_the_webhook_listener_serves_deliveries_and_nothing_else(tmp_path:
     assert refused.headers["Content-Type"] == "application/problem+json"
 
 
+async def test_a_delivery_whose_head_never_ends_is_cut_off_soon_on_its_own_listener(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.web.server.WEBHOOK_KEEPALIVE", 0.3)
+    async with hall(tmp_path, second=True) as it:
+        at = it.face.addresses.webhook
+        assert at is not None
+        reader, writer = await asyncio.open_connection(at.host, at.port)
+        writer.write(b"POST /webhook HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        async with asyncio.timeout(30):
+            await reader.read()  # until the other end closes
+        writer.close()
+
+
 async def test_deliveries_are_taken_on_the_admin_listener_too(tmp_path: Path) -> None:
     async with hall(tmp_path) as it:
         assert it.webhook is None

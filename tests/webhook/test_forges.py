@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.kit.forges import FORGES, deliver, fixture
@@ -63,6 +65,34 @@ async def test_another_event_is_ignored_with_a_reason(forge: str) -> None:
     assert (answer.status, answer.body["verdict"]) == (200, "ignored")
     assert answer.body["reason"] == "the event issues is not a push"
     assert not sink.pushes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"before": "0" * 40, "created": True},  # the first push of a branch
+        {"forced": True},
+        {"commits": [], "head_commit": None},  # a branch that is moved to what is known
+    ],
+)
+@pytest.mark.parametrize("forge", FORGES)
+async def test_first_pushes_forced_ones_and_those_without_commits_announce_the_commit(
+    forge: str, change: dict[str, object]
+) -> None:
+    sink = RecordingSink()
+    document = json.dumps({**json.loads(fixture(f"{forge}_push")), **change}).encode()
+    async with receiving(sink) as client:
+        assert (await client.send(deliver(forge, document, SECRET))).status == 202
+    assert [push.after for push in sink.pushes] == [AFTER]
+
+
+@pytest.mark.parametrize("forge", ["gitea", "forgejo", "gogs"])
+async def test_a_release_of_gogs_and_its_descendants_is_heard_of(forge: str) -> None:
+    sink = RecordingSink()
+    async with receiving(sink) as client:
+        answer = await client.send(deliver(forge, fixture("github_release"), SECRET, event="release"))
+    assert answer.status == 202
+    assert [(found.forge, found.tag) for found in sink.artifacts] == [(forge, "v1.4.0")]
 
 
 async def test_of_an_annotated_tag_the_commit_is_announced_not_the_tag() -> None:

@@ -80,6 +80,20 @@ async def test_a_body_just_within_the_limit_is_accepted(forge: str, form: bool) 
     assert answer.status == 202
 
 
+@pytest.mark.parametrize("more", [b"X-Long: " + b"x" * 20_000 + b"\r\n", b"X-Many: x\r\n" * 1000])
+async def test_headers_have_bounds(more: bytes) -> None:
+    sink = RecordingSink()
+    async with receiving(sink) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(HEAD + more + b"Content-Length: 2\r\n\r\n{}")
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+        assert b" 400 " in answer.split(b"\r\n")[0]
+        assert (await client.send(push())).status == 202
+    assert len(sink.pushes) == 1
+
+
 async def test_a_slow_body_is_cut_off() -> None:
     async with receiving(RecordingSink(), body_deadline=0.05) as client:
         status, body = await exchange(client, HEAD + b"Content-Length: 100\r\n\r\n{")
