@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,21 @@ async def test_taking_the_window_out_of_the_state_ends_the_freeze(tmp_path: Path
         assert (await Operator(box)("sync")).code == 4
         await box.deploy("2.0", push=True)
         await box.proven("2.0")
+
+
+async def test_at_the_end_of_the_window_what_is_prepared_is_switched_by_itself(tmp_path: Path) -> None:
+    async with Box(tmp_path / "box") as box:
+        await box.deploy("1.0")
+        await box.start()
+        await box.proven("1.0")
+        now = time.time()
+        begin = time.gmtime(now)
+        lasting = begin.tm_sec + 6
+        window = {"cron": f"{begin.tm_min} {begin.tm_hour} * * *", "duration": f"{lasting}s"}
+        commit = await box.commit({**box.state("2.0"), "freeze": [window]})
+        await box.webhook(commit)
+        await box.proven("2.0")  # nobody pushes again
+        runs = await box.history()
+        assert runs[0]["result"] == "succeeded"
+        if any(run["result"] == "prepared" for run in runs):  # else the machine was too slow
+            assert runs[0]["triggers"] == ["schedule"]
