@@ -78,14 +78,16 @@ async def test_ports_at_addresses_of_both_families_are_handed_over_as_einhorn_do
     )  # fmt: skip
 
 
-async def test_ports_at_addresses_of_both_families_are_adopted(box: Box) -> None:
+@pytest.mark.parametrize("socket", ["adopt", "relay"])
+async def test_ports_at_addresses_of_both_families_are_adopted_or_relayed(box: Box, socket: str) -> None:
     ports = {name: free_port() for name in ("http", "admin", "six", "both")}
     addresses = {"http": "127.0.0.1", "admin": "127.0.0.2", "six": "::1", "both": "::"}
     listen = {name: {"port": ports[name], "address": address} for name, address in addresses.items()}
-    way = ["bind", *(word for name, address in addresses.items() for word in (address, name))]
+    binds = addresses if socket == "adopt" else dict.fromkeys(addresses, "127.0.0.1")
+    way = ["bind", *(word for name, address in binds.items() for word in (address, name))]
     places = {name: (address, ports[name]) for name, address in addresses.items()}
     await swapped(
-        box, places, lambda version: prefork(version, *way, listen=listen, socket=None),
+        box, places, lambda version: prefork(version, *way, listen=listen, socket=socket),
         lambda name, version: f"{name}-{version}",
     )  # fmt: skip
     assert (await box.app())["child"]["restarts"] == 0
