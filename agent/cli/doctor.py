@@ -13,6 +13,7 @@ import click
 from agent.cli import options, words
 from agent.cli.client import Agent, Refused, Unreachable
 from agent.cli.exit_codes import FAILED, OK
+from agent.cli.screen import busy
 from agent.cli.words import Json, clean, dim
 
 _COLOURS = {"ok": "green", "warn": "yellow", "bad": "red", "unknown": "bright_black"}
@@ -38,7 +39,8 @@ def command(agent: Agent, bundle: Path | None, as_json: bool) -> int:
     A running agent looks itself, with its own rights and settings, and says what it waits for. Without one
     this command looks, with the settings in EMPTYBOX_ variables. Exits 1 when something does not work.
     """
-    report = examined(agent)
+    with busy("looking, also at what lies elsewhere ..."):
+        report = examined(agent)
     if bundle is not None:
         from agent.cli.bundle import write
 

@@ -45,8 +45,11 @@ def command(agent: Agent, app: str, follow: bool, lines: int, times: bool, as_js
     if as_json:
         words.print_json(answer)
         return OK
-    for line in answer.get("lines") or []:
+    said = answer.get("lines") or []
+    for line in said:
         click.echo(_shown(line, app, times))
+    if not said:
+        click.echo(f"{app or 'no app'} has said nothing yet", err=True)
     return OK
 
 

@@ -36,6 +36,23 @@ VERBS = {
     "completion": "agent.cli.completion",
     "demo": "agent.cli.demo.command",
 }
+SUMMARIES = {  # of those whose first sentence does not fit a line of the help
+    "run": "Follow the state repository, and keep this host as it wants.",
+    "once": "Bring this host to the state once, watch it, and stop again.",
+    "status": "What runs, what is wanted, what happens, what went wrong.",
+    "logs": "What the programs of apps said, and say.",
+    "ps": "The processes of apps and emptybox's own, and what they use.",
+    "doctor": "What may be wrong here, and what is being waited for.",
+    "plan": "What a commit would do here, each step with its reason.",
+    "validate": "Check a state repository, without an agent.",
+    "rollback": "Take an app back to the last good version.",
+    "retry": "Try again what failed and was set aside.",
+    "promote": "End a canary well: every client to the new version.",
+    "abort": "End a canary badly: every client back to the old version.",
+    "pause": "Start no runs until emptybox resume.",
+    "config": "The agent's own settings that would be in force.",
+    "demo": "A push becoming a running version, and a bad one taken back.",
+}
 _MAY_BE_ABSENT = ("demo",)  # an installation may leave it out
 
 
@@ -53,6 +70,7 @@ class Verbs(click.Group):
         command = import_module(VERBS[cmd_name]).command
         assert isinstance(command, click.Command)
         command.name = cmd_name
+        command.short_help = SUMMARIES.get(cmd_name)
         return command
 
 

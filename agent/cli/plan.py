@@ -8,6 +8,7 @@ import click
 
 from agent.cli import options, words
 from agent.cli.client import Agent
+from agent.cli.screen import busy
 from agent.cli.words import Json, clean, dim
 
 _COLOURS = {"install": "cyan", "update": "cyan", "remove": "yellow", "fail": "red", "none": "bright_black"}
@@ -26,7 +27,8 @@ def command(agent: Agent, ref: str, as_json: bool) -> None:
     beginning of one that was looked at before, as emptybox history shows it. Secrets in rendered files
     are masked.
     """
-    plan = agent.get("/plan", ref=ref)
+    with busy("the agent asks the Git server ..."):
+        plan = agent.get("/plan", ref=ref)
     if as_json:
         words.print_json(plan)
         return

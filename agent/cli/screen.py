@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -15,7 +17,9 @@ from agent.cli.words import Json, clean
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+    from rich.status import Status
 
+MOMENT = 0.4  # seconds that need no word
 REPEAT = 5.0  # seconds between two lines about the same progress in a pipe
 
 
@@ -121,6 +125,31 @@ def open_screen(*, quiet: bool) -> Screen:
     if sys.stdout.isatty():
         return Bars()
     return Lines()
+
+
+@contextmanager
+def busy(text: str) -> Iterator[None]:
+    """Say on a terminal what one waits for, when it takes longer than a moment."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    shown: list[Status] = []
+
+    def show() -> None:
+        from rich.console import Console
+
+        shown.append(Console(stderr=True).status(text))
+        shown[0].start()
+
+    timer = threading.Timer(MOMENT, show)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        for status in shown:
+            status.stop()
 
 
 def _amount(progress: Json) -> str:

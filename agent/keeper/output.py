@@ -130,6 +130,8 @@ class Output:
             self._lines.extend(lines[-LINES_KEPT:])
             if passed:
                 self._pass(lines)
+        elif self._dropped and not data:
+            self._pass([])
         return bool(data)
 
     def _may_pass(self, size: int) -> bool:

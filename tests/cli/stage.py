@@ -100,6 +100,7 @@ class Stage:
         self.children: list[dict[str, Any]] = []
         self.findings: list[dict[str, Any]] = []
         self.planned: dict[str, Any] = {}
+        self.planning = 0.0  # seconds that a plan takes
         self.ends: dict[str, SyncFinished] = {}
 
     async def command(self, *words: str, color: bool = False) -> Answer:
@@ -172,6 +173,7 @@ class Stage:
 
     async def plan(self, ref: str = "") -> Mapping[str, Any]:
         self.asked.append(("plan", ref))
+        await asyncio.sleep(self.planning)
         return self.planned
 
     async def history(self, *, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:

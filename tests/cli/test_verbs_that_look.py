@@ -12,6 +12,7 @@ from agent.cli.exit_codes import FAILED, OK
 from agent.cli.main import VERBS
 from agent.domain.events import AppStateChanged, AppWanted
 from tests.cli.stage import Stage, pair, run_here, staged
+from tests.kit.terminal import on_terminal
 
 
 @pytest.fixture
@@ -19,6 +20,12 @@ async def stage() -> AsyncIterator[Stage]:
     async with staged() as stage:
         stage.tell(AppWanted("web", pair("1.0.0"), "up to date"), AppStateChanged("web", "running"))
         yield stage
+
+
+def test_the_help_names_every_verb_on_a_whole_line() -> None:
+    told = run_here("--help").out
+    assert all(f"\n  {verb} " in told for verb in VERBS)
+    assert "..." not in told.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -68,6 +75,17 @@ async def test_ps_and_doctor_tell_people_and_programs(stage: Stage) -> None:
     assert "nothing is being waited for" in told.out
     stage.findings[0]["verdict"] = "bad"
     assert (await stage.command("doctor", "--json")).code == FAILED
+
+
+async def test_a_wait_is_told_on_a_terminal_and_nowhere_else(stage: Stage) -> None:
+    stage.planned, stage.planning = {"commit": "c0ffee", "apps": {}}, 1.5
+    async with on_terminal(["plan", "--socket", str(stage.socket)], {}) as terminal:
+        assert await terminal.ended() == OK
+        await terminal.until(lambda shown: "followed ref at c0ffee" in shown)
+        assert "the agent asks the Git server" in terminal.shown
+    told = await stage.command("plan")
+    assert told.out.strip() == "followed ref at c0ffee"
+    assert told.err == ""
 
 
 async def test_history_shows_failed_looks_once_however_often_they_came(stage: Stage) -> None:

@@ -62,6 +62,30 @@ async def test_the_end_of_the_keeper_leaves_no_scribe_and_every_line(
     assert lines_of(path) == ["hi", "bye"], "the scribe was the last to end"
 
 
+def scribe_of(keeper: int) -> int:
+    children = map(int, Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split())
+    (scribe,) = [pid for pid in children if os.getsid(pid) == os.getsid(keeper)]
+    return scribe
+
+
+async def test_the_death_of_the_keeper_is_the_end_of_the_scribe(kept: KeeperProcess, tmp_path: Path) -> None:
+    path = tmp_path / "output.log"
+    agent = await kept.agent()
+    code = "import signal; print('hi'); signal.pause()"
+    await agent.client.spawn(python("x", code, prefix="web", log=(str(path), 1 << 20, 3)))
+    await until(path.exists)
+    scribe = os.pidfd_open(scribe_of(kept.pid))
+    try:
+        kept.process.kill()
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(scribe, ended.set)
+        async with asyncio.timeout(20):
+            await ended.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(scribe)
+        os.close(scribe)
+
+
 async def test_a_scribe_that_is_killed_is_begun_again(kept: KeeperProcess, tmp_path: Path) -> None:
     path = tmp_path / "output.log"
     pipe = tmp_path / "pipe"
@@ -72,10 +96,7 @@ async def test_a_scribe_that_is_killed_is_begun_again(kept: KeeperProcess, tmp_p
     with await asyncio.to_thread(open, pipe, "w", 1) as said:
         said.write("before\n")
         await until(lambda: path.exists() and lines_of(path) == ["before"])
-        children = Path(f"/proc/{kept.pid}/task/{kept.pid}/children").read_text().split()
-        (scribe,) = [int(pid) for pid in children if Path(f"/proc/{pid}/fd/3").is_symlink()
-                     and os.getsid(int(pid)) == os.getsid(kept.pid)]  # fmt: skip
-        os.kill(scribe, signal.SIGKILL)
+        os.kill(scribe_of(kept.pid), signal.SIGKILL)
         end = time.monotonic() + 20
         while lines_of(path)[-1] != "after" and time.monotonic() < end:
             said.write("after\n")
@@ -152,5 +173,10 @@ def test_who_says_too_much_is_heard_but_not_passed_on(
             b"keeper | %d lines dropped: more than 4 MiB a second" % dropped,
             b"calm",
         ]
+        for _ in range(rounds):
+            os.write(writing, chunk)
+            output.drain()
         os.close(writing)
+        assert not output.drain()
+        assert b"lines dropped: more than" in kept_lines[-1], "told at the end, too"
         output.close()

@@ -99,6 +99,11 @@ async def test_looks_that_fail_before_any_run_are_in_the_history(box: Box, opera
     assert "verzion" in told
     assert told.index("(no run)") < told.index("web"), "newest first"
     assert (await operator("history", "web", "--json")).json["syncs"] == []
+    box.repository.path.rename(box.directory / "elsewhere.git")
+    assert (await operator("sync")).code == 1
+    newest = (await operator("history", "--json")).json["syncs"][0]
+    assert newest["failure"]["reason"] == "RepositoryNotFound"
+    assert newest["triggers"] == ["operator"]
 
 
 async def test_the_doctor_says_what_is_waited_for_and_what_cannot_be_reached(
