@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from agent.deploy.deployments import Deployment
 from agent.deploy.failures import as_info
-from agent.deploy.generations import drifted
+from agent.deploy.generations import Seen, drifted
 from agent.deploy.places import view_is_whole
 from agent.deploy.services import AS_WANTED, AppContext
 from agent.deploy.unfinished import Unfinished
@@ -48,6 +49,7 @@ class Drift:
         self._changed = asyncio.Event()
         self._known: tuple[str, tuple[str, ...]] = ("", ())  # the specification, and what was told of it
         self._repairs: list[float] = []
+        self._seen: Seen = {}
 
     def changed(self) -> None:
         """Another specification may serve now."""
@@ -113,12 +115,19 @@ class Drift:
         spec, surroundings = deployment.spec, self._app.services.processes.surroundings
         found: list[str] = []
         if deployment.generation is not None:
-            found += drifted(deployment.generation, spec.files, surroundings.owner(spec))
+            owner = surroundings.owner(spec)
+            found += drifted(deployment.generation, spec.files, owner, self._seen_of(deployment.generation))
         if spec.places:
             found += surroundings.places(spec.name).drifted(spec.places)
             if not view_is_whole(deployment):
                 found.append("what the places show")
         return tuple(found)
+
+    def _seen_of(self, generation: Path) -> Seen:
+        """What is remembered of this generation; of another one nothing."""
+        if any(generation not in path.parents for path in self._seen):
+            self._seen.clear()
+        return self._seen
 
     def _spent(self) -> bool:
         now = time.monotonic()

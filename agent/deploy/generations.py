@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from agent.domain.spec import AppSpec, ManagedFile
 from agent.kit.files import remove_tree, sync_directory
 
 Owner = tuple[int, int]
+Seen = dict[Path, tuple[int, ...]]  # what stat(2) told of a file when it was right
 TEMPORARY = ".emptybox.tmp"
+SETTLED = 2_000_000_000  # nanoseconds; a file changed later than that may change again with the same time
 
 
 def write_generation(generations: Path, spec: AppSpec, owner: Owner | None) -> Path | None:
@@ -47,15 +50,20 @@ def write_generation(generations: Path, spec: AppSpec, owner: Owner | None) -> P
     return path
 
 
-def drifted(generation: Path, files: Sequence[ManagedFile], owner: Owner | None) -> list[str]:
+def drifted(
+    generation: Path, files: Sequence[ManagedFile], owner: Owner | None, seen: Seen | None = None
+) -> list[str]:
     """What is not as it was written: targets of files, and what should not be there at all. Blocks.
 
-    Raises OSError only for what cannot be read at all.
+    `seen` remembers from look to look which files were right, so that one that nobody touched is not
+    read again. Raises OSError only for what cannot be read at all.
     """
+    remembered = {} if seen is None else seen
     changed = [
         file.target
         for file in files
-        if _through_link(generation, file.target) or not _is_right(generation / file.target, file, owner)
+        if _through_link(generation, file.target)
+        or not _is_right(generation / file.target, file, owner, remembered)
     ]
     return changed + _strangers(generation, files)
 
@@ -86,11 +94,13 @@ def _through_link(generation: Path, target: str) -> bool:
     return any((generation / parent).is_symlink() for parent in parents)
 
 
-def _is_right(path: Path, file: ManagedFile, owner: Owner | None) -> bool:
+def _is_right(path: Path, file: ManagedFile, owner: Owner | None, seen: Seen) -> bool:
     try:
+        if seen.get(path) == stat_key(os.lstat(path)):
+            return True
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as found:
             info = os.fstat(found.fileno())
-            return (
+            right = (
                 stat.S_ISREG(info.st_mode)
                 and stat.S_IMODE(info.st_mode) == file.mode
                 and (owner is None or (info.st_uid, info.st_gid) == owner)
@@ -99,6 +109,15 @@ def _is_right(path: Path, file: ManagedFile, owner: Owner | None) -> bool:
             )
     except OSError:
         return False
+    if right and time.time_ns() - info.st_ctime_ns > SETTLED:
+        seen[path] = stat_key(info)
+    return right
+
+
+def stat_key(info: os.stat_result) -> tuple[int, ...]:
+    """What changes whenever a file does, if not within one tick of the clock."""
+    times = (info.st_mtime_ns, info.st_ctime_ns)
+    return (info.st_dev, info.st_ino, info.st_mode, info.st_uid, info.st_gid, info.st_size, *times)
 
 
 def _strangers(generation: Path, files: Sequence[ManagedFile]) -> list[str]:

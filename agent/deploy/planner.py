@@ -187,6 +187,8 @@ def _repair(wanted: AppSpec, drifted: tuple[str, ...]) -> Plan:
     reloads = tuple(f.target for f in wanted.files if f.target in drifted and f.on_change is OnChange.RELOAD)
     if reloads and wanted.run is not None:
         steps += _telling(reloads, "repair")
+    if wanted.after:
+        steps.append(PlannedStep("after", "after", "others are told of them again", ("repair",)))
     return Plan(wanted.name, reason, tuple(steps))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.deploy.generations import drifted, repair_generation, write_generation
+from agent.deploy.generations import Seen, drifted, repair_generation, stat_key, write_generation
 from agent.domain.spec import AppSpec, ManagedFile
 from tests.kit.kill_points import killed_before_each_change
 
@@ -130,3 +130,15 @@ def test_a_repair_killed_at_any_moment_leaves_each_file_as_it_was_or_as_it_shoul
         repair_generation(paths[-1], FILES, None)
         assert tree(paths[-1]) == WRITTEN
         assert drifted(paths[-1], FILES, None) == []
+
+
+def test_a_file_nobody_touched_is_not_read_again_and_one_that_was_is(tmp_path: Path) -> None:
+    path, seen = generation(tmp_path / "generations"), Seen()
+    assert drifted(path, FILES, None, seen) == []
+    old = (path / "c").stat()
+    seen[path / "c"] = stat_key(old)
+    other = (*FILES[:2], ManagedFile(target="c", content=b"another"))
+    assert drifted(path, other, None, seen) == []  # remembered as right
+    (path / "c").write_bytes(b"x")
+    os.utime(path / "c", ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert drifted(path, FILES, None, seen) == ["c"]

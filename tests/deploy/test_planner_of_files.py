@@ -76,7 +76,10 @@ def test_a_repair_tells_the_program_only_of_files_that_it_reads_again() -> None:
         assert found.repairs
         assert steps(found) == expected
         assert found.reason == f"{', '.join(drifted)} changed on this host"
-    assert steps(plan(DOCS, Situation(current=DOCS, alive=True, drifted=("/srv/docs",)))) == ["repair"]
+    assert steps(plan(DOCS, Situation(current=DOCS, alive=True, drifted=("/srv/docs",)))) == [
+        "repair",
+        "after",
+    ]
 
 
 def test_each_changed_file_is_told_of_in_its_own_way() -> None:

@@ -223,8 +223,9 @@ async def test_an_operator_plans_goes_back_and_forth(box: Box) -> None:
 
 
 async def test_a_place_somebody_took_is_put_right_and_a_file_in_its_way_is_left(box: Box) -> None:
-    place = srv(box) / "www/docs"
-    await box.commit(docs(box, "1.0", drift={"every": "100ms"}))
+    place, told = srv(box) / "www/docs", box.directory / "told"
+    after = ["sh", "-c", f"cat index.html >> {told}"]
+    await box.commit(docs(box, "1.0", drift={"every": "100ms"}, after=after))
     await box.start()
     await placed(box, "1.0")
     text = os.readlink(place)
@@ -234,6 +235,11 @@ async def test_a_place_somebody_took_is_put_right_and_a_file_in_its_way_is_left(
         return place.is_symlink() and os.readlink(place) == text
 
     await box.until(back)
+
+    async def told_again() -> bool:
+        return told.read_text() == "1.01.0"
+
+    await box.until(told_again)
     place.unlink()
     place.symlink_to("/etc")  # a place of ours, led elsewhere
     await box.until(back)

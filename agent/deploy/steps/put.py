@@ -10,7 +10,7 @@ import asyncio
 
 from agent.deploy.places import build_view
 from agent.deploy.run import RunContext, Step
-from agent.domain.model import PlannedStep
+from agent.domain.model import PlannedStep, new_id
 
 
 class Put(Step):
@@ -58,7 +58,9 @@ class After(Step):
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Raises Permanent("AfterFailed"), Transient("Later")."""
         assert context.deployment is not None
-        assert context.instance is not None
+        if context.instance is None:  # after a repair, which checks nothing
+            name = new_id("i")
+            context.instance = await context.processes.surroundings.instance(context.deployment, name)
         await context.processes.must(
             context.deployment, context.instance, "after", context.spec.after, 60.0, "AfterFailed"
         )
