@@ -58,14 +58,13 @@ from agent.notify.post import Post
 from agent.process.adoption import Adoption
 from agent.process.strays import end_strays
 from agent.receiving import receiver
-from agent.source.git.access import http_access, ssh_access
-from agent.source.git.remote import GitRemote
+from agent.source.git.remote import remote_of
 from agent.source.inbox import TriggerInbox
 from agent.source.poller import Poller
 from agent.source.pushes import PushSink
 from agent.source.reachability import Reachability
 from agent.source.rotation import watch
-from agent.source.secrets import SecretReader
+from agent.source.secrets import secret_reader
 from agent.source.trust.policy import trust_of
 from agent.status.board import AgentInfo, Board
 from agent.status.lag import measure_lag
@@ -271,18 +270,11 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
             insecure_registries=settings.insecure_registries,
         )
     )  # fmt: skip
-    remote = GitRemote(
-        settings.repo, credentials=settings.credentials_file, ssh=ssh_access(settings),
-        http=http_access(settings), mirrors=settings.mirrors,
-    )  # fmt: skip
+    remote = remote_of(settings)
     stack.push_async_callback(remote.aclose)
     adoption = Adoption(keeper)
     provenance = Provenance(remote, settings.ref, trust_of(settings), journal, lambda: lanes.newest_commit())
-    reader = SecretReader(
-        data.box, roots=settings.secret_roots, names=settings.secret_env, environ=os.environ,
-        identity=settings.age_identity, programs=dict(settings.secret_programs),
-    )  # fmt: skip
-    look = Look(remote, data.state, settings, adoption, provenance, reader)
+    look = Look(remote, data.state, settings, adoption, provenance, secret_reader(settings, data.box))
     inbox = TriggerInbox(bus)
     unfinished = Unfinished(await journal.unfinished_runs(), lambda event: reconciler.ended(event))
     processes = Processes(keeper, bus, Surroundings(data, settings))

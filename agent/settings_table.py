@@ -2,112 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A place to listen on."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration(text: str) -> float:
-    """500ms, 10s, 10m, 2h, 1d as seconds. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", text.strip())
-    if not match:
-        raise ValueError(f"{text!r} is not a duration; write 500ms, 10s, 10m or 2h")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def parse_size(text: str) -> int:
-    """0, 512K, 8M or 1G as bytes, in units of 1024. Raises ValueError."""
-    match = re.fullmatch(r"(\d{1,9})\s*([KMG]?)i?B?", text.strip())
-    if not match:
-        raise ValueError(f"{text!r} is not a size; write 512K, 8M or 1G")
-    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d{0,2}", text.strip()):
-        raise ValueError(f"{text!r} is not a number from 1 to 999")
-    return int(text)
-
-
-def _address(text: str) -> Address:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not HOST:PORT")
-    return Address(host.strip("[]") or "127.0.0.1", int(port))
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*)(:[0-9]{1,5})?", text):
-        raise ValueError(f"{text!r} is not HOST or HOST:PORT")
-    return text
-
-
-def _header(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", text):
-        raise ValueError(f"{text!r} is not the name of a header")
-    return text
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z0-9._/-]{1,64}", name):
-        raise ValueError(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-def _absolute(text: str) -> Path:
-    path = Path(text)
-    if not path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
-        raise ValueError(f"{text!r} is not an absolute path of a directory below /")
-    return path
-
-
-def _rewrite(text: str) -> tuple[str, str]:
-    begin, equals, instead = text.partition("=")
-    if not equals or not re.match(r"[a-z]+://[^/]+/|[^/\s]+:(?!//)", begin):
-        raise ValueError("write FROM=TO, two beginnings of URLs, FROM with its host's closing slash")
-    return begin, instead
-
-
-def _ports(text: str) -> range:
-    first, _, last = text.partition("-")
-    if (
-        not first.isdigit()
-        or not (last or first).isdigit()
-        or not 0 < int(first) <= int(last or first) < 65536
-    ):
-        raise ValueError(f"{text!r} is not PORT or PORT-PORT")
-    return range(int(first), int(last or first) + 1)
-
-
-def _program(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not equals or not name or not path.startswith("/"):
-        raise ValueError(f"{text!r} is not NAME=/PATH/OF/PROGRAM")
-    return name, Path(path)
-
-
-def _proxy(text: str) -> str:
-    if not re.fullmatch(r"http://(?:[^@/\s]*@)?[^@/\s]+/?", text):
-        raise ValueError("not http://[USER:PASSWORD@]HOST:PORT")
-    return text
+from agent.settings_values import (
+    parse_absolute,
+    parse_address,
+    parse_count,
+    parse_duration,
+    parse_header,
+    parse_host,
+    parse_label,
+    parse_ports,
+    parse_program,
+    parse_proxy,
+    parse_rewrite,
+    parse_size,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +58,12 @@ SETTINGS: tuple[Setting, ...] = (
         "admin",
         "--admin",
         "HOST:PORT",
-        _address,
+        parse_address,
         "address of the admin listener (default: 127.0.0.1:7070)",
     ),
-    Setting("webhook", "--webhook", "HOST:PORT", _address, "second listener that serves POST /webhook only"),
+    Setting(
+        "webhook", "--webhook", "HOST:PORT", parse_address, "second listener that serves POST /webhook only"
+    ),
     Setting(
         "poll",
         "--poll",
@@ -166,7 +82,7 @@ SETTINGS: tuple[Setting, ...] = (
         "webhook_header",
         "--webhook-header",
         "NAME",
-        _header,
+        parse_header,
         "one more header for a generic sender's signature (besides X-Signature-256 and X-Signature)",
     ),
     Setting(
@@ -180,7 +96,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "socket", "--socket", "PATH", Path, "Unix socket for the command line (default: DATA/agent.sock)"
     ),
-    Setting("labels", "--label", "NAME=VALUE", _label, "a label of this host, for `only`", many=True),
+    Setting("labels", "--label", "NAME=VALUE", parse_label, "a label of this host, for `only`", many=True),
     Setting("name", "--name", "NAME", str, "name of this host (default: the system's)"),
     Setting(
         "credentials_file",
@@ -206,14 +122,14 @@ SETTINGS: tuple[Setting, ...] = (
         "git_proxy",
         "--git-proxy",
         "URL",
-        _proxy,
+        parse_proxy,
         "proxy for Git over HTTP(S), http://[USER:PASSWORD@]HOST:PORT",
     ),
     Setting(
         "git_rewrites",
         "--git-rewrite",
         "FROM=TO",
-        _rewrite,
+        parse_rewrite,
         "addresses and redirects that begin with FROM go to TO, which gets the credentials",
         many=True,
     ),
@@ -270,7 +186,7 @@ SETTINGS: tuple[Setting, ...] = (
         "secret_programs",
         "--secret-exec",
         "NAME=PROGRAM",
-        _program,
+        parse_program,
         "program that prints a secret, run as the agent",
         many=True,
     ),
@@ -290,7 +206,7 @@ SETTINGS: tuple[Setting, ...] = (
         "ports",
         "--allow-port",
         "PORT[-PORT]",
-        _ports,
+        parse_ports,
         "ports that apps may listen on (default: all)",
         many=True,
     ),
@@ -308,7 +224,7 @@ SETTINGS: tuple[Setting, ...] = (
         "place_roots",
         "--place-root",
         "DIR",
-        _absolute,
+        parse_absolute,
         "directory below which apps may `place` links to their files",
         many=True,
     ),
@@ -323,7 +239,7 @@ SETTINGS: tuple[Setting, ...] = (
         "insecure_registries",
         "--insecure-registry",
         "HOST[:PORT]",
-        _host,
+        parse_host,
         "OCI registry that is spoken to in plain http",
         many=True,
     ),
@@ -367,7 +283,11 @@ SETTINGS: tuple[Setting, ...] = (
         "what apps say is kept on disk, a file of this size each at most; 0: not at all (default: 8M)",
     ),
     Setting(
-        "app_log_files", "--app-log-files", "NUMBER", _count, "such files an app, older ones too (default: 3)"
+        "app_log_files",
+        "--app-log-files",
+        "NUMBER",
+        parse_count,
+        "such files an app, older ones too (default: 3)",
     ),
     Setting("log_format", "--log-format", "text|json", str, "format of the agent's log (default: text)"),
     Setting("log_level", "--log-level", "LEVEL", str, "debug, info, warning or error (default: info)"),

@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from agent.config import Settings
 from agent.kit.mask import secrets as masker
 from agent.source.tree import NotThere, Tree, TreeFault
 
@@ -136,6 +137,14 @@ class SecretReader:
 
     def _look_at(self, path: Path) -> None:
         self._seen[path] = _stamp(path)
+
+
+def secret_reader(settings: Settings, salt: str) -> SecretReader:
+    """What the settings allow."""
+    return SecretReader(
+        salt, roots=settings.secret_roots, names=settings.secret_env, environ=os.environ,
+        identity=settings.age_identity, programs=dict(settings.secret_programs),
+    )  # fmt: skip
 
 
 def _stamp(path: Path) -> Stamp:

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from agent.config import Settings
 from agent.domain.errors import Failure, OperatorNeeded, Transient
 from agent.source.git import address
-from agent.source.git.access import HttpAccess, SshAccess
+from agent.source.git.access import HttpAccess, SshAccess, http_access, ssh_access
 from agent.source.git.client import ProtocolClient
 from agent.source.git.failover import Failover
 from agent.source.git.history import Passage, TooLong
@@ -28,7 +29,7 @@ from agent.source.git.ssh import SshTransport
 from agent.source.git.threads import abandonable
 from agent.source.git.transport import Repository
 
-__all__ = ["GitRemote", "Snapshot"]
+__all__ = ["GitRemote", "Snapshot", "remote_of"]
 
 EARLIER_MAX = 1000
 FIRST_DEPTH, DEEPER, LAST_DEPTH = 8, 8, 8**5  # generations of history, until what is looked for is found
@@ -218,6 +219,14 @@ class GitRemote:
         except TimeoutError as error:
             message = f"the repository did not answer within {self.deadline:g} s"
             raise Transient("GitTimeout", message, where=self.where) from error
+
+
+def remote_of(settings: Settings) -> GitRemote:
+    """What the settings follow. Raises OperatorNeeded("RepositoryUrl")."""
+    return GitRemote(
+        settings.repo, credentials=settings.credentials_file, ssh=ssh_access(settings),
+        http=http_access(settings), mirrors=settings.mirrors,
+    )  # fmt: skip
 
 
 def _answers(value: Ref, tag: bool) -> tuple[str, ...]:
