@@ -18,7 +18,7 @@ from agent.kit.database import Statement
 from agent.notify.letter import Letter
 
 WAITING_MAX = 1000  # letters; the oldest that are not grave go first
-REMEMBERED = 200  # subjects
+REMEMBERED = 200  # subjects of a channel
 
 TABLE = """
 CREATE TABLE letters (
@@ -131,7 +131,8 @@ class Outbox:
         self._last[letter.channel, letter.subject] = letter
         self._last.move_to_end((letter.channel, letter.subject))
         waiting = {other.id for other in self._waiting}
-        for key in [k for k, other in self._last.items() if other.id not in waiting][:-REMEMBERED]:
+        told = [k for k, other in self._last.items() if k[0] == letter.channel and other.id not in waiting]
+        for key in told[:-REMEMBERED]:
             gone.append(self._last.pop(key))
 
 

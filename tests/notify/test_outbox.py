@@ -59,6 +59,17 @@ def test_every_failure_is_sent_before_a_later_success_of_its_subject(
             assert graves[-1] in marks
 
 
+def test_however_many_commits_are_told_a_failure_told_to_a_chat_is_remembered() -> None:
+    """Else nobody would hear that it is over."""
+    box = outbox()
+    box.put("ops", "app web", "failed ProbeFailed 1.0", b"", grave=True)
+    box.sent(box.waiting()[0])
+    for number in range(REMEMBERED * 2):
+        box.put("commit-status", f"commit {number}", "success", b"")
+        box.sent(box.waiting()[0])
+    assert box.last("ops", "app web") == "failed ProbeFailed 1.0"
+
+
 def test_it_is_bounded_and_failures_stay_longest() -> None:
     box = outbox()
     for number in range(WAITING_MAX):
