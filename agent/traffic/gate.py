@@ -301,7 +301,11 @@ class SlotGate(BaseGate):
 
     async def _receive(self, connection: socket.socket, port: PortSpec) -> None:
         """Someone came to a slot at which no child accepts: the page, or whoever is served now."""
-        if self._state.side is None or not await relay(connection, near_address(port)):
+        near = near_address(port)
+        # in a canary it would be drawn for the very side again at which nobody accepts
+        straight = self._state.mode is Mode.CANARY and ":" not in near[0]
+        source = SERVING_SOURCE if straight else None
+        if self._state.side is None or not await relay(connection, near, source=source):
             await self._responder.answer(connection)
 
     def _look(self, held: GateState) -> None:

@@ -19,6 +19,8 @@ from tests.kit.load import load
 from tests.traffic.support import (
     DEADLINE,
     Stage,
+    ask,
+    body_of,
     eventually,
     serving,
     stage,
@@ -170,6 +172,20 @@ async def test_who_waits_for_a_new_child_that_was_killed_is_answered_by_the_old(
             await gate.serve(0)
             await gate.take_over(1)
             assert await asyncio.gather(*waits) == ["v1"] * 30
+
+
+async def test_who_comes_to_a_new_child_that_is_gone_is_taken_straight_to_the_old() -> None:
+    async with stage() as on:
+        gate = on.slot_gate()
+        await gate.open_ports()
+        await gate.serve(0)
+        await gate.prepare(1)
+        with serving(on, gate, 0, "v1"):
+            await gate.canary(1, 99)
+            await gate.take_over(1)
+            told = [body_of(await ask(on.port)).split() for _ in range(20)]
+        assert {name for name, _ in told} == {"v1"}
+        assert SERVING_SOURCE in {peer for _, peer in told}, "not drawn for the dead one again and again"
 
 
 async def test_a_relayed_tenth_reaches_the_new_child() -> None:
