@@ -105,7 +105,9 @@ def _gate(app: Json) -> str:
 
 
 def _pair(pair: Json) -> str:
+    signer = clean(pair.get("signer") or "")
     parts = [words.commit(pair.get("commit")), words.digest(pair.get("digest"))]
+    parts.append(f"signed by {signer}" if signer else "")
     told = ", ".join(part for part in parts if part)
     return clean(pair.get("version") or "?") + (dim(f" ({told})") if told else "")
 

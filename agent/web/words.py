@@ -172,6 +172,7 @@ def _pair(pair: Json) -> str:
         pair["version"],
         f"commit {short(pair['commit'])}" if pair["commit"] else "",
         short(pair["digest"]),
+        f"signed by {pair['signer']}" if pair.get("signer") else "",
     ]
     return " ".join(text for text in told if text)
 

@@ -57,6 +57,8 @@ async def test_only_a_signed_commit_is_deployed_and_its_signer_is_told(box: Box,
     await box.deploy("3.0", push=True)
     await box.proven("3.0")
     assert [run["signer"] for run in await box.history()] == [who, who]
+    told = await Operator(box)("status")
+    assert f"signed by {who}" in told.out, told
 
 
 async def test_every_commit_since_the_last_deployed_one_can_be_required_to_be_signed(

@@ -43,3 +43,20 @@ print("as before")
 def test_authorities_are_loaded_by_the_first_handshake_and_verified_against_as_before() -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
     assert (ran.stdout, ran.stderr) == ("as before\n", "")
+
+
+def test_what_few_need_is_not_loaded_by_the_agent() -> None:
+    heavy = (
+        "asyncssh",
+        "cryptography",
+        "bcrypt",
+        "pysequoia",
+        "pyrage",
+        "dulwich",
+        "jinja2",
+        "click",
+        "rich",
+    )
+    program = f"import sys, agent.app; print([name for name in {heavy!r} if name in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"

@@ -235,8 +235,8 @@ async def test_submodules_and_lfs_pointers_are_refused_from_real_repositories(
     assert not (tmp_path / "out").exists()
 
 
-async def test_a_thousand_files_come_out_whole(state: Repository, tmp_path: Path) -> None:
-    files = {f"d{n % 40}/e{n % 7}/f{n}": f"content {n}\n" * (n % 20) for n in range(1200)}
+async def test_five_thousand_files_come_out_whole(state: Repository, tmp_path: Path) -> None:
+    files = {f"d{n % 40}/e{n % 7}/f{n}": f"content {n}\n" * (n % 20) for n in range(5000)}
     commit = await state.commit(files)
     await state.push()
     async with GitRemote(state.url) as remote:
