@@ -19,13 +19,14 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
 from agent.artifact.limits import Limits
-from agent.artifact.pipeline import Meter, Progress, carry, check_space, telling
-from agent.artifact.release import packing
+from agent.artifact.partial import Open, Partial, fetch
+from agent.artifact.pipeline import Meter, Progress, Work, carry, check_space, telling
+from agent.artifact.release import Packing, packing
 from agent.artifact.source import Body, Source
 from agent.artifact.store import Store
 from agent.artifact.worker import Worker
 from agent.domain.errors import Failure, Transient
-from agent.domain.spec import ArtifactSpec
+from agent.domain.spec import ArtifactSpec, Checksum
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -87,6 +88,12 @@ class Flight:
             self._deadline.reschedule(None)
         _settle(self.fetched, size)
 
+    def again(self, why: Failure) -> None:
+        """What was fetched is of no use: all of it is asked for again, with a deadline of its own."""
+        log.warning("%s is fetched anew: %s", self.where, why.info.message)
+        if self._deadline is not None:
+            self._deadline.reschedule(self._loop.time() + self.limits.total)
+
     def is_verified(self, digest: str) -> None:
         """The digest ("ALGORITHM:HEX") is right. May be called in a thread."""
         self._loop.call_soon_threadsafe(_settle, self.verified, digest)
@@ -101,22 +108,47 @@ def streamed(source: Source, url: str, spec: ArtifactSpec, app: str, executor: E
     """Bring what is one stream of bytes at `url`."""
 
     async def bring(flight: Flight) -> Path:
-        async with source.open(url) as body:
-            assert body is not None  # None is only given to those who ask for a change
-            how, verified = packing(spec, app), flight.is_verified
-            worker = Worker(
-                flight.store, flight.release, how, spec.checksum, flight.limits, flight.where, verified
-            )
-            return await carried(flight, body, worker, executor)
+        return await brought(
+            flight,
+            lambda have: source.open(url, have=have),
+            packing(spec, app),
+            spec.checksum,
+            flight.is_verified,
+            executor,
+        )
 
     return bring
 
 
-async def carried(flight: Flight, body: Body, worker: Worker, executor: Executor) -> Path:
-    """Carry the one body of a flight through its worker."""
-    check_space(flight.store.root, body.size, flight.where)
+async def brought(
+    flight: Flight,
+    open_body: Open,
+    how: Packing,
+    checksum: Checksum,
+    verified: Callable[[str], None],
+    executor: Executor,
+) -> Path:
+    """Bring one stream of bytes; `verified` is called in a thread. Raises Failure."""
+    partial = Partial(flight.store.partial(checksum.hex))
+
+    def is_verified(digest: str) -> None:
+        partial.remove()  # before its bytes are written to disk for nothing
+        verified(digest)
+
+    def work() -> Worker:
+        return Worker(flight.store, flight.release, how, checksum, flight.limits, flight.where, is_verified)
+
+    with flight.store.using(checksum.hex):
+        return await fetch(
+            partial, open_body, work, lambda body, work: _carried(flight, body, work, executor), flight.again
+        )
+
+
+async def _carried(flight: Flight, body: Body, work: Work[Path], executor: Executor) -> Path:
+    """Carry the one body of a flight through its work."""
+    check_space(flight.store.root, None if body.size is None else body.size - body.start, flight.where)
     meter = Meter(body.size, flight.limits.body, flight.where, flight.tell)
-    return await carry(body, meter, worker, executor, lambda: flight.all_fetched(meter.done))
+    return await carry(body, meter, work, executor, lambda: flight.all_fetched(meter.done))
 
 
 class Delivery:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from agent.artifact.source import Body, path_of, shown, split
+from agent.artifact.source import Body, Have, path_of, shown, split
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.kit.threads import settled
 
@@ -33,7 +33,13 @@ class FileSource:
         self._executor = executor
 
     @asynccontextmanager
-    async def open(self, url: str, *, unless: str = "") -> AsyncIterator[Body | None]:
+    async def open(
+        self,
+        url: str,
+        *,
+        unless: str = "",
+        have: Have | None = None,  # noqa: ARG002 - always from the start: a file does not break off
+    ) -> AsyncIterator[Body | None]:
         """See Source.open."""
         where = shown(url)
         opened: list[int] = []  # not a result, which a cancellation would lose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -12,7 +12,8 @@ import aiohttp
 
 from agent.artifact.http_client import SCHEMES, HttpClient, parse_url, refusal, telling
 from agent.artifact.limits import Limits
-from agent.artifact.source import Body, shown
+from agent.artifact.resume import ANSWERS, Download
+from agent.artifact.source import Body, Have, shown
 from agent.domain.errors import Failure
 
 
@@ -26,7 +27,9 @@ class HttpSource:
         self._limits = limits
 
     @asynccontextmanager
-    async def open(self, url: str, *, unless: str = "") -> AsyncIterator[Body | None]:
+    async def open(
+        self, url: str, *, unless: str = "", have: Have | None = None
+    ) -> AsyncIterator[Body | None]:
         """See Source.open. The validator is the ETag, else Last-Modified."""
         headers = {}
         if unless.endswith('"'):
@@ -34,18 +37,21 @@ class HttpSource:
         elif unless:
             headers["If-Modified-Since"] = unless
         where = shown(url)
-        with telling(where):
-            response = await self.client.follow(url, headers)
-        try:
-            if response.status == HTTPStatus.NOT_MODIFIED and unless:
-                yield None
-                return
-            if response.status != HTTPStatus.OK:
-                raise refusal(response, where)
-            validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-            yield body_of(response, where, validator)
-        finally:
-            response.release()  # reused when read to its end, else closed
+
+        @asynccontextmanager
+        async def ask(more: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+            with telling(where):
+                response = await self.client.follow(url, {**headers, **more})
+            try:
+                wanted = ANSWERS if more else (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED if unless else 0)
+                if response.status not in wanted:
+                    raise refusal(response, where)
+                yield response
+            finally:
+                response.release()  # reused when read to its end, else closed
+
+        async with Download(ask, where, self._limits) as download:
+            yield await download.open(have)
 
     async def prewarm(self, url: str) -> None:
         """Open a connection that the next `open` of this place finds ready. Never fails."""
@@ -58,14 +64,3 @@ class HttpSource:
     async def aclose(self) -> None:
         """Close all connections."""
         await self.client.aclose()
-
-
-def body_of(response: aiohttp.ClientResponse, where: str, validator: str = "") -> Body:
-    """The body of an answer, as a stream. The answer stays the caller's to release."""
-    content = response.content
-
-    async def read() -> bytes:
-        with telling(where):
-            return await content.readany()
-
-    return Body(response.content_length, validator, read)

@@ -4,6 +4,7 @@
     ROOT/layers/NAME/...     layers of images, each once, as agent.artifact.oci.layer has them
     ROOT/made-of/RELEASE     names of the layers a release was made of, one a line
     ROOT/blobs/HEX           artifacts whose digest had to be learned by fetching them (see Artifacts.pin)
+    ROOT/partial/HEX         beginnings of artifacts whose delivery broke off, see agent.artifact.partial
     ROOT/tmp/                what is being written now
     ROOT/trash/              what is being removed, slowly
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import re
 import time
@@ -28,6 +30,8 @@ from agent.kit.files import remove_tree, sync_directory, sync_filesystem
 from agent.kit.threads import settled
 
 _RELEASE = re.compile(r"[0-9a-z][0-9a-z-]{7,127}\Z")
+_PARTIALS = 4
+_DAY = 86400.0  # seconds
 _BREATH = 0.01  # seconds of rest after every hundred files removed
 
 
@@ -40,6 +44,7 @@ class Store:
         self._blobs = root / "blobs"
         self._layers = root / "layers"
         self._made_of = root / "made-of"
+        self._partial = root / "partial"
         self._temp = root / "tmp"
         self._trash = root / "trash"
         self._in_use: Counter[str] = Counter()
@@ -67,7 +72,7 @@ class Store:
         Raises OSError.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        own = (self._layers, self._made_of, self._blobs, self._temp, self._trash)
+        own = (self._layers, self._made_of, self._blobs, self._partial, self._temp, self._trash)
         for directory in (self._trees, *own):
             directory.mkdir(exist_ok=True)
             # Whatever the umask is: apps run as other users.
@@ -75,6 +80,10 @@ class Store:
         sync_directory(self.root)
         for leftover in [*self._temp.iterdir(), *self._blobs.iterdir()]:
             self._discard(leftover)
+
+    def partial(self, digest: str) -> Path:
+        """Where the beginning of an artifact is kept while it is not whole."""
+        return self._partial / digest
 
     def layer(self, name: str) -> Path:
         """Where a layer is, or will be."""
@@ -101,6 +110,7 @@ class Store:
                 self._discard(tree)
                 removed.append(tree.name)
         self._collect_layers()
+        self._forget_partials()
         if not +self._in_use:
             for blob in self._blobs.iterdir():
                 self._discard(blob)
@@ -148,6 +158,13 @@ class Store:
         sync_directory(target.parent)
         return target
 
+    def _forget_partials(self) -> None:
+        """Leave the youngest beginnings, for a day: whoever waits to try again will ask for them."""
+        found = sorted(((_age(path), path) for path in self._partial.iterdir()), key=lambda pair: pair[0])
+        for number, (age, path) in enumerate(found):
+            if not self._in_use[path.name] and (number >= _PARTIALS or age > _DAY):
+                self._discard(path)
+
     def _collect_layers(self) -> None:
         """Remove the layers that no release is made of."""
         kept: set[str] = set()
@@ -173,3 +190,11 @@ class Store:
                 remove_tree(leftover, breathe)
             except InterruptedError:
                 return
+
+
+def _age(partial: Path) -> float:
+    """Seconds since bytes were last added."""
+    try:
+        return time.time() - (partial / "bytes").stat().st_mtime
+    except OSError:
+        return math.inf

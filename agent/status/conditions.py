@@ -138,6 +138,7 @@ _REASONS: dict[str, str] = {
     "ArtifactUnavailable": "The artifact's server does not answer, or answers with an error.",
     "ArtifactTimeout": "The artifact's server fell silent.",
     "ArtifactTruncated": "The artifact's server ended too early.",
+    "ArtifactChanged": "The artifact was replaced while it was fetched.",
     "ArtifactDenied": "The artifact may not be read.",
     "ArtifactRefused": "The artifact's server refuses, or it is no file.",
     "ArtifactTooLarge": "The artifact is larger than it may be.",

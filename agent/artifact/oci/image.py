@@ -23,8 +23,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from agent.artifact.archive.refusal import Refused
-from agent.artifact.delivery import Bring, Flight, carried
-from agent.artifact.http import body_of
+from agent.artifact.delivery import Bring, Flight, brought
 from agent.artifact.limits import Limits
 from agent.artifact.oci import manifest
 from agent.artifact.oci.layer import Budget, LayerWork, name_of
@@ -32,10 +31,11 @@ from agent.artifact.oci.manifest import Layer
 from agent.artifact.oci.merge import merge
 from agent.artifact.oci.problems import broken
 from agent.artifact.oci.registry import Registry, shown
-from agent.artifact.pipeline import Meter, Stopped, carry, check_space, telling
+from agent.artifact.partial import Partial, fetch
+from agent.artifact.pipeline import Meter, Progress, Stopped, Work, carry, check_space, telling
 from agent.artifact.release import packing
+from agent.artifact.source import Body
 from agent.artifact.store import Store
-from agent.artifact.worker import Worker
 from agent.domain.errors import Failure, Permanent
 from agent.domain.oci_reference import SCHEME, Reference, parse
 from agent.domain.spec import ArtifactSpec, Checksum
@@ -153,12 +153,14 @@ class Images:
     ) -> Path:
         algorithm, _, expected = layer.digest.partition(":")
         named = msgspec.structs.replace(spec, url=f"{SCHEME}:///{quote(layer.title)}")
-        worker = Worker(
-            self._store, flight.release, packing(named, app), Checksum(algorithm=algorithm, hex=expected),
-            self._limits, flight.where, lambda _: flight.is_verified(digest),
-        )  # fmt: skip
-        async with self._registry.blob(reference, layer.digest) as response:
-            return await carried(flight, body_of(response, flight.where), worker, self._executor)
+        return await brought(
+            flight,
+            lambda have: self._registry.blob(reference, layer.digest, have),
+            packing(named, app),
+            Checksum(algorithm=algorithm, hex=expected),
+            lambda _: flight.is_verified(digest),
+            self._executor,
+        )
 
     async def _tree(
         self, flight: Flight, reference: Reference, layers: list[Layer], strip: int, digest: str
@@ -175,20 +177,35 @@ class Images:
                 progress[name] = done
                 flight.tell(sum(progress.values()), total)
 
-            async def fetch(name: str, layer: Layer) -> None:
-                where = shown(reference, layer.digest)
-                work = LayerWork(self._store, layer, self._limits, budget, where)
-                meter = Meter(layer.size, layer.size, where, partial(tell, name))
+            async def fetch_one(name: str, layer: Layer) -> None:
                 async with self._fetching.setdefault(name, asyncio.Lock()), self._slots:
-                    if self._store.layer(name).is_dir():  # another delivery was faster
-                        return
-                    async with self._registry.blob(reference, layer.digest) as response:
-                        await carry(body_of(response, where), meter, work, self._executor)
+                    if not self._store.layer(name).is_dir():  # else another delivery was faster
+                        await self._fetch(flight, reference, layer, budget, partial(tell, name))
 
-            await _together([fetch(name, layer) for name, layer in missing.items()])
+            await _together([fetch_one(name, layer) for name, layer in missing.items()])
             flight.all_fetched(sum(progress.values()))
             flight.is_verified(digest)
             return await self._merge(flight, [name_of(layer) for layer in layers], strip)
+
+    async def _fetch(
+        self, flight: Flight, reference: Reference, layer: Layer, budget: Budget, tell: Progress
+    ) -> None:
+        """One layer, into the store."""
+        where = shown(reference, layer.digest)
+        key = layer.digest.partition(":")[2]
+        kept = Partial(self._store.partial(key))
+
+        async def carrying(body: Body, work: Work[None]) -> None:
+            await carry(body, Meter(layer.size, layer.size, where, tell), work, self._executor)
+
+        with self._store.using(key):
+            await fetch(
+                kept,
+                lambda have: self._registry.blob(reference, layer.digest, have),
+                lambda: LayerWork(self._store, layer, self._limits, budget, where, kept.remove),
+                carrying,
+                flight.again,
+            )
 
     async def _merge(self, flight: Flight, names: Sequence[str], strip: int) -> Path:
         stop, temp = Event(), self._store.new_temp()

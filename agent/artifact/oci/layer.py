@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Lock
 
@@ -170,9 +170,21 @@ class _Content:
 
 
 class LayerWork:
-    """A `pipeline.Work`: fed with the bytes of a layer, ends with the layer in the store."""
+    """A `pipeline.Work`: fed with the bytes of a layer, ends with the layer in the store.
 
-    def __init__(self, store: Store, layer: Layer, limits: Limits, budget: Budget, where: str) -> None:
+    `verified` is called in the thread once the digest is right.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        layer: Layer,
+        limits: Limits,
+        budget: Budget,
+        where: str,
+        verified: Callable[[], None],
+    ) -> None:
+        self._verified = verified
         self._store = store
         self._layer = layer
         self._limits = limits
@@ -205,6 +217,7 @@ class LayerWork:
                 where=self._where,
                 remedy="push the image again: its registry has a damaged copy",
             )
+        self._verified()
         self._unpack(None)
         if self._refused is not None:
             problem = self._refused

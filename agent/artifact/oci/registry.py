@@ -12,8 +12,8 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -28,6 +28,8 @@ from agent.artifact.oci import credentials
 from agent.artifact.oci.credentials import Login
 from agent.artifact.oci.manifest import ACCEPTED
 from agent.artifact.oci.problems import broken
+from agent.artifact.resume import ANSWERS, Download
+from agent.artifact.source import Body, Have
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.domain.oci_reference import Reference
 
@@ -97,10 +99,17 @@ class Registry:
         return "sha256:" + hashlib.sha256(await self.manifest(reference, wanted)).hexdigest()
 
     @asynccontextmanager
-    async def blob(self, reference: Reference, digest: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The bytes of this digest, which nobody has checked yet. Raises Failure."""
-        async with self._open(reference, f"blobs/{digest}", shown(reference, digest), "*/*") as response:
-            yield response
+    async def blob(
+        self, reference: Reference, digest: str, have: Have | None = None
+    ) -> AsyncIterator[Body | None]:
+        """The bytes of this digest, which nobody has checked yet. See Source.open. Raises Failure."""
+        where = shown(reference, digest)
+
+        def ask(more: Mapping[str, str]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+            return self._open(reference, f"blobs/{digest}", where, "*/*", more=more)
+
+        async with Download(ask, where, self._limits) as download:
+            yield await download.open(have)
 
     async def prewarm(self, reference: Reference) -> None:
         """Open a connection that the next request finds ready. Never fails."""
@@ -117,12 +126,19 @@ class Registry:
 
     @asynccontextmanager
     async def _open(
-        self, reference: Reference, path: str, where: str, accept: str, method: str = "GET"
+        self,
+        reference: Reference,
+        path: str,
+        where: str,
+        accept: str,
+        method: str = "GET",
+        more: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {"Accept": accept, **(more or {})}
         url = f"{self._base(reference)}{reference.name}/{path}"
         key = reference.host.lower(), reference.name
         used = self._grants.get(key)
-        response = await self._ask(method, url, where, accept, used)
+        response = await self._ask(method, url, where, headers, used)
         if response.status == 401:
             challenge = response.headers.get("WWW-Authenticate", "")
             response.release()
@@ -130,20 +146,20 @@ class Registry:
                 if self._grants.get(key) is used:  # nobody else got a new one meanwhile
                     self._grants[key] = await self._authenticate(reference, challenge, where)
                 grant = self._grants[key]
-            response = await self._ask(method, url, where, accept, grant)
+            response = await self._ask(method, url, where, headers, grant)
         try:
-            if response.status != 200:
+            if response.status not in (ANSWERS if more else (200,)):
                 raise _refusal(response, reference, where)
             yield response
         finally:
             response.release()
 
     async def _ask(
-        self, method: str, url: str, where: str, accept: str, grant: _Grant | None
+        self, method: str, url: str, where: str, headers: Mapping[str, str], grant: _Grant | None
     ) -> aiohttp.ClientResponse:
         secret = {"Authorization": grant.header} if grant and grant.until > time.monotonic() else {}
         with telling(where):
-            return await self._client.follow(url, {"Accept": accept}, secret=secret, method=method)
+            return await self._client.follow(url, headers, secret=secret, method=method)
 
     async def _authenticate(self, reference: Reference, challenge: str, where: str) -> _Grant:
         """Get what the challenge asks for (RFC 9110 section 11.6.1). Raises Failure."""

@@ -5,6 +5,7 @@ import base64
 import datetime
 import hashlib
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -392,3 +393,32 @@ async def test_layers_that_grow_beyond_the_limit_together_are_refused(store: Sto
         failure = await fail(spec, store, Limits(unpacked=100_000))
         assert failure.reason == "ArchiveTooLarge"
         assert (await fail(spec, store, Limits(entries=3))).reason == "ArchiveTooLarge"
+
+
+async def test_a_layer_that_breaks_off_is_gone_on_with(store: Store) -> None:
+    large = Tar().file("noise", os.urandom(2_000_000)).end()
+    digest, held = pieces(large)
+    layer = "sha256:" + hashlib.sha256(large).hexdigest()
+    ranges: list[str] = []
+
+    async def answer(request: Asked, writer: asyncio.StreamWriter) -> None:
+        if layer not in request.path:
+            await serving(held)(request, writer)
+            return
+        ranges.append(request.headers.get("range", ""))
+        start = int(ranges[-1].removeprefix("bytes=").rstrip("-") or 0)
+        headers = {"ETag": f'"{layer}"'}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(large) - 1}/{len(large)}"
+        status = "206 Partial" if start else "200 OK"
+        data = whole(large[start:], "application/octet-stream", status=status, headers=headers)
+        writer.write(data if start else data[:1_000_000])
+        await writer.drain()
+        if not start:
+            writer.close()
+
+    async with HostileServer(answer) as server:
+        tree = await bring(wanted(urlsplit(server.url).netloc, "app", digest), store)
+    assert (tree / "noise").stat().st_size == 2_000_000
+    assert len(ranges) == 2
+    assert ranges[1]
