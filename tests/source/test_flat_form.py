@@ -90,7 +90,7 @@ def test_the_template_may_lie_in_the_image(tmp_path: Path, name: str) -> None:
             '{"version": ["1"], "distro-url": "ftp://x/y", "checksum": {}, "vars": "x"}',
             [
                 "state.json:1:13 version: expected a text, found a list",
-                "state.json:1:34 distro-url: unknown scheme ftp, known are http, https, file",
+                "state.json:1:34 distro-url: unknown scheme ftp, known are http, https, file, oci",
                 "state.json:1:59 checksum: expected a text, found a mapping",
                 "state.json:1:71 vars: expected a mapping, found a text",
             ],
