@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from agent.cli.demo.git_server import git
 from agent.domain.errors import Failure, Permanent, Transient
@@ -271,3 +272,24 @@ async def test_cancelling_an_export_leaves_nothing(state: Repository, tmp_path: 
                     await asyncio.sleep(0)
                 task.cancel()
             assert not (tmp_path / "out").exists() or (task.done() and not task.cancelled())
+
+
+class OldForge(Forge):
+    """A server that never heard of protocol versions."""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        headers = request.headers.copy()
+        headers.pop("Git-Protocol", None)
+        return await super().handle(request.clone(headers=headers))
+
+
+async def test_an_old_server_is_spoken_to_in_version_0(tmp_path: Path) -> None:
+    async with OldForge(tmp_path / "old") as forge:
+        state = await forge.repository()
+        first = await state.put({"a": "1"})
+        second = await state.put({"a": "2"})
+        async with GitRemote(state.url) as remote:
+            assert await remote.ls_ref("HEAD") == second
+            with await remote.resolve("main", second) as snapshot:
+                assert snapshot.read("a") == b"2"
+            assert await remote.earlier(second, 5) == [first]
