@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types contracts bench swaps fuzz clean
+.PHONY: help demo test check lint format types contracts vm bench swaps fuzz clean
 
 help: ## what can be made here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ contracts: $(STAMP) ## the import rule of docs/architecture.md
 	@$(BIN)/lint-imports
 
 check: lint types contracts test ## everything the gate asks for
+
+vm: $(STAMP) ## the systemd service on an emulated Debian: installed, watched, upgraded, backed up, removed
+	@$(BIN)/python -m pytest -q -s tests/system/test_machine.py $(ARGS)
 
 bench: $(STAMP) ## measured comparisons; results belong in docs/benchmarks.md
 	@$(BIN)/python -m benchmarks $(ARGS)

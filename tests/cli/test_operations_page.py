@@ -55,6 +55,14 @@ def test_commands_and_settings_that_are_shown_exist() -> None:
         "--bundle",
     }
     foreign = {"--data-binary", "--unix-socket", "--export", "--build-arg"}  # of curl, gpg, buildah
+    foreign |= {
+        "--system",
+        "--home-dir",
+        "--shell",
+        "--mode",
+        "--now",
+        "--upgrade",
+    }  # of a server's own tools
     assert flags - others - foreign - {setting.flag for setting in SETTINGS} == set()
 
 

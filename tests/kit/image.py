@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
-PACKAGES = ("ca-certificates", "python3", "python3-venv")
+# What an application's base has, and (for `tests.kit.machine`) what makes a machine boot.
+PACKAGES = (
+    "ca-certificates", "python3", "python3-venv",
+    "dbus", "initramfs-tools", "kmod", "linux-image-cloud-amd64", "systemd-sysv",
+)  # fmt: skip
 DEADLINE = 600.0  # seconds for the longest of the programs: packages come over the network
 # Some come with Python packages, and are beside the interpreter; some are root's.
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -62,10 +66,9 @@ def mirror() -> str:
     return next((site for site in sites if site.startswith(("http:", "https:", "file:"))), "")
 
 
-def debian(directory: Path, *more: str) -> Path:
-    """A minimal Debian with Python in `directory`."""
-    packages = ",".join((*PACKAGES, *more))
-    run("debootstrap", "--variant=minbase", f"--include={packages}", SUITE, directory, mirror())
+def debian(directory: Path) -> Path:
+    """A minimal Debian in `directory`."""
+    run("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, directory, mirror())
     shutil.rmtree(directory / "var/cache/apt/archives")
     return directory
 
@@ -91,6 +94,7 @@ class Image:
     tree: Path
     config: dict[str, Any]
     added: int  # bytes that it has more than its base
+    copy: Callable[[], Path]  # another tree of it, to write into; shares what is the same
 
     @property
     def healthcheck(self) -> list[str]:
@@ -118,10 +122,14 @@ def built(directory: Path) -> Iterator[Image]:
             "--volume", f"{pip_settings(directory / 'home')}:/root:ro",
             "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro", ROOT,
         )  # fmt: skip
+
+        def copy() -> Path:
+            return Path(buildah("mount", buildah("from", "--pull-never", "localhost/emptybox")))
+
         container = buildah("from", "--pull-never", "localhost/emptybox")
         tree = Path(buildah("mount", container))
         config = json.loads(buildah("inspect", container))["Docker"]["config"]
-        yield Image(tree, config, size(tree) - base)
+        yield Image(tree, config, size(tree) - base, copy)
     finally:
         buildah("umount", "--all")
         buildah("rm", "--all")

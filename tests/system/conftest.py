@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.kit.box import Box
+from tests.kit.image import Image, built, need
 
 FAILED = pytest.StashKey[bool]()
 
@@ -20,6 +23,19 @@ def pytest_runtest_makereport(
     if report.when == "call" and report.failed:
         item.stash[FAILED] = True
     return report
+
+
+@pytest.fixture(scope="session")
+def image() -> Iterator[Image]:
+    """The image, built once for all tests of the group "image"."""
+    need("debootstrap", "buildah", "runc")
+    directory = Path(tempfile.mkdtemp(prefix="emptybox-image-"))
+    directory.chmod(0o755)
+    try:
+        with built(directory) as image:
+            yield image
+    finally:
+        shutil.rmtree(directory)
 
 
 @pytest.fixture

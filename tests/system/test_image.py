@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from benchmarks.swarm import swarm
 from tests.kit.artifact_server import ArtifactServer, need_nginx
 from tests.kit.box import Box
-from tests.kit.image import ROOT, Image, built, need, run
+from tests.kit.image import ROOT, Image, need, run
 from tests.kit.oci import bundle
 from tests.kit.proc import agent_below, facts, writable
 
@@ -26,18 +26,6 @@ pytestmark = [pytest.mark.root, pytest.mark.xdist_group("image"), pytest.mark.ti
 USER = 7070
 ADDED_MAX = 120 << 20  # bytes
 DATA = "/var/lib/emptybox"
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[Image]:
-    need("debootstrap", "buildah", "runc")
-    directory = Path(tempfile.mkdtemp(prefix="emptybox-image-"))
-    directory.chmod(0o755)
-    try:
-        with built(directory) as image:
-            yield image
-    finally:
-        shutil.rmtree(directory)
 
 
 class Contained(Box):

@@ -1,0 +1,77 @@
+"""The box on a plain server: an emulated Debian with systemd does what the operations page says."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit.box import archive
+from tests.kit.git_server import Forge
+from tests.kit.image import ROOT, Image, need
+from tests.kit.machine import boot
+
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
+GUEST = Path(__file__).parent / "guest.py"
+VERSIONS = ("1.0", "2.0")
+
+
+def state(version: str, digest: str) -> dict[str, Any]:
+    url = f"file:///srv/artifacts/web-{version}.tar.gz"
+    web = {
+        "version": version,
+        "artifact": {"url": url, "checksum": f"sha256:{digest}", "strip": 1},
+        "run": {"command": ["python3", "-S", "bin/web"]},
+        "listen": 8080,
+        "health": {"http": "/healthz", "deadline": "60s", "timeout": "10s", "probation": "2s"},
+    }
+    return {"schema": 1, "apps": {"web": web}}
+
+
+def blocks() -> dict[str, str]:
+    """What the operations page has typed, by what for."""
+    section = (
+        (ROOT / "docs/operations.md").read_text().split("### As a systemd service")[1].split("\n### ")[0]
+    )
+    install, upgrade, remove = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    return {"install": install, "upgrade": upgrade, "remove": remove}
+
+
+async def fill(root: Path, scratch: Path) -> None:
+    """What the machine finds in /srv: a state repository with two commits, their artifacts; and our files.
+
+    The image's own user and data directory are not there on a server before the installation.
+    """
+    for file in (root / "etc/passwd", root / "etc/group"):
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if not line.startswith("emptybox:")))
+    (root / "var/lib/emptybox").rmdir()
+    sources = root / "usr/src/emptybox"
+    shutil.copytree(ROOT / "examples", sources / "examples")
+    (root / "srv/artifacts").mkdir()
+    commits = {}
+    async with Forge(scratch) as forge:
+        repository = await forge.repository("state.git")
+        for version in VERSIONS:
+            data = archive(version)
+            (root / f"srv/artifacts/web-{version}.tar.gz").write_bytes(data)
+            wanted = state(version, hashlib.sha256(data).hexdigest())
+            commits[version] = await repository.put({"state.yaml": json.dumps(wanted)})
+        shutil.copytree(repository.path, root / "srv/state.git")
+    (root / "srv/page.json").write_text(json.dumps(blocks()))
+    (root / "srv/commits.json").write_text(json.dumps(commits))
+
+
+async def test_a_plain_server_goes_through_the_life_of_an_installation(image: Image, tmp_path: Path) -> None:
+    need("qemu-system-x86_64", "mkfs.ext4")
+    root = image.copy()
+    await fill(root, tmp_path)
+    said = await asyncio.to_thread(boot, root, GUEST, tmp_path / "disk.img")
+    print(said)
+    assert said.rstrip().splitlines()[-1].endswith("passed everything")
