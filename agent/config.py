@@ -241,6 +241,7 @@ SECRET_FILES = (
     "control_token_file",
     "status_token_file",
     "ssh_passphrase_file",
+    "age_identity",
 )
 _SECRET_MAX = 1 << 16  # bytes of a secret file that are looked at
 
