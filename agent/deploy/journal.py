@@ -23,6 +23,7 @@ from agent.deploy.quarantine import Quarantine
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.model import Plan, RunResult, StepResult, SyncResult
 from agent.kit.database import Database, Statement
+from agent.kit.mask import secrets
 from agent.notify import outbox
 from agent.notify.outbox import Outbox
 
@@ -98,7 +99,7 @@ class Journal:
         """A sync begins; `kinds` are those of its triggers."""
         return self._do(
             "INSERT OR REPLACE INTO syncs (id, kinds, detail, started, result) VALUES (?, ?, ?, ?, ?)",
-            (sync, ",".join(kinds), detail[:500], time.time(), SyncResult.RUNNING.value),
+            (sync, ",".join(kinds), secrets.text(detail)[:500], time.time(), SyncResult.RUNNING.value),
             durable,
         )
 
@@ -196,7 +197,7 @@ class Journal:
         """A milestone of a run, for recovery and history: "migrating", "switching", "retiring"."""
         return self._do(
             "INSERT INTO marks (run, name, detail, at) VALUES (?, ?, ?, ?)",
-            (run, name, detail[:500], time.time()),
+            (run, name, secrets.text(detail)[:500], time.time()),
             durable,
         )
 

@@ -15,6 +15,7 @@ import msgspec
 from agent.domain.errors import FailureInfo
 from agent.domain.model import Plan, RunResult, StepResult, SyncResult
 from agent.kit.clock import rfc3339
+from agent.kit.mask import secrets
 
 LOG_LINES = 200  # of a failure, the last ones
 LOG_LINE = 1000  # characters of each
@@ -45,9 +46,10 @@ class UnfinishedRun:
 
 
 def bounded(failure: FailureInfo) -> FailureInfo:
-    """A failure cut to what is worth keeping."""
-    lines = tuple(line[:LOG_LINE] for line in failure.log[-LOG_LINES:])
-    return replace(failure, message=failure.message[:MESSAGE], log=lines)
+    """A failure cut to what is worth keeping, masked: the journal outlives what is known to be secret."""
+    lines = tuple(secrets.text(line)[:LOG_LINE] for line in failure.log[-LOG_LINES:])
+    message, remedy = secrets.text(failure.message)[:MESSAGE], secrets.text(failure.remedy)
+    return replace(failure, message=message, where=secrets.text(failure.where), remedy=remedy, log=lines)
 
 
 def stored_failure(failure: FailureInfo | None) -> bytes | None:

@@ -76,6 +76,13 @@ class Lane:
         self.removed = False
         self._word.want(wish)
 
+    def refuse(self, settlement: Settlement, failure: FailureInfo) -> None:
+        """A sync wants the app, and cannot read what it wants: what serves goes on, and it is tried again."""
+        self.removed = False
+        self.app.failed(failure)
+        settlement.settle(self.name, SyncResult.FAILED, failure)
+        self._retry(failure, None)
+
     def remove(self, settlement: Settlement) -> None:
         """The app is gone from the state."""
         self._word.remove(settlement)

@@ -111,6 +111,18 @@ class DataDirectory:
             write_atomically(path, f"{box} {here}\n".encode())
         return box
 
+    def salt(self) -> str:
+        """Random, this directory's own, and for the agent alone; see `AppSpec.salt`. Raises OSError."""
+        path = self.root / "salt"
+        try:
+            found = path.read_text().strip()
+        except FileNotFoundError:
+            found = ""
+        if not found:
+            found = secrets.token_hex(16)
+            write_atomically(path, f"{found}\n".encode(), 0o600)
+        return found
+
     def app(self, name: str) -> AppDirectory:
         """The directory of one app, made if it is not there."""
         return AppDirectory(self, name)

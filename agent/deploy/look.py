@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from agent.config import Settings
@@ -41,13 +43,12 @@ class Look:
     ) -> None:
         self._remote = remote
         self._provenance = provenance
-        self._secrets = secrets
+        self._secrets = secrets  # as the newest look at the followed ref read them
+        self._asked = time.monotonic()  # when programs were last asked for secrets
         self._adoption = adoption
         self._directory = directory
         self._settings = settings
-        self._view = HostView(
-            name=settings.name, labels=settings.labels, ports=settings.ports, secrets=secrets
-        )
+        self._view = HostView(name=settings.name, labels=settings.labels, ports=settings.ports)
         self.reached = False  # the newest look got an answer from the repository
         self.seen: str | None = None  # the newest commit resolved, readable or not: what a poll compares with
         self._keys: object = None  # the version of the trusted keys that it was judged with
@@ -61,14 +62,20 @@ class Look:
         return await self._remote.ls_ref(self._settings.ref)
 
     def known(self) -> str | None:
-        """The newest commit resolved; None when it is `outdated`."""
-        return None if self.outdated() else self.seen
+        """The newest commit resolved; None when trusted keys were replaced since: it is judged again."""
+        return None if self._keys != self._provenance.keys_version() else self.seen
 
-    def outdated(self) -> bool:
-        """Whether trusted keys or secrets were replaced since: the commit is to be judged and read again."""
-        return self.seen is not None and (
-            self._keys != self._provenance.keys_version() or self._secrets.stale()
-        )
+    async def replaced(self) -> str:
+        """What was replaced since, so that the newest commit is to be read again; "" when nothing."""
+        if self.seen is None:
+            return ""
+        if self._keys != self._provenance.keys_version():
+            return "a trusted key was replaced"
+        programs = time.monotonic() - self._asked >= self._settings.poll
+        if programs:
+            self._asked = time.monotonic()
+        changed = await asyncio.to_thread(self._secrets.changed, programs=programs)
+        return f"a secret changed: {', '.join(changed[:5])}" if changed else ""
 
     async def resolve(self, announced: str | None, *, accept_history: bool = False) -> DesiredState:
         """The desired state at the followed ref, read and merged for this host. Raises Failure.
@@ -85,7 +92,7 @@ class Look:
         except BaseException:
             snapshot.close()
             raise
-        return await self._read(snapshot, signer)
+        return await self._read(snapshot, signer, follow=True)
 
     def ended(self, event: SyncFinished) -> None:
         """A sync of a commit ended."""
@@ -135,12 +142,12 @@ class Look:
                 break
         return found
 
-    async def _read(self, snapshot: Snapshot, signer: str = "") -> DesiredState:
+    async def _read(self, snapshot: Snapshot, signer: str = "", *, follow: bool = False) -> DesiredState:
         async with self._reading:
             await self._tidied()
-            return await self._export_and_load(snapshot, signer)
+            return await self._export_and_load(snapshot, signer, follow)
 
-    async def _export_and_load(self, snapshot: Snapshot, signer: str) -> DesiredState:
+    async def _export_and_load(self, snapshot: Snapshot, signer: str, follow: bool) -> DesiredState:
         tree = self._directory / snapshot.commit
         try:
             if not tree.is_dir():
@@ -158,16 +165,19 @@ class Look:
             ) from error
         finally:
             snapshot.close()
-        return await self._load(snapshot.commit, tree, signer)
+        return await self._load(snapshot.commit, tree, signer, follow)
 
-    async def _load(self, commit: str, tree: Path, signer: str) -> DesiredState:
+    async def _load(self, commit: str, tree: Path, signer: str, follow: bool = False) -> DesiredState:
+        view = replace(self._view, secrets=self._secrets.anew())
         try:
             image = self._settings.templates
-            loaded = await asyncio.to_thread(load, tree, self._settings.path, self._view, image=image)
+            loaded = await asyncio.to_thread(load, tree, self._settings.path, view, image=image)
         finally:
+            if follow and view.secrets is not None:
+                self._secrets, self._asked = view.secrets, time.monotonic()
             self._tidying = asyncio.get_running_loop().run_in_executor(None, self._tidy, commit)
         apps = await for_this_host(loaded.apps, self._adoption)
-        return DesiredState(commit, str(tree), apps, loaded.warnings, signer, loaded.freezes)
+        return DesiredState(commit, str(tree), apps, loaded.warnings, signer, loaded.freezes, loaded.refused)
 
     async def _tidied(self) -> None:
         """Old trees are removed beside the deploy that follows; the next reader waits until that is done."""

@@ -192,7 +192,9 @@ class Operator:
         apps: dict[str, Any] = {}
         for name, wanted in desired.apps.items():
             apps[name] = await self._plan_one(name, wanted)
-        leaving = [name for name in self._lanes.live() if name not in desired.apps]
+        for name, info in desired.refused.items():
+            apps[name] = {"action": "fail", "reason": str(info), "steps": []}
+        leaving = [name for name in self._lanes.live() if name not in apps]
         for name in leaving:
             apps[name] = {"action": "remove", "reason": "not in the state", "steps": []}
         paused = self.paused()
@@ -269,11 +271,19 @@ class Operator:
 
 
 def _diff(old: AppSpec | None, new: AppSpec) -> dict[str, list[str]]:
-    """Unified diffs of the rendered files that change, bounded."""
+    """Unified diffs of the rendered files that change, bounded; of those with secrets only that they do.
+
+    Their values would be masked, but not what a template made of them.
+    """
+    hidden = {f.target for spec in (old, new) if spec is not None for f in spec.files if f.secret}
     before = {f.target: f.content for f in old.files} if old is not None else {}
     after = {f.target: f.content for f in new.files}
     found = {}
     for target in sorted(before.keys() | after.keys()):
+        if target in hidden:
+            if before.get(target) != after.get(target):
+                found[target] = ["changes; it holds secrets, so how is not shown"]
+            continue
         was, will = (side.get(target, b"").decode(errors="replace").splitlines() for side in (before, after))
         lines = list(difflib.unified_diff(was, will, "now", "planned", lineterm=""))
         if lines:

@@ -129,7 +129,7 @@ def changes(old: AppSpec, new: AppSpec) -> list[str]:
     names = []
     for name in AppSpec.__struct_fields__:
         before, after = getattr(old, name), getattr(new, name)
-        if before == after:
+        if before == after or name == "salt":
             continue
         if name == "version":
             names.append(f"version {before} -> {after}")
@@ -140,7 +140,9 @@ def changes(old: AppSpec, new: AppSpec) -> list[str]:
     return names
 
 
-AGENT_ONLY = ("version", "health", "canary", "drain", "maintenance", "keep", "hooks", "swap", "drift")
+AGENT_ONLY = (
+    "version", "secrets", "health", "canary", "drain", "maintenance", "keep", "hooks", "swap", "drift",
+)  # fmt: skip
 
 
 def runtime_changes(old: AppSpec, new: AppSpec) -> bool:

@@ -145,14 +145,17 @@ class Reconciler:
         self._prune_all = self._accept_history = False
         if pending.by_artifact:
             self._journal.quarantine.release(NOT_THERE)
-        leaving = {n: lane for n, lane in self._lanes.live().items() if n not in desired.apps}
-        settlement = Settlement(pending.sync, desired.commit, [*desired.apps, *leaving], self.ended)
+        wanted = [*desired.apps, *desired.refused]
+        leaving = {n: lane for n, lane in self._lanes.live().items() if n not in wanted}
+        settlement = Settlement(pending.sync, desired.commit, [*wanted, *leaving], self.ended)
         for name, spec in desired.apps.items():
             wish = Wish(
                 spec, desired.commit, settlement, operator=pending.by_operator, override=pending.override
             )
             wish.signer = desired.signer
             self._lanes.get(name).want(wish)
+        for name, failure in desired.refused.items():
+            self._lanes.get(name).refuse(settlement, failure)
         for lane in leaving.values():
             lane.remove(settlement)
         settlement.tell_if_ended()
@@ -170,7 +173,7 @@ class Reconciler:
         self._tell_state("True", "Valid", "; ".join(desired.warnings))
 
     def _refuse_silent_emptying(self, desired: DesiredState) -> None:
-        if desired.apps or self._prune_all or not self._lanes.live():
+        if desired.apps or desired.refused or self._prune_all or not self._lanes.live():
             return
         raise OperatorNeeded(
             "PruneRefused",

@@ -107,7 +107,7 @@ class Surroundings:
             home=instance,
             pass_env=self._settings.pass_env,
             base=os.environ,
-            spec_env={**spec.env, **spec.secrets},
+            spec_env=spec.env,
             directories=directories,
             extra={**variables((*spec.listen, *spec.udp), {}), **extra},
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from agent.domain.errors import FailureInfo
 from agent.domain.freeze import FreezeSpec
 from agent.domain.spec import AppSpec
 
@@ -51,7 +52,8 @@ class DesiredState:
     """One commit of the state repository, merged for this host, validated.
 
     `apps` keeps the file's order. `tree` is the exported directory it was read from; `signer` who signed
-    the commit or its tag, with the fingerprint of the key, "" when no signature is required.
+    the commit or its tag, with the fingerprint of the key, "" when no signature is required. `refused` are
+    apps that are wanted, but cannot be read for now: a secret is not to be had.
     """
 
     commit: str
@@ -60,6 +62,7 @@ class DesiredState:
     warnings: tuple[str, ...] = ()
     signer: str = ""
     freezes: tuple[FreezeSpec, ...] = ()
+    refused: Mapping[str, FailureInfo] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

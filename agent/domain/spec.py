@@ -93,6 +93,7 @@ class ManagedFile(Spec, frozen=True, kw_only=True):
     on_change: OnChange = OnChange.RESTART
     reload: ReloadSpec | None = None  # instead of the program's own way, for OnChange.RELOAD
     check: tuple[str, ...] = ()
+    secret: bool = False  # it holds secrets
 
 
 class StopSpec(Spec, frozen=True, kw_only=True):
@@ -219,7 +220,7 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     files: tuple[ManagedFile, ...] = ()
     dirs: dict[str, str] = {}
     env: dict[str, str] = {}
-    secrets: dict[str, str] = {}  # variables, too, whose values are masked
+    secrets: dict[str, str] = {}  # what stands in env and files, to be masked wherever it is read
     salt: str = ""  # of this host: nobody can try secrets out against the digests; "" without secrets
     tasks: tuple[TaskSpec, ...] = ()
     migrate: tuple[MigrationSpec, ...] = ()

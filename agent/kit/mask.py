@@ -8,12 +8,16 @@ ordinary text unreadable and are no secrets worth the name.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 SHORTEST = 4
+MOST = 2000  # texts that are looked for: short-lived secrets come and go
 MASK = "***"
 
 _USERINFO = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]{0,20}://)[^/\s@\"'<>]{1,2048}@")
@@ -34,22 +38,47 @@ def mask_urls(text: str) -> str:
     return text
 
 
+def _forms(text: str) -> Iterator[str]:
+    """How a value may stand in a text."""
+    whole = text.strip()
+    for form in {whole, *(line.strip() for line in text.splitlines())}:
+        if len(form) >= SHORTEST:
+            yield form
+            yield quote(form, safe="")
+            yield quote_plus(form)
+            yield json.dumps(form)[1:-1]
+            yield json.dumps(form, ensure_ascii=False)[1:-1]
+    if len(whole) >= SHORTEST:
+        yield b64encode(whole.encode(errors="replace")).decode().rstrip("=")
+
+
 class Masker:
     """A registry of secret values."""
 
     def __init__(self) -> None:
-        self._values: set[str] = set()
+        self._values: dict[str, None] = {}  # oldest first
         self._pattern: re.Pattern[str] | None = None
+        self._adding = threading.Lock()  # secrets are read in threads
 
     def add(self, *values: str | bytes) -> None:
-        """Register values: each as it stands, line by line, and as URLs quote it. Again is no error."""
-        before = len(self._values)
+        """Register values: each as it stands and line by line, and as URLs, JSON and base64 write it.
+
+        Again is no error, and makes a value one of the newest, of which `MOST` texts are kept.
+        """
+        with self._adding:
+            self._add(values)
+
+    def _add(self, values: Iterable[str | bytes]) -> None:
+        new = False
         for value in values:
             text = value.decode(errors="replace") if isinstance(value, bytes) else value
-            for form in {text.strip(), *(line.strip() for line in text.splitlines())}:
-                if len(form) >= SHORTEST:
-                    self._values |= {form, quote(form, safe=""), quote_plus(form)}
-        if len(self._values) != before:
+            for form in _forms(text):
+                new = new or form not in self._values
+                self._values.pop(form, None)
+                self._values[form] = None
+        if new:
+            for form in list(self._values)[: max(0, len(self._values) - MOST)]:
+                del self._values[form]
             longest_first = sorted(self._values, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 

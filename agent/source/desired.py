@@ -12,11 +12,12 @@ host; its templates and their meaning only where it is wanted.
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 from pathlib import Path as FilePath
 
+from agent.domain.errors import FailureInfo
 from agent.domain.freeze import FreezeSpec
 from agent.domain.spec import AppSpec
 from agent.source.merge import Document, read_state
@@ -27,6 +28,7 @@ from agent.source.schema.decode import decode
 from agent.source.schema.freeze import freezes
 from agent.source.schema.place import Place, Work
 from agent.source.schema.placed import refuse_shared_places
+from agent.source.schema.secrets import SecretRefused
 from agent.source.schema.state import (
     APP_NAME,
     APPS_MAX,
@@ -51,12 +53,16 @@ NO_CHECKSUM = "the artifact has no checksum: whatever the server sends will run;
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What is wanted on one host. `apps` keep the file's order; `file` is the state file or directory."""
+    """What is wanted on one host. `apps` keep the file's order; `file` is the state file or directory.
+
+    `refused` are apps that cannot be read for now, because a secret is not to be had.
+    """
 
     apps: dict[str, AppSpec]
     warnings: tuple[str, ...]
     file: str
     freezes: tuple[FreezeSpec, ...] = ()
+    refused: dict[str, FailureInfo] = field(default_factory=dict)
 
 
 def load(tree: FilePath, path: str, view: HostView, *, image: FilePath | None = None) -> Loaded:
@@ -131,6 +137,7 @@ class _Reading:
         self._problems = problems
         self._image = image
         self._warnings: list[str] = []
+        self._refused: dict[str, FailureInfo] = {}
 
     def run(self, path: str) -> Loaded | None:
         document = read_state(self._tree, path, self._problems)
@@ -149,7 +156,7 @@ class _Reading:
             place.missing("apps", "write `apps: {}` when nothing should run")
         apps = self._apps(state.apps or {}, place / "apps")
         windows = freezes(state.freeze or [], place / "freeze")
-        return Loaded(apps, tuple(self._warnings), document.file, windows)
+        return Loaded(apps, tuple(self._warnings), document.file, windows, self._refused)
 
     def _apps(self, raw: MappingType[str, App], place: Place) -> dict[str, AppSpec]:
         if len(raw) > APPS_MAX:
@@ -162,7 +169,10 @@ class _Reading:
                 text = "an app's name is up to 63 small letters, digits and -, with no - at its ends"
                 at.problem(text, key=True)
             elif self._wanted(app, at):
-                apps[name] = app_spec(name, app, at)
+                try:
+                    apps[name] = app_spec(name, app, at)
+                except SecretRefused as refused:
+                    self._refused[name] = refused.info
         _refuse_ports(apps, raw, place)
         refuse_shared_places(apps, place)
         return apps

@@ -9,7 +9,7 @@ import pyrage
 import pytest
 
 from agent.kit.mask import secrets as masker
-from agent.source.desired import HostView, StateInvalid, load, validate
+from agent.source.desired import HostView, load, validate
 from agent.source.secrets import SecretFault, SecretReader
 
 APP = """
@@ -55,10 +55,10 @@ def test_a_secret_is_a_variable_and_fills_env_and_files(tmp_path: Path, root: Pa
 
 
 def test_a_secret_that_changed_makes_another_specification(tmp_path: Path, root: Path) -> None:
-    view = HostView("box", secrets=SecretReader("salt", roots=[root]))
-    before = load(state(tmp_path), "", view).apps["web"]
+    reader = SecretReader("salt", roots=[root])
+    before = load(state(tmp_path), "", HostView("box", secrets=reader)).apps["web"]
     (root / "token").write_text("another-one-now")
-    after = load(state(tmp_path), "", view).apps["web"]
+    after = load(state(tmp_path), "", HostView("box", secrets=reader.anew())).apps["web"]
     assert before.digest != after.digest
     assert before.files_digest != after.files_digest
 
@@ -78,11 +78,11 @@ def test_a_state_is_checked_away_from_its_host_without_reading_a_secret(tmp_path
 
 def test_a_secret_that_is_not_there_is_named_with_where_it_was_looked_for(tmp_path: Path, root: Path) -> None:
     text = APP.replace("file: token", "file: missing")
-    with pytest.raises(StateInvalid) as caught:
-        load(state(tmp_path, text), "", HostView("box", secrets=SecretReader(roots=[root])))
-    told = str(caught.value.problems[0])
-    assert "apps.web.secrets.TOKEN.file" in told
-    assert f"missing is not there below {root}" in told
+    loaded = load(state(tmp_path, text), "", HostView("box", secrets=SecretReader(roots=[root])))
+    assert loaded.apps == {}
+    told = loaded.refused["web"]
+    assert (told.reason, told.where) == ("SecretMissing", "state.yaml:6 apps.web.secrets.TOKEN.file")
+    assert f"missing is not there below {root}" in told.message
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "link", "directory", "."])
@@ -105,20 +105,21 @@ def test_a_link_within_a_root_is_followed_as_kubernetes_makes_them(root: Path) -
         if turn == "first":
             (root / "db").symlink_to("..data/db")
         else:
-            assert reader.stale()
-        assert reader.file("db") == f"the-{turn}-password"
-        assert not reader.stale()
+            assert reader.changed() == ["file db"]
+            reader = reader.anew()
+        assert reader.read("file", "db") == f"the-{turn}-password"
+        assert reader.changed() == []
 
 
 def test_the_first_root_that_has_it_counts_and_one_before_it_may_appear(tmp_path: Path, root: Path) -> None:
     first = tmp_path / "first"
     reader = SecretReader(roots=[first, root])
-    assert reader.file("token") == "hunter2-of-the-file"
-    assert not reader.stale()
+    assert reader.read("file", "token") == "hunter2-of-the-file"
+    assert reader.changed() == []
     first.mkdir()
     (first / "token").write_text("of-the-first")
-    assert reader.stale()
-    assert reader.file("token") == "of-the-first"
+    assert reader.changed() == ["file token"]
+    assert reader.anew().read("file", "token") == "of-the-first"
 
 
 def test_only_variables_that_are_given_away_are_read() -> None:
@@ -143,7 +144,6 @@ def test_what_age_encrypted_in_the_repository_is_decrypted(tmp_path: Path, armor
     (tree / "token.age").write_bytes(data)
     assert load(tree, "", HostView("box", secrets=reader)).apps["web"].secrets == {"TOKEN": "sealed-in-git"}
     identity.write_text(f"{other}\n")
-    assert reader.stale()
     for wrong in (data, b"", b"nonsense"):
         with pytest.raises(SecretFault, match="cannot be decrypted"):
             reader.age(wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -22,6 +23,12 @@ def root(box: Box) -> Path:
     (path / "db").write_text(f"{FIRST}\n")
     box.settings = {"--secret-root": str(path)}
     return path
+
+
+def db(world: World, file: str = "db") -> dict[str, Any]:
+    """The parts of an app that give it the secret."""
+    env = {"WORLD": str(world.path), "DB": "{{ secrets.DB }}"}
+    return {"secrets": {"DB": {"file": file}}, "env": env}
 
 
 def environment(world: World) -> dict[str, str]:
@@ -45,14 +52,14 @@ async def everything_shown(box: Box) -> str:
 async def test_a_program_gets_its_secrets_and_nobody_else_sees_them(box: Box, root: Path) -> None:
     world = World(box)
     files = [{"content": "password={{ secrets.DB }}", "target": "etc/db.conf"}]
-    await world.running("1.0", secrets={"DB": {"file": "db"}}, files=files)
+    await world.running("1.0", **db(world), files=files)
     assert environment(world)["DB"] == FIRST
     rendered = next(box.data.glob("apps/web/generations/*/etc/db.conf"))
     assert rendered.read_text() == f"password={FIRST}"
     assert rendered.stat().st_mode & 0o777 == 0o600
     tell = ["/bin/sh", "-c", 'echo "the password is $DB"; exit 1']
     tasks = {"tell": {"after": ["unpack"], "command": tell}}
-    commit = await world.deploy("2.0", secrets={"DB": {"file": "db"}}, files=files, tasks=tasks)
+    commit = await world.deploy("2.0", **db(world), files=files, tasks=tasks)
     status, answer = await box.webhook(commit, wait=True)
     assert (status, answer["result"]) == (409, "failed")
     shown = await everything_shown(box) + json.dumps(answer)
@@ -67,7 +74,7 @@ async def test_a_secret_that_is_replaced_reaches_the_program_without_a_restart_o
     box: Box, root: Path
 ) -> None:
     world = World(box)
-    await world.running("1.0", secrets={"DB": {"file": "db"}})
+    await world.running("1.0", **db(world))
     agent, commit = await box.agent_pid(), (await box.app())["current"]["commit"]
     beside = root / ".db"
     beside.write_text(SECOND)
@@ -86,7 +93,7 @@ async def test_a_secret_that_is_replaced_reaches_the_program_without_a_restart_o
 
 async def test_what_serves_comes_back_with_its_secrets_and_the_mask_knows_them(box: Box, root: Path) -> None:
     world = World(box)
-    await world.running("1.0", secrets={"DB": {"file": "db"}})
+    await world.running("1.0", **db(world))
     await world.kill_everything()
     await box.forge.stop()
     (root / "db").unlink()
@@ -96,12 +103,12 @@ async def test_what_serves_comes_back_with_its_secrets_and_the_mask_knows_them(b
     assert FIRST not in await everything_shown(box)
 
 
-async def test_a_secret_that_is_missing_holds_the_state_up_until_it_comes(box: Box, root: Path) -> None:
+async def test_a_secret_that_is_missing_holds_the_app_up_until_it_comes(box: Box, root: Path) -> None:
     world = World(box)
-    await world.running("1.0", secrets={"DB": {"file": "db"}})
-    commit = await world.deploy("2.0", secrets={"DB": {"file": "other"}})
+    await world.running("1.0", **db(world))
+    commit = await world.deploy("2.0", **db(world, "other"))
     status, answer = await box.webhook(commit, wait=True)
-    assert (status, answer["failure"]["reason"]) == (409, "StateInvalid")
+    assert (status, answer["failure"]["reason"]) == (409, "SecretMissing")
     assert "other is not there" in json.dumps(answer)
     await box.serving("1.0")
     (root / "other").write_text(SECOND)

@@ -23,7 +23,7 @@ from agent.source.schema.place import Place
 from agent.source.schema.placed import Drift, drift_spec, place_specs, refuse_mixtures
 from agent.source.schema.run import Run, run_spec
 from agent.source.schema.scalars import Command, NotYet, Port, Raw
-from agent.source.schema.secrets import Secret, secret_values
+from agent.source.schema.secrets import Revealed, Secret, secret_values
 from agent.source.schema.steps import Hooks, Migration, Task, hooks_spec, migration_specs, task_specs
 from agent.source.schema.traffic import (
     Canary,
@@ -72,7 +72,10 @@ class App(Raw, frozen=True, kw_only=True):
 
 
 def app_spec(name: str, raw: App, place: Place) -> AppSpec:
-    """The app as it is wanted on this host; every mistake is noted at its place."""
+    """The app as it is wanted on this host; every mistake is noted at its place.
+
+    Raises SecretRefused when a secret is not to be had for now.
+    """
     place = place.seeing(version=_version(raw, place))
     if raw.place is not None:
         refuse_mixtures(msgspec.structs.asdict(raw), place)
@@ -82,10 +85,8 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
     if raw.after is not None:
         (place / "after").problem("needs place", key=True)
     artifact = artifact_spec(raw.artifact, place / "artifact") if raw.artifact else None
-    secrets = secret_values(raw.secrets or {}, raw.env or {}, place / "secrets")
-    # Not in all templates: what becomes part of a command line, or a path, everybody can see.
-    knowing = place.seeing(secrets=secrets)
-    files = managed_files(raw.files or [], knowing / "files")
+    secrets = secret_values(raw.secrets or {}, place / "secrets")
+    files = managed_files(raw.files or [], place / "files", secrets)
     dirs = directories(raw.dirs, place / "dirs")
     check_overlaps(files, dirs, place)
     listen, udp = ports(raw.listen, place / "listen")
@@ -99,9 +100,9 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
         artifact=artifact,
         files=files,
         dirs=dirs,
-        env=environment(raw.env, knowing / "env"),
-        secrets=secrets,
-        salt=place.view.secrets.salt if secrets and place.view.secrets else "",
+        env=environment(raw.env, (place / "env").seeing(secrets=secrets)),
+        secrets=dict(secrets.values_read),
+        salt=_salt(secrets, place),
         tasks=task_specs(raw.tasks or {}, place / "tasks"),
         migrate=() if raw.migrate is None else migration_specs(raw.migrate, place / "migrate"),
         run=run_spec(raw.run, place / "run") if raw.run else None,
@@ -122,11 +123,14 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
 def _of_files(name: str, raw: App, place: Place) -> AppSpec:
     """An app of files only: nothing to start, nothing to probe; others are meant to read what it places."""
     assert raw.place is not None
+    secrets = secret_values(raw.secrets or {}, place / "secrets")
     return AppSpec(
         name=name,
         version=raw.version or "",
         artifact=artifact_spec(raw.artifact, place / "artifact") if raw.artifact else None,
-        files=managed_files(raw.files or [], place / "files", mode=0o644),
+        files=managed_files(raw.files or [], place / "files", secrets, mode=0o644),
+        secrets=dict(secrets.values_read),
+        salt=_salt(secrets, place),
         places=place_specs(raw.place, place / "place"),
         after=(place / "after").command(raw.after),
         health=HealthSpec(probation=0.0),
@@ -134,6 +138,10 @@ def _of_files(name: str, raw: App, place: Place) -> AppSpec:
         drift=drift_spec(raw.drift, place / "drift"),
         keep=raw.keep or AppSpec(name="", version="").keep,
     )
+
+
+def _salt(secrets: Revealed, place: Place) -> str:
+    return place.view.secrets.salt if secrets and place.view.secrets else ""
 
 
 def _version(raw: App, place: Place) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 from agent.domain.spec import ManagedFile, OnChange
@@ -10,11 +9,10 @@ from agent.source.problems import dotted
 from agent.source.schema.place import Place
 from agent.source.schema.run import reload_spec
 from agent.source.schema.scalars import Command, Mode, Raw
+from agent.source.schema.secrets import Revealed, variable_name
 
 FILES_MAX = 200
 SECRET_MODE = 0o600  # of a file that holds a secret and names no mode
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_AGENTS_OWN = re.compile(r"LISTEN_(FDS|PID|FDNAMES)|NOTIFY_SOCKET|EMPTYBOX_.*")
 
 
 class Change(Raw, frozen=True, kw_only=True):
@@ -43,15 +41,20 @@ class Dirs(Raw, frozen=True, kw_only=True):
     logs: str | None = None
 
 
-def managed_files(raw: list[File], place: Place, *, mode: int = 0o640) -> tuple[ManagedFile, ...]:
-    """The rendered files, in order; `mode` is that of a file that names none."""
+def managed_files(
+    raw: list[File], place: Place, secrets: Revealed, *, mode: int = 0o640
+) -> tuple[ManagedFile, ...]:
+    """The rendered files, in order; `mode` is that of a file that names none and holds no secret.
+
+    Their texts, and nothing else of them, may hold secrets: everybody can see paths and command lines.
+    """
     if len(raw) > FILES_MAX:
         place.problem(f"more than {FILES_MAX} files")
         return ()
-    return tuple(_file(file, place / index, mode) for index, file in enumerate(raw))
+    return tuple(_file(file, place / index, mode, secrets) for index, file in enumerate(raw))
 
 
-def _file(raw: File, place: Place, mode: int) -> ManagedFile:
+def _file(raw: File, place: Place, mode: int, secrets: Revealed) -> ManagedFile:
     target = ""
     if raw.target is None:
         place.missing("target")
@@ -59,16 +62,15 @@ def _file(raw: File, place: Place, mode: int) -> ManagedFile:
         at = place / "target"
         target = at.relative(at.render(raw.target))
     content = ""
+    secrets.used = False
     if raw.template is not None and raw.content is not None:
         (place / "content").problem("give template or content, not both", key=True)
     elif raw.content is not None:
-        content = (place / "content").render_file(raw.content)
+        content = (place / "content").seeing(secrets=secrets).render_file(raw.content)
     elif raw.template is not None:
-        content = (place / "template").template(raw.template)
+        content = (place / "template").seeing(secrets=secrets).template(raw.template)
     else:
         place.missing("template", "or write the text itself under content")
-    if any(secret in content for secret in place.values.get("secrets", {}).values()):
-        mode = SECRET_MODE
     own, on_change = None, raw.on_change or OnChange.RESTART
     if isinstance(on_change, Change):
         own = reload_spec(on_change.signal, on_change.command, place / "on_change")
@@ -78,11 +80,20 @@ def _file(raw: File, place: Place, mode: int) -> ManagedFile:
     return ManagedFile(
         target=target,
         content=content.encode(),
-        mode=mode if raw.mode is None else int(raw.mode),
+        mode=_mode(raw.mode, mode, place / "mode", secret=secrets.used),
+        secret=secrets.used,
         on_change=on_change,
         reload=own,
         check=(place / "check").seeing(target=target).command(raw.check),
     )
+
+
+def _mode(raw: Mode | None, default: int, place: Place, *, secret: bool) -> int:
+    if raw is None:
+        return SECRET_MODE if secret else default
+    if secret and raw & 0o007:
+        place.problem("the file holds secrets, which nobody but its user and group may read")
+    return int(raw)
 
 
 def directories(raw: Dirs | None, place: Place) -> dict[str, str]:
@@ -125,14 +136,3 @@ def environment(raw: Mapping[str, str] | None, place: Place) -> dict[str, str]:
         if variable_name(name, at):
             found[name] = at.render(text)
     return found
-
-
-def variable_name(name: str, place: Place) -> bool:
-    """Whether an app may be given a variable of this name; if not, the mistake was noted."""
-    if not _VARIABLE.fullmatch(name):
-        place.problem("a variable's name holds letters, digits and _ and begins with no digit", key=True)
-    elif _AGENTS_OWN.fullmatch(name):
-        place.problem("is set by the agent", key=True)
-    else:
-        return True
-    return False
