@@ -23,6 +23,7 @@ from importlib.metadata import version
 from typing import Any
 
 from agent.artifact.artifacts import Artifacts
+from agent.artifact.s3 import S3Access
 from agent.artifact.store import Store
 from agent.config import ConfigError, Settings, learn_secrets, load
 from agent.deploy.freezer import Freezer
@@ -267,7 +268,10 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     artifacts = await stack.enter_async_context(
         Artifacts(
             store, file_roots=settings.file_roots, registry_auth=settings.registry_auth_file,
-            insecure_registries=settings.insecure_registries,
+            insecure_registries=settings.insecure_registries, s3=S3Access(
+                endpoint=settings.s3_endpoint, region=settings.s3_region,
+                credentials=settings.s3_credentials_file,
+            ),
         )
     )  # fmt: skip
     remote = remote_of(settings)

@@ -86,6 +86,9 @@ class Settings:
     templates: Path | None = None
     registry_auth_file: Path | None = None
     insecure_registries: tuple[str, ...] = ()
+    s3_endpoint: str = ""
+    s3_region: str = ""
+    s3_credentials_file: Path | None = None
     shutdown_delay: float = 0.0
     grace_period: float = 0.0
     status_token_file: Path | None = None

@@ -13,6 +13,7 @@ from agent.settings_values import (
     parse_address,
     parse_count,
     parse_duration,
+    parse_endpoint,
     parse_header,
     parse_host,
     parse_label,
@@ -234,6 +235,22 @@ SETTINGS: tuple[Setting, ...] = (
         "FILE",
         Path,
         "logins for OCI registries, as docker's config.json has them; read again on each use",
+    ),
+    Setting(
+        "s3_endpoint",
+        "--s3-endpoint",
+        "URL",
+        parse_endpoint,
+        "where s3:// artifacts are, when not at Amazon's (MinIO and others)",
+    ),
+    Setting("s3_region", "--s3-region", "NAME", str, "region of s3:// artifacts"),
+    Setting(
+        "s3_credentials_file",
+        "--s3-credentials-file",
+        "FILE",
+        Path,
+        "credentials for s3://, as AWS has them; read again on each use (default: what the environment, "
+        "a web identity or the instance offers)",
     ),
     Setting(
         "insecure_registries",

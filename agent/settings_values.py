@@ -52,6 +52,13 @@ def parse_address(text: str) -> Address:
     return Address(host.strip("[]") or "127.0.0.1", int(port))
 
 
+def parse_endpoint(text: str) -> str:
+    """http(s)://HOST[:PORT] without a path. Raises ValueError."""
+    if not re.fullmatch(r"https?://[^/\s@?#]+/?", text):
+        raise ValueError(f"{text!r} is not http(s)://HOST[:PORT]")
+    return text.rstrip("/")
+
+
 def parse_host(text: str) -> str:
     """HOST[:PORT], as artifacts name a registry. Raises ValueError."""
     if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*)(:[0-9]{1,5})?", text):

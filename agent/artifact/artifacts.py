@@ -23,6 +23,7 @@ from agent.artifact.oci.image import Images
 from agent.artifact.oci.registry import Registry
 from agent.artifact.pipeline import Meter, Progress, carry, check_space, telling
 from agent.artifact.release import release_id
+from agent.artifact.s3 import S3Access, S3Source
 from agent.artifact.source import Source, shown, split
 from agent.artifact.store import Store
 from agent.domain.errors import Permanent
@@ -46,6 +47,7 @@ class Artifacts:
         tls: replaces the system's trust store for https.
         registry_auth: file with credentials for OCI registries, see `oci.credentials`; read on each use.
         insecure_registries: HOST[:PORT] of those that are spoken to in plain http.
+        s3: how S3 is reached.
     """
 
     def __init__(
@@ -57,17 +59,19 @@ class Artifacts:
         tls: ssl.SSLContext | None = None,
         registry_auth: Path | None = None,
         insecure_registries: Sequence[str] = (),
+        s3: S3Access | None = None,
     ) -> None:
         self.store = store
         self._limits = limits
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifact")
         self._http = HttpSource(limits, tls=tls)
+        self._s3 = S3Source(s3 or S3Access(), limits)
         self._file = FileSource(file_roots, self._executor)
         self._blobs = FileSource([store.blob("")], self._executor)
         registry = Registry(self._http.client, limits, registry_auth, insecure_registries)
         self._images = Images(registry, store, limits, self._executor, ("linux", architecture()))
         self._sources: dict[str, Source] = {
-            scheme: source for source in (self._http, self._file) for scheme in source.schemes
+            scheme: source for source in (self._http, self._file, self._s3) for scheme in source.schemes
         }
         self._flights: dict[str, Flight] = {}
         self._learned: dict[str, tuple[str, str]] = {}  # URL: (validator, sha256)

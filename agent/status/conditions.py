@@ -146,6 +146,7 @@ _REASONS: dict[str, str] = {
     "ManifestUnsupported": "What the registry holds is of a kind that is not supported.",
     "PlatformMissing": "The image is not there for this host's platform.",
     "RegistryAuthInvalid": "The file with logins for registries cannot be read.",
+    "StorageCredentialsInvalid": "The file with credentials for S3 cannot be read.",
     "TagMoved": "The tag names something else than the digest that is wanted.",
     "CertificateRefused": "The artifact server's certificate is not trusted.",
     "RedirectRefused": "A redirect leads where it must not, or never ends.",

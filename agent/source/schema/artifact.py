@@ -15,8 +15,8 @@ from agent.source.schema.place import Place
 from agent.source.schema.scalars import NotYet, Raw
 
 URL_MAX = 4096
-SCHEMES = ("http", "https", "file", "oci")
-LATER = ("s3", "gs", "az", "sftp", "git")
+SCHEMES = ("http", "https", "file", "oci", "s3")
+LATER = ("gs", "az", "sftp", "git")
 HEX = {"sha256": 64, "sha512": 128}
 WEAK = ("md5", "sha1")
 Archive: TypeAlias = Literal["auto", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip", "none", "false"]
