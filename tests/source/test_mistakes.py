@@ -96,8 +96,15 @@ def test_two_apps_cannot_have_one_place_or_one_inside_the_other(tmp_path: Path) 
     assert "/srv/a/b and /srv/a of a (state.yaml:2) cannot both be links" in found
 
 
+def test_two_files_of_a_place_cannot_have_one_target(tmp_path: Path) -> None:
+    files = "[{content: x, target: t}, {content: y, target: t}]"
+    (found,) = mistakes(tmp_path, f"apps:\n  a: {{version: 1, files: {files}, place: /srv/a}}\n")
+    assert found.endswith("apps.a.files[1].target: t is files[0] already")
+
+
 def test_an_app_with_a_place_has_no_program(tmp_path: Path) -> None:
-    text = f"apps:\n  a: {{{FILES}, place: /srv/a, run: {{command: [x]}}, listen: 80, env: {{A: b}}}}\n"
+    keys = "run: {command: [x]}, listen: 80, env: {A: b}"
+    text = f"apps:\n  a: {{{FILES}, place: /srv/a, {keys}}}\n"
     told = "an app with place has no program; write a second app for the program"
     assert [line.partition(" apps.a.")[2] for line in mistakes(tmp_path, text)] == [
         f"run: {told}",

@@ -124,11 +124,13 @@ def _of_files(name: str, raw: App, place: Place) -> AppSpec:
     """An app of files only: nothing to start, nothing to probe; others are meant to read what it places."""
     assert raw.place is not None
     secrets = secret_values(raw.secrets or {}, place / "secrets")
+    files = managed_files(raw.files or [], place / "files", secrets, mode=0o644)
+    check_overlaps(files, {}, place)
     return AppSpec(
         name=name,
         version=raw.version or "",
         artifact=artifact_spec(raw.artifact, place / "artifact") if raw.artifact else None,
-        files=managed_files(raw.files or [], place / "files", secrets, mode=0o644),
+        files=files,
         secrets=dict(secrets.values_read),
         salt=_salt(secrets, place),
         places=place_specs(raw.place, place / "place"),
