@@ -18,6 +18,7 @@ from agent.domain.spec import (
     RunSpec,
 )
 from agent.source.desired import load, validate
+from agent.source.schema.artifact import SCHEMES
 from tests.source.state_files import HERE, SHA, mistakes, read, write
 
 FLAT = {"version": "0.1.0", "distro-url": "https://dist.example/app-{{ version }}", "vars": {"name": "Anna"}}
@@ -90,7 +91,7 @@ def test_the_template_may_lie_in_the_image(tmp_path: Path, name: str) -> None:
             '{"version": ["1"], "distro-url": "ftp://x/y", "checksum": {}, "vars": "x"}',
             [
                 "state.json:1:13 version: expected a text, found a list",
-                "state.json:1:34 distro-url: unknown scheme ftp, known are http, https, file, oci",
+                f"state.json:1:34 distro-url: unknown scheme ftp, known are {', '.join(SCHEMES)}",
                 "state.json:1:59 checksum: expected a text, found a mapping",
                 "state.json:1:71 vars: expected a mapping, found a text",
             ],
