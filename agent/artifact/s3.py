@@ -71,16 +71,21 @@ class S3Source:
             except NotModifiedError:
                 yield None
                 return
-        pieces = found.stream(min_chunk_size=_PIECE).__aiter__()
+        # In a list, to be let go of for sure when we leave: that is what closes the connection.
+        streams = [found.stream(min_chunk_size=_PIECE).__aiter__()]
 
         async def read() -> bytes:
             with self._telling(where):
                 async with asyncio.timeout(self._limits.idle):
-                    return bytes(await anext(pieces, b""))
+                    return bytes(await anext(streams[0], b""))
 
         tag = found.meta["e_tag"] or ""
         size = found.meta["size"]
-        yield Body(size, tag, read, start, resumable=strong(tag) and size > 0)
+        del found
+        try:
+            yield Body(size, tag, read, start, resumable=strong(tag) and size > 0)
+        finally:
+            streams.clear()
 
     async def aclose(self) -> None:
         """The library closes its connections itself."""

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from agent.artifact.artifacts import Artifacts
-from agent.artifact.s3 import S3Access
+from agent.artifact.limits import DEFAULTS
+from agent.artifact.s3 import S3Access, S3Source
 from agent.artifact.store import Store
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.kit.mask import secrets
 from tests.artifact.conftest import assert_no_traces
 from tests.artifact.specs import release, spec
 from tests.kit.artifact_server import ArtifactServer
+from tests.kit.hostile import Asked, HostileServer
 from tests.kit.ports import free_port
 
 KEY, SECRET = "a-long-access-key-of-tests", "a-long-secret-key-of-tests"
@@ -182,3 +184,22 @@ async def test_a_download_goes_on_after_a_restart(
         async with artifacts.deliver(spec("s3://bucket/web", data, archive="none"), "web") as delivery:
             assert ((await delivery.published()) / "bin/web").read_bytes() == data
     assert [line.status for line in await server.requests(2)] == [200, 206]
+
+
+async def test_a_source_left_in_the_middle_closes_its_connection(tmp_path: Path) -> None:
+    async def endless(request: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b'HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\nETag: "x"\r\n'
+            b"Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n\r\n" + bytes(1_000_000)
+        )
+
+    async with HostileServer(endless) as server:
+        access = S3Access(endpoint=server.url, credentials=credentials(tmp_path / "credentials"))
+        source = S3Source(access, DEFAULTS)
+        async with source.open("s3://bucket/web") as body:
+            assert body is not None
+            assert await body.read()
+        async with asyncio.timeout(30):
+            await server.left.wait()
+        assert body.size == 100_000_000
+        await source.aclose()
