@@ -48,7 +48,10 @@ class Look:
         self._adoption = adoption
         self._directory = directory
         self._settings = settings
-        self._view = HostView(name=settings.name, labels=settings.labels, ports=settings.ports)
+        own = [(at.host, at.port) for at in (settings.admin, settings.webhook) if at is not None and at.port]
+        self._view = HostView(
+            name=settings.name, labels=settings.labels, ports=settings.ports, own=tuple(own)
+        )
         self.reached = False  # the newest look got an answer from the repository
         self.seen: str | None = None  # the newest commit resolved, readable or not: what a poll compares with
         self._keys: object = None  # the version of the trusted keys that it was judged with

@@ -231,6 +231,9 @@ def _refuse_ports(apps: MappingType[str, AppSpec], raw: MappingType[str, App], p
                     f"port {port.port} is not one that this host's settings give to apps (--allow-port)"
                 )
             wide = port.address in ANYWHERE
+            for host, number in place.view.own:
+                if port.port == number and not kind and (wide or host in (*ANYWHERE, port.address)):
+                    here.problem(f"port {number} is the agent's own")
             others = [taken.get((kind, port.port, key)) for key in (("",) if wide else ("*", port.address))]
             other = next((other for other in others if other not in (None, name)), None)
             if other is not None:

@@ -18,7 +18,7 @@ class HostView:
 
     `arch` is in the words of release files (amd64, arm64), `machine` in those of uname (x86_64). `secrets`
     reads the host's secrets; None where a state is only checked. `ports` are those that apps may listen on,
-    all when there is no range.
+    all when there is no range, `own` the addresses and ports of the agent itself, which no app may have.
     """
 
     name: str
@@ -27,6 +27,7 @@ class HostView:
     arch: str = field(default_factory=architecture)
     machine: str = field(default_factory=platform.machine)
     ports: tuple[range, ...] = ()
+    own: tuple[tuple[str, int], ...] = ()
     secrets: SecretReader | None = field(default=None, compare=False)
 
     def values(self) -> dict[str, Any]:

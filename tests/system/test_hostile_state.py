@@ -69,6 +69,7 @@ def attacks(box: Box, outside: Path) -> list[Attack]:
         Attack("no isolation", {"run": {"command": ["bin/web"], "isolation": "none"}}, "isolation"),
         # taking what is not its own
         Attack("a port of the agent's", {"listen": box.admin}, "--allow-port"),
+        Attack("the agent's token", {"secrets": {"A": {"file": "token"}}}, "belongs to the agent"),
         Attack("a port of others", {"listen": 22}, "--allow-port"),
     ]  # fmt: skip
 
@@ -79,7 +80,12 @@ async def test_a_hostile_state_gets_nothing_of_the_host(box: Box) -> None:
     (outside / "kept").write_text(KEPT)
     roots = box.directory / "secret-root"
     roots.mkdir()
-    box.settings = {"--secret-root": str(roots), "--allow-port": str(box.port)}
+    (roots / "token").write_text(KEPT)
+    box.settings = {
+        "--secret-root": str(roots),
+        "--control-token-file": str(roots / "token"),
+        "--allow-port": str(box.port),
+    }
     await box.deploy("1.0")
     await box.start()
     before = await box.proven("1.0")
@@ -109,13 +115,49 @@ async def test_where_users_are_named_no_app_is_root_and_no_command_of_one() -> N
         pytest.skip("needs root")
     with tempfile.TemporaryDirectory() as directory:  # where others than root may pass
         Path(directory).chmod(0o755)
-        async with Box(Path(directory), settings={"--allow-user": "nobody"}) as box:
+        named = {"--allow-user": "nobody", "--place-root": f"{directory}/srv"}
+        async with Box(Path(directory), settings=named) as box:
             await no_root(box)
+
+
+async def test_the_agents_own_ports_are_for_no_app_whatever_the_settings_allow(box: Box) -> None:
+    """Else an app could have the port while one agent makes way for the next."""
+    await box.deploy("1.0")
+    await box.start()
+    await box.proven("1.0")
+    for listen in (box.admin, {"http": box.port, "more": {"port": box.admin, "address": "127.0.0.1"}}):
+        commit = await box.commit(box.state("6.6.6", listen=listen))
+        status, answer = await box.webhook(commit, wait=True)
+        assert (status, answer["result"]) == (409, "failed")
+        assert f"port {box.admin} is the agent's own" in json.dumps(answer)
+    await box.serving("1.0")
+
+
+async def test_an_app_of_files_gets_nowhere_but_below_the_place_roots(box: Box) -> None:
+    outside, root = box.directory / "outside", box.directory / "root"
+    for directory in (outside, root, root / "taken"):
+        directory.mkdir()
+    (root / "link").symlink_to(outside)
+    (root / "taken" / "file").write_text("somebody's")
+    box.settings = {"--place-root": str(root)}
+    await box.start()
+    places = [outside / "x", root / "../outside/x", root / "link/x", root / "link", root / "taken/file"]
+    places += [root, box.data / "x", Path("/proc/self/root") / str(outside / "x")[1:]]
+    for place in places:
+        app = {"version": "1", "place": str(place), "files": [{"content": "x", "target": "x"}]}
+        commit = await box.commit({"schema": 1, "apps": {"files": app}})
+        status, answer = await box.webhook(commit, wait=True)
+        assert (status, answer["result"]) == (409, "failed"), (place, answer)
+    assert os.listdir(outside) == []
+    assert sorted(os.listdir(root)) == ["link", "taken"]
+    assert (root / "taken" / "file").read_text() == "somebody's"
+    assert os.readlink(root / "link") == str(outside)
 
 
 async def no_root(box: Box) -> None:
     alive = {"alive": "100ms", "probation": "100ms"}
     plain: dict[str, Any] = {"listen": None, "socket": None, "health": alive}
+    (box.directory / "srv").mkdir()
     await box.start()
     for run in ({}, {"user": "root"}):
         parts: dict[str, Any] = {**plain, "run": {"command": shell("sleep 60", "run"), **run}}
@@ -123,6 +165,12 @@ async def no_root(box: Box) -> None:
         app = await box.app_is(last_failure__reason="UserNotAllowed", run=None)
         assert "nobody" in app["last_failure"]["remedy"]
     say = "echo $0 is $(id -un)"
+    place = str(box.directory / "srv/x")
+    files = {"version": "1.0", "files": [{"content": "x", "target": "x"}], "place": place}
+    for command in ({"after": shell(say, "after")}, {"hooks": {"init": shell(say, "init of files")}}):
+        commit = await box.commit({"schema": 1, "apps": {"files": files | command}})
+        await box.webhook(commit)
+        await box.app_is("files", last_failure__reason="UserNotAllowed", run=None)
     await box.deploy(
         "2.0",
         **plain,
