@@ -74,4 +74,4 @@ async def test_a_plain_server_goes_through_the_life_of_an_installation(image: Im
     await fill(root, tmp_path)
     said = await asyncio.to_thread(boot, root, GUEST, tmp_path / "disk.img")
     print(said)
-    assert said.rstrip().splitlines()[-1].endswith("passed everything")
+    assert "passed everything" in said.splitlines()
