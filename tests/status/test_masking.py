@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.kit.mask import SHORTEST, Masker, mask_urls
+from agent.kit.mask import MOST, SHORTEST, Masker, mask_urls
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,22 @@ def test_a_value_is_masked_as_it_stands_by_line_and_as_urls_quote_it() -> None:
     assert masker.text("x pass word/1 y") == "x *** y"
     assert masker.text("second line") == "***"
     assert masker.text("q=pass%20word%2F1 q=pass+word%2F1") == "q=*** q=***"
+
+
+def test_a_value_is_masked_as_json_and_base64_write_it() -> None:
+    masker = Masker()
+    masker.add('say "ö" to\nnobody')
+    for written in (r"say \"\u00f6\" to", r"say \"ö\" to", b64encode('say "ö" to\nnobody'.encode()).decode()):
+        assert masker.text(f"<{written}>").rstrip("=>") == "<***"
+
+
+def test_of_values_that_come_and_go_the_newest_stay_masked() -> None:
+    masker = Masker()
+    masker.add("in use all the time", *(f"short-lived-{number}." for number in range(MOST // 2)))
+    masker.add("in use all the time")
+    masker.add(*(f"short-lived-{number}." for number in range(MOST // 2, MOST - 100)))
+    assert masker.text(f"in use all the time, short-lived-{MOST - 101}.") == "***, ***"
+    assert masker.text("short-lived-0.") == "short-lived-0."
 
 
 def test_the_longer_of_two_values_wins() -> None:
