@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -26,6 +27,7 @@ from agent.kit.files import remove_tree
 
 T = TypeVar("T")
 _WORTH = 16 * MIB  # what is shorter comes again in a moment
+_SOON = 10.0  # seconds; what will be whole before is not kept: writing all of it twice would slow it down
 _PIECE = MIB
 
 
@@ -102,11 +104,15 @@ class Keeping(Generic[T]):
         self._here = 0  # bytes that are kept already
         self._position = 0
         self._keeps = False
+        self._size = 0
+        self._began = 0.0
 
     async def begin(self, body: Body) -> Body:
         """The same body, with what is here in front of it."""
         self._keeps = body.resumable and (body.size or 0) >= _WORTH
         self._here = body.start
+        self._size = body.size or 0
+        self._began = time.monotonic()
         if self._keeps or body.start:
             await asyncio.to_thread(self.partial.begin, body)
         if not body.start:
@@ -153,6 +159,14 @@ class Keeping(Generic[T]):
                 fresh.append(piece[known:] if known else piece)
         if fresh:
             self.partial.write(fresh)
+            self._look_ahead(self._position - self._here)
+
+    def _look_ahead(self, came: int) -> None:
+        """Stop keeping what comes so fast that it will be whole soon."""
+        left = (self._size - self._position) * (time.monotonic() - self._began) / came
+        if came >= _WORTH and left < _SOON:
+            self._keeps = False
+            self.partial.remove()
 
 
 Open = Callable[[Have | None], AbstractAsyncContextManager[Body | None]]

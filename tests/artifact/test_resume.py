@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from agent.artifact import partial
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.limits import Limits
+from agent.artifact.source import Body, Have
 from agent.artifact.store import Store
 from agent.domain.errors import Failure, Permanent, Transient
 from tests.artifact.conftest import assert_no_traces
@@ -281,6 +284,43 @@ async def test_small_downloads_and_those_that_may_not_go_on_are_not_kept(
             async with asyncio.timeout(30):
                 await begun.wait()
     assert kept(store) == []
+
+
+class Swallowing:
+    """A Work that does nothing."""
+
+    def feed(self, pieces: Sequence[bytes]) -> None:
+        pass
+
+    def finish(self, pieces: Sequence[bytes]) -> None:
+        pass
+
+    def discard(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("soon", "stays"), [(math.inf, False), (0.0, True)])
+async def test_what_will_be_whole_soon_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soon: float, stays: bool
+) -> None:
+    monkeypatch.setattr(partial, "_SOON", soon)
+    kept_here = partial.Partial(tmp_path / "partial")
+    work = partial.Keeping(Swallowing(), kept_here)
+
+    async def nothing() -> bytes:
+        return b""
+
+    await work.begin(Body(64 << 20, TAG, nothing, resumable=True))
+    work.feed([LARGE[: 8 << 20]])
+    assert kept_here.have() == Have(8 << 20, 64 << 20, TAG)
+    work.feed([LARGE[8 << 20 :]])
+    work.feed([b"more"])
+    assert kept_here.have() == (Have(len(LARGE) + 4, 64 << 20, TAG) if stays else None)
+    assert (tmp_path / "partial").exists() == stays
+    work.discard()
 
 
 async def test_old_beginnings_and_more_than_four_are_forgotten(store: Store) -> None:
