@@ -27,6 +27,7 @@ PACKAGES = (
     "ca-certificates", "python3", "python3-venv",
     "dbus", "initramfs-tools", "kmod", "linux-image-cloud-amd64", "systemd-sysv",
 )  # fmt: skip
+TRIES = 5  # at what comes over the network
 DEADLINE = 600.0  # seconds for the longest of the programs: packages come over the network
 # Some come with Python packages, and are beside the interpreter; some are root's.
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -66,10 +67,20 @@ def mirror() -> str:
     return next((site for site in sites if site.startswith(("http:", "https:", "file:"))), "")
 
 
-def debian(directory: Path) -> Path:
-    """A minimal Debian in `directory`."""
-    run("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, directory, mirror())
+def debian(directory: Path, cache: Path) -> Path:
+    """A minimal Debian in `directory`; what a failed try had loaded into `cache` is not loaded again."""
+    cache.mkdir()
+    options = ("--variant=minbase", f"--cache-dir={cache}", f"--include={','.join(PACKAGES)}")
+    for remaining in reversed(range(TRIES)):
+        try:
+            run("debootstrap", *options, SUITE, directory, mirror())
+            break
+        except AssertionError:
+            if remaining == 0:
+                raise
+            run("find", directory, "-xdev", "-mindepth", "1", "-delete")
     shutil.rmtree(directory / "var/cache/apt/archives")
+    shutil.rmtree(cache)
     return directory
 
 
@@ -114,7 +125,7 @@ def built(directory: Path) -> Iterator[Image]:
 
     try:
         container = buildah("from", "scratch")
-        base = size(debian(Path(buildah("mount", container))))
+        base = size(debian(Path(buildah("mount", container)), directory / "packages"))
         buildah("commit", "--quiet", "--rm", container, "localhost/base")
         buildah(
             "build", "--isolation", "chroot", "--pull-never", "--format", "docker", "--quiet",
@@ -134,7 +145,7 @@ def built(directory: Path) -> Iterator[Image]:
         buildah("umount", "--all")
         buildah("rm", "--all")
         buildah("rmi", "--all", "--force")
-        for place in ("home", "storage", "run"):
+        for place in ("home", "packages", "storage", "run"):
             shutil.rmtree(directory / place, ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ from tests.kit.ports import free_port
 
 QUICK = {"http": "/healthz", "interval": "50ms", "deadline": "20s", "probation": "300ms"}
 PLAIN = {"tcp": "main", "interval": "50ms", "deadline": "20s", "probation": "100ms"}
-HASTY = {**PLAIN, "timeout": "200ms", "deadline": "700ms"}  # for what cannot become healthy
+HASTY = {**PLAIN, "timeout": "500ms", "deadline": "2s"}  # for what cannot become healthy
 
 
 async def mode_of(box: Box) -> tuple[str, str]:
@@ -192,7 +192,7 @@ async def test_a_program_that_cannot_do_with_a_socket_of_another_family_is_told_
     await box.deploy(
         "1.0", artifact=None, socket=None, files=[{"target": "nginx.conf", "content": config}],
         run={"command": command}, listen={"main": {"port": box.port, "address": "::"}},
-        health={"http": "/", "interval": "50ms", "deadline": "700ms"},
+        health={"http": "/", "interval": "50ms", "deadline": "2s"},
     )  # fmt: skip
     await box.start()
     failure = (await box.app_is(state="failed", run=None))["last_failure"]

@@ -36,7 +36,7 @@ async def test_a_new_version_that_fails_like_the_old_one_is_not_set_aside_but_tr
     await world.running()
     async with Load(box.port) as load:
         world.pull("sick")
-        commit = await world.deploy("2.0", health={"deadline": "300ms"})
+        commit = await world.deploy("2.0", health={"deadline": "2s"})
         status, answer = await box.webhook(commit, wait=True)
         assert (status, answer["result"]) == (409, "failed")
         app = await has(box, "EnvironmentFailing", "True")
@@ -55,9 +55,9 @@ async def test_a_restart_swap_that_fails_like_the_old_version_serves_the_old_one
     box: Box,
 ) -> None:
     world = World(box)
-    await world.running(swap="restart", health={"deadline": "300ms"})
+    await world.running(swap="restart", health={"deadline": "2s"})
     world.pull("sick")
-    commit = await world.deploy("2.0", swap="restart", health={"deadline": "300ms"})
+    commit = await world.deploy("2.0", swap="restart", health={"deadline": "2s"})
     status, answer = await box.webhook(commit, wait=True)
     assert (status, answer["result"]) == (409, "rolled-back")
     app = await has(box, "EnvironmentFailing", "True")
@@ -127,7 +127,7 @@ async def test_a_crash_on_probation_while_the_environment_fails_goes_back_withou
 async def test_a_first_start_that_fails_tries_earlier_distinct_specifications(box: Box) -> None:
     world = World(box)
     fast = {"deadline": "300ms"}
-    await world.deploy("1.0", health=fast)
+    await world.deploy("1.0")
     await world.deploy("2.0", health=fast)
     state = {"web": world.app("2.0", health=fast)}
     await world.commit(state, {"README": "the same again"})
@@ -145,7 +145,7 @@ async def test_a_first_start_that_fails_tries_earlier_distinct_specifications(bo
     assert results(await box.history()) == [("1.0", "succeeded"), ("2.0", "failed"), ("3.0", "failed")]
     status, answer = await box.webhook(commit, wait=True)
     assert (status, answer["result"]) == (409, "failed")
-    await world.deploy("4.0", push=True, health=fast)
+    await world.deploy("4.0", push=True)
     app = await box.proven("4.0")
     assert condition(app, "Degraded")["status"] == "False"
     await world.only("4.0")
@@ -193,7 +193,7 @@ async def test_a_first_release_that_cannot_be_started_again_is_not_proven_by_tim
     world = World(box)
     restart = {"backoff": "20ms", "backoff_max": "50ms", "budget": 100}
     run = {"command": world.app("0")["run"]["command"], "restart": restart}
-    await world.deploy("1.0", run=run, health={"probation": "1s", "deadline": "200ms"})
+    await world.deploy("1.0", run=run, health={"probation": "3s", "deadline": "2s"})
     await box.start()
     await box.serving("1.0")
     world.pull("sick-1.0")

@@ -179,7 +179,7 @@ async def test_a_migration_that_says_later_is_tried_again_and_has_not_failed(wor
 
 async def test_a_version_that_never_gets_healthy_is_stopped_without_having_served(world: World) -> None:
     world.pull("sick-2.0")
-    told = await fails(world, health={"deadline": "400ms"})
+    told = await fails(world, health={"deadline": "2s"})
     assert told.answer["reason"] == "ProbeFailed"
     assert "500" in told.answer["message"]
     assert told.app["last_failure"]["log"][-1] == "error: the database is away"

@@ -96,7 +96,7 @@ async def test_a_restart_swap_that_outlasts_the_hold_is_probed_all_the_same(box:
 async def test_a_crash_loop_ends_in_a_pause_with_the_page_and_a_condition(box: Box) -> None:
     world = World(box)
     await world.running(
-        run=run_with(world, cooldown="60s"), maintenance={"hold": "100ms"}, health={"deadline": "300ms"}
+        run=run_with(world, cooldown="60s"), maintenance={"hold": "100ms"}, health={"deadline": "1500ms"}
     )
     world.pull("sick")
     await world.crash()
@@ -120,7 +120,7 @@ async def test_a_crash_loop_ends_in_a_pause_with_the_page_and_a_condition(box: B
 
 async def test_after_its_pause_a_crash_loop_gets_another_chance(box: Box) -> None:
     world = World(box)
-    await world.running(run=run_with(world, budget=1, cooldown="300ms"), health={"deadline": "300ms"})
+    await world.running(run=run_with(world, budget=1, cooldown="300ms"), health={"deadline": "1500ms"})
     world.pull("sick")
     await world.crash()
 
