@@ -52,16 +52,15 @@ def test_any_damage_to_a_good_zip_is_unpacked_cleanly_or_refused(
 def test_a_damaged_zip_never_has_other_contents_than_python_reads(damage: list[tuple[int, int]]) -> None:
     """Where both accept it; a bit in a name or a mode may well have changed.
 
-    Python refuses entries that need a newer version than it knows, and we do not look into what a
+    Python refuses archives that need a newer version than it knows, and we do not look into what a
     directory may have for contents.
     """
     data = GOOD_ZIP[:4] + damaged(GOOD_ZIP[4:], damage, 0, False)  # else it is one plain file
     if judge(data, 1000):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with suppress(NotImplementedError), zipfile.ZipFile(io.BytesIO(data)) as archive:
             for entry in archive.infolist():
                 if not entry.is_dir():
-                    with suppress(NotImplementedError):
-                        archive.read(entry)  # verifies its checksum
+                    archive.read(entry)  # verifies its checksum
 
 
 @QUICK

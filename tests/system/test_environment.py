@@ -24,8 +24,14 @@ async def has(box: Box, kind: str, status: str) -> dict[str, Any]:
     return found
 
 
-def results(runs: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [(run["version"], run["result"]) for run in runs]
+async def ended(box: Box, *expected: tuple[str, str], after: int = 0) -> None:
+    """Wait until the newest runs, `after` so many newer ones, are these: version and result."""
+
+    async def there() -> bool:
+        runs = [(run["version"], run["result"]) for run in await box.history()]
+        return runs[after : after + len(expected)] == list(expected)
+
+    await box.until(there)
 
 
 # -- the environment ----------------------------------------------------------------------------------
@@ -48,7 +54,7 @@ async def test_a_new_version_that_fails_like_the_old_one_is_not_set_aside_but_tr
     assert load.failures == []
     assert set(load.answers) == {"1.0", "2.0"}
     assert condition(await box.app(), "EnvironmentFailing")["status"] == "False"
-    assert results(await box.history())[0] == ("2.0", "succeeded")
+    await ended(box, ("2.0", "succeeded"))
 
 
 async def test_a_restart_swap_that_fails_like_the_old_version_serves_the_old_one_and_tries_again(
@@ -82,7 +88,7 @@ async def test_on_probation_a_failing_environment_changes_nothing_and_begins_the
         await has(box, "EnvironmentFailing", "False")
         await box.proven("2.0")
     assert load.failures == []
-    assert results(await box.history()) == [("2.0", "succeeded"), ("1.0", "succeeded")]
+    await ended(box, ("2.0", "succeeded"), ("1.0", "succeeded"))
 
 
 async def test_on_probation_only_the_new_version_sick_after_all_is_rolled_back_when_that_is_seen(
@@ -100,7 +106,7 @@ async def test_on_probation_only_the_new_version_sick_after_all_is_rolled_back_w
     app = await has(box, "Quarantined", "True")
     assert app["current"]["version"] == "1.0"
     assert app["last_failure"]["reason"] == "ProbeFailed"
-    assert results(await box.history())[0] == ("2.0", "rolled-back")
+    await ended(box, ("2.0", "rolled-back"))
 
 
 async def test_a_crash_on_probation_while_the_environment_fails_goes_back_without_setting_aside(
@@ -118,7 +124,7 @@ async def test_a_crash_on_probation_while_the_environment_fails_goes_back_withou
     assert await box.get() == (200, "1.0\n")
     world.release("sick")
     await box.app_is(current__version="2.0", state="probation")
-    assert results(await box.history())[1] == ("2.0", "rolled-back")
+    await ended(box, ("2.0", "rolled-back"), after=1)
 
 
 # -- the first start ----------------------------------------------------------------------------------
@@ -142,7 +148,7 @@ async def test_a_first_start_that_fails_tries_earlier_distinct_specifications(bo
     told = await box.status()
     assert told["source"]["last_sync"]["result"] == "failed"
     assert told["source"]["last_success"] is None
-    assert results(await box.history()) == [("1.0", "succeeded"), ("2.0", "failed"), ("3.0", "failed")]
+    await ended(box, ("1.0", "succeeded"), ("2.0", "failed"), ("3.0", "failed"))
     status, answer = await box.webhook(commit, wait=True)
     assert (status, answer["result"]) == (409, "failed")
     await world.deploy("4.0", push=True)
@@ -186,7 +192,7 @@ async def test_a_first_release_that_crashes_again_and_again_on_probation_is_give
         await world.crash()
     app = await box.app_is(state="degraded", current__version="1.0", good__version="1.0")
     assert condition(app, "Quarantined")["reason"] == "ChildExited"
-    assert results(await box.history()) == [("1.0", "succeeded"), ("2.0", "failed")]
+    await ended(box, ("1.0", "succeeded"), ("2.0", "failed"))
 
 
 async def test_a_first_release_that_cannot_be_started_again_is_not_proven_by_time(box: Box) -> None:
@@ -200,5 +206,5 @@ async def test_a_first_release_that_cannot_be_started_again_is_not_proven_by_tim
     await world.crash()
     app = await has(box, "Quarantined", "True")
     assert app["good"] is None
-    assert results(await box.history()) == [("1.0", "failed")]
+    await ended(box, ("1.0", "failed"))
     assert (await box.get())[0] == 503
