@@ -23,7 +23,7 @@ from importlib.metadata import version
 from typing import Any
 
 from agent.artifact.artifacts import Artifacts
-from agent.artifact.s3 import S3Access
+from agent.artifact.settings import artifacts_of
 from agent.artifact.store import Store
 from agent.config import ConfigError, Settings, learn_secrets, load
 from agent.deploy.freezer import Freezer
@@ -265,15 +265,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     post = Post(settings, bus, journal.outbox)
     stack.callback(post.close)
     store = Store(data.store)
-    artifacts = await stack.enter_async_context(
-        Artifacts(
-            store, file_roots=settings.file_roots, registry_auth=settings.registry_auth_file,
-            insecure_registries=settings.insecure_registries, s3=S3Access(
-                endpoint=settings.s3_endpoint, region=settings.s3_region,
-                credentials=settings.s3_credentials_file,
-            ),
-        )
-    )  # fmt: skip
+    artifacts = await stack.enter_async_context(artifacts_of(settings, store))
     remote = remote_of(settings)
     stack.push_async_callback(remote.aclose)
     adoption = Adoption(keeper)
@@ -339,8 +331,8 @@ async def _examine(settings: Settings, lanes: Lanes, artifacts: Artifacts) -> Ma
     from agent.doctor.examine import examine
 
     specs = {name: lane.app.wanted for name, lane in lanes.live().items()}
-    urls = {name: spec.artifact.url for name, spec in specs.items() if spec and spec.artifact}
-    return await examine(settings, urls, artifacts.reach)
+    wanted = {name: spec.artifact for name, spec in specs.items() if spec and spec.artifact}
+    return await examine(settings, wanted, artifacts.reach)
 
 
 def _broke(broken: asyncio.Event, error: BaseException) -> None:

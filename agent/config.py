@@ -84,11 +84,15 @@ class Settings:
     ports: tuple[range, ...] = ()
     place_roots: tuple[Path, ...] = ()
     templates: Path | None = None
+    artifact_ca: Path | None = None
+    netrc_file: Path | None = None
     registry_auth_file: Path | None = None
     insecure_registries: tuple[str, ...] = ()
     s3_endpoint: str = ""
     s3_region: str = ""
     s3_credentials_file: Path | None = None
+    gcs_credentials_file: Path | None = None
+    azure_connection_file: Path | None = None
     shutdown_delay: float = 0.0
     grace_period: float = 0.0
     status_token_file: Path | None = None

@@ -230,6 +230,20 @@ SETTINGS: tuple[Setting, ...] = (
         many=True,
     ),
     Setting(
+        "artifact_ca",
+        "--artifact-ca",
+        "FILE",
+        Path,
+        "authorities trusted for artifacts beside the system's (PEM)",
+    ),
+    Setting(
+        "netrc_file",
+        "--netrc-file",
+        "FILE",
+        Path,
+        "logins for http(s) artifacts by host, as netrc(5) has them; read again on each use",
+    ),
+    Setting(
         "registry_auth_file",
         "--registry-auth-file",
         "FILE",
@@ -251,6 +265,20 @@ SETTINGS: tuple[Setting, ...] = (
         Path,
         "credentials for s3://, as AWS has them; read again on each use (default: what the environment, "
         "a web identity or the instance offers)",
+    ),
+    Setting(
+        "gcs_credentials_file",
+        "--gcs-credentials-file",
+        "FILE",
+        Path,
+        "credentials for gs://, as Google has them; read again on each use (default: as for s3://)",
+    ),
+    Setting(
+        "azure_connection_file",
+        "--azure-connection-file",
+        "FILE",
+        Path,
+        "connection string for az://; read again on each use (default: as for s3://)",
     ),
     Setting(
         "insecure_registries",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,17 +12,23 @@ from typing import Self
 
 import msgspec
 
+from agent.artifact.azure import Azure
 from agent.artifact.blob import BlobWork
 from agent.artifact.checksum import find
 from agent.artifact.delivery import Delivery, Flight, streamed
 from agent.artifact.file import FileSource
+from agent.artifact.gcs import Gcs
 from agent.artifact.http import HttpSource
+from agent.artifact.http_access import HttpAccess
+from agent.artifact.http_client import same_origin
 from agent.artifact.limits import DEFAULTS, Limits
+from agent.artifact.objects import ObjectSource
 from agent.artifact.oci.image import Images
 from agent.artifact.oci.registry import Registry
+from agent.artifact.partial import Open
 from agent.artifact.pipeline import Meter, Progress, carry, check_space, telling
 from agent.artifact.release import release_id
-from agent.artifact.s3 import S3Access, S3Source
+from agent.artifact.s3 import S3, S3Access
 from agent.artifact.source import Source, shown, split
 from agent.artifact.store import Store
 from agent.domain.errors import Permanent
@@ -44,10 +49,12 @@ class Artifacts:
         store: where releases are.
         file_roots: directories that file:// artifacts may come from; none by default.
         limits: bounds of what is fetched and unpacked.
-        tls: replaces the system's trust store for https.
+        http: how http(s) servers are reached.
         registry_auth: file with credentials for OCI registries, see `oci.credentials`; read on each use.
         insecure_registries: HOST[:PORT] of those that are spoken to in plain http.
         s3: how S3 is reached.
+        gcs: file with credentials for Google Cloud Storage, see `gcs`.
+        azure: file with a connection string of Azure, see `azure`.
     """
 
     def __init__(
@@ -56,23 +63,25 @@ class Artifacts:
         *,
         file_roots: Sequence[Path] = (),
         limits: Limits = DEFAULTS,
-        tls: ssl.SSLContext | None = None,
+        http: HttpAccess | None = None,
         registry_auth: Path | None = None,
         insecure_registries: Sequence[str] = (),
         s3: S3Access | None = None,
+        gcs: Path | None = None,
+        azure: Path | None = None,
     ) -> None:
         self.store = store
         self._limits = limits
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifact")
-        self._http = HttpSource(limits, tls=tls)
-        self._s3 = S3Source(s3 or S3Access(), limits)
-        self._file = FileSource(file_roots, self._executor)
+        self._http = HttpSource(limits, http)
+        files = FileSource(file_roots, self._executor)
         self._blobs = FileSource([store.blob("")], self._executor)
         registry = Registry(self._http.client, limits, registry_auth, insecure_registries)
         self._images = Images(registry, store, limits, self._executor, ("linux", architecture()))
-        self._sources: dict[str, Source] = {
-            scheme: source for source in (self._http, self._file, self._s3) for scheme in source.schemes
-        }
+        clouds = (S3(s3 or S3Access()), Gcs(gcs), Azure(azure))
+        objects = (ObjectSource(cloud, limits, self._http.client.trust) for cloud in clouds)
+        sources: tuple[Source, ...] = (self._http, files, *objects)
+        self._sources = {scheme: source for source in sources for scheme in source.schemes}
         self._flights: dict[str, Flight] = {}
         self._learned: dict[str, tuple[str, str]] = {}  # URL: (validator, sha256)
         self._tasks = Owned("artifacts")
@@ -104,7 +113,7 @@ class Artifacts:
         if checksum.hex:
             return spec
         if checksum.url:
-            digest = await self._look_up(checksum, spec.url)
+            digest = await self._look_up(checksum, spec)
             return _pinned(spec, checksum.algorithm, digest)
         if split(spec.url).scheme in self._images.schemes:
             return _pinned(spec, "sha256", await self._images.pin(spec.url))
@@ -126,15 +135,15 @@ class Artifacts:
         board = partial(self._board, spec, app, release)
         return Delivery(release, digest, self.store, board, self._leave, progress)
 
-    async def reach(self, url: str) -> int | None:
+    async def reach(self, spec: ArtifactSpec) -> int | None:
         """Open an artifact and close it again: its size in bytes, None when nobody tells.
 
-        Raises what opening raises.
+        Raises what opening raises. Mirrors are not asked.
         """
-        if split(url).scheme in self._images.schemes:
-            await self._images.pin(url)
+        if split(spec.url).scheme in self._images.schemes:
+            await self._images.pin(spec.url)
             return None
-        async with self._source(url).open(url) as body:
+        async with self._opener(spec, spec.url)(None) as body:
             return body.size if body is not None else None
 
     async def prewarm(self, url: str) -> None:
@@ -153,10 +162,13 @@ class Artifacts:
         blob = self.store.blob(spec.checksum.hex)
         if split(url).scheme in self._images.schemes:
             bring = self._images.bring(spec, app)
-        elif blob.exists():
-            bring = streamed(self._blobs, blob.absolute().as_uri(), spec, app, self._executor)
         else:
-            bring = streamed(self._source(url), url, spec, app, self._executor)
+            places = [(shown(place), self._opener(spec, place)) for place in (url, *spec.mirrors)]
+            if blob.exists():
+                places.insert(
+                    0, (shown(url), lambda have: self._blobs.open(blob.absolute().as_uri(), have=have))
+                )
+            bring = streamed(places, spec, app, self._executor)
         flight = self._flights[release] = Flight(release, self.store, self._limits, shown(url))
         flight.task = self._tasks.start(flight.run(bring), name=release)
         flight.task.add_done_callback(lambda _: self._forget(flight))
@@ -173,6 +185,13 @@ class Artifacts:
         if flight.task is not None:
             await stop(flight.task)
 
+    def _opener(self, spec: ArtifactSpec, url: str) -> Open:
+        """How `url`, which is the artifact's, a mirror's or its checksum's, is opened. Raises Permanent."""
+        source = self._source(url)
+        if source is self._http and spec.headers and same_origin(url, spec.url):
+            return lambda have: self._http.open_with(spec.headers, url, have=have)
+        return lambda have: source.open(url, have=have)
+
     def _source(self, url: str) -> Source:
         scheme = split(url).scheme
         source = self._sources.get(scheme)
@@ -183,12 +202,12 @@ class Artifacts:
             )
         return source
 
-    async def _look_up(self, checksum: Checksum, artifact: str) -> str:
+    async def _look_up(self, checksum: Checksum, spec: ArtifactSpec) -> str:
         where = shown(checksum.url)
         with telling(self.store.root, where, self._limits.total):
             async with (
                 asyncio.timeout(self._limits.total),
-                self._source(checksum.url).open(checksum.url) as body,
+                self._opener(spec, checksum.url)(None) as body,
             ):
                 assert body is not None
                 meter = Meter(body.size, self._limits.checksum_file, where)
@@ -197,7 +216,7 @@ class Artifacts:
                     meter.add(len(piece))
                     pieces.append(piece)
                 meter.end()
-        return find(b"".join(pieces), checksum.algorithm, artifact, where)
+        return find(b"".join(pieces), checksum.algorithm, spec.url, where)
 
     async def _learn(self, url: str) -> str:
         where = shown(url)

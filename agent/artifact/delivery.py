@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -22,16 +23,17 @@ from agent.artifact.limits import Limits
 from agent.artifact.partial import Open, Partial, fetch
 from agent.artifact.pipeline import Meter, Progress, Work, carry, check_space, telling
 from agent.artifact.release import Packing, packing
-from agent.artifact.source import Body, Source
+from agent.artifact.source import Body
 from agent.artifact.store import Store
 from agent.artifact.worker import Worker
-from agent.domain.errors import Failure, Transient
+from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.domain.spec import ArtifactSpec, Checksum
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Bring: TypeAlias = Callable[["Flight"], Awaitable[Path]]
 """Carries one artifact into the store: tells the flight of each stage, returns the tree's path."""
+_OURS = ("DiskFull", "DiskReadOnly", "PermissionDenied", "StoreFailing")  # another place would not help
 
 
 class Flight:
@@ -88,9 +90,9 @@ class Flight:
             self._deadline.reschedule(None)
         _settle(self.fetched, size)
 
-    def again(self, why: Failure) -> None:
+    def again(self, why: Failure, what: str = "is fetched anew") -> None:
         """What was fetched is of no use: all of it is asked for again, with a deadline of its own."""
-        log.warning("%s is fetched anew: %s", self.where, why.info.message)
+        log.warning("%s %s: %s", self.where, what, why.info.message)
         if self._deadline is not None:
             self._deadline.reschedule(self._loop.time() + self.limits.total)
 
@@ -104,20 +106,41 @@ class Flight:
                 future.set_exception(error)
 
 
-def streamed(source: Source, url: str, spec: ArtifactSpec, app: str, executor: Executor) -> Bring:
-    """Bring what is one stream of bytes at `url`."""
+def streamed(places: Sequence[tuple[str, Open]], spec: ArtifactSpec, app: str, executor: Executor) -> Bring:
+    """Bring one stream of bytes from the first of `places` that has it: each its name and how it is opened.
+
+    A place that fails, or has bytes of another digest, is left for the next one, until the digest was right.
+    """
 
     async def bring(flight: Flight) -> Path:
-        return await brought(
-            flight,
-            lambda have: source.open(url, have=have),
-            packing(spec, app),
-            spec.checksum,
-            flight.is_verified,
-            executor,
-        )
+        failures: list[Failure] = []
+        known = Event()
+
+        def verified(digest: str) -> None:
+            known.set()
+            flight.is_verified(digest)
+
+        for index, (where, open_body) in enumerate(places):
+            flight.where = where
+            try:
+                how = packing(spec, app)
+                return await brought(flight, open_body, how, spec.checksum, verified, executor)
+            except Failure as failure:
+                if known.is_set() or failure.reason in _OURS:
+                    raise
+                failures.append(failure)
+                if index + 1 < len(places):
+                    flight.again(failure, f"is looked for at {places[index + 1][0]}")
+        flight.where = places[0][0]
+        raise most_hopeful(failures)
 
     return bring
+
+
+def most_hopeful(failures: Sequence[Failure]) -> Failure:
+    """The one of several that lets the agent try again soonest: Transient, OperatorNeeded, Permanent."""
+    order = (Transient, OperatorNeeded, Permanent)
+    return min(failures, key=lambda failure: order.index(type(failure)))
 
 
 async def brought(

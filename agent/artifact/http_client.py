@@ -6,7 +6,6 @@ secret goes to no other place than the one it was meant for.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -15,6 +14,8 @@ from time import time
 import aiohttp
 from yarl import URL
 
+from agent.artifact.http_access import HttpAccess, Trust
+from agent.artifact.http_proxy import proxy_for
 from agent.artifact.limits import Limits
 from agent.artifact.source import shown
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
@@ -28,22 +29,24 @@ _LONGEST_WAIT = 3600.0  # seconds, bound of a Retry-After we obey
 
 
 class HttpClient:
-    """One session for the agent's life. `tls` replaces the system's trust store."""
+    """One session for the agent's life."""
 
-    def __init__(self, limits: Limits, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, limits: Limits, access: HttpAccess | None = None) -> None:
         self._limits = limits
-        self._tls = tls
+        self.access = access or HttpAccess()
+        self.trust = Trust(self.access.authority)
         self._session: aiohttp.ClientSession | None = None
 
     async def request(
         self, method: str, url: URL, headers: Mapping[str, str], data: Mapping[str, str] | None = None
     ) -> aiohttp.ClientResponse:
         """One exchange, redirects not followed. `release` the answer; read errors as `telling` does."""
+        context = await self.trust.context() if url.scheme == "https" else True
+        way = proxy_for(url)
+        headers = {**_HEADERS, **headers, **way.pop("headers", {})}
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    keepalive_timeout=_KEEP_ALIVE, ssl=True if self._tls is None else self._tls
-                ),
+                connector=aiohttp.TCPConnector(keepalive_timeout=_KEEP_ALIVE),
                 timeout=aiohttp.ClientTimeout(
                     total=None,  # the delivery has a deadline of its own
                     connect=self._limits.connect,
@@ -54,7 +57,7 @@ class HttpClient:
                 read_bufsize=_BUFFER,
             )
         return await self._session.request(
-            method, url, headers={**_HEADERS, **headers}, data=data, allow_redirects=False
+            method, url, headers=headers, data=data, allow_redirects=False, ssl=context, **way
         )
 
     async def follow(
@@ -68,8 +71,11 @@ class HttpClient:
         """Ask for `text`, through redirects. `secret` headers go to its own origin only. Raises Failure."""
         first = url = parse_url(text)
         for _ in range(self._limits.redirects + 1):
-            own = (url.scheme, url.host, url.port) == (first.scheme, first.host, first.port)
-            response = await self.request(method, url, {**headers, **(secret or {})} if own else headers)
+            own = _origin(url) == _origin(first)
+            if own and secret:  # a login stands in it or nowhere: the library takes no second one
+                response = await self.request(method, url.with_user(None), {**headers, **secret})
+            else:
+                response = await self.request(method, url, headers)
             if response.status not in _REDIRECTS:
                 return response
             response.release()
@@ -91,6 +97,15 @@ class HttpClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether two URLs are of one scheme, host and port. Raises Permanent (UrlInvalid)."""
+    return _origin(parse_url(one)) == _origin(parse_url(other))
+
+
+def _origin(url: URL) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def parse_url(text: str) -> URL:
@@ -116,8 +131,13 @@ def telling(where: str) -> Iterator[None]:
             "CertificateRefused",
             f"the server's certificate is not trusted: {error.certificate_error}",
             where=where,
-            remedy="add its authority to the system's trust store (SSL_CERT_FILE)",
+            remedy="name its authority with --artifact-ca, or add it to the system's (SSL_CERT_FILE)",
         ) from None
+    except aiohttp.ClientHttpProxyError as error:
+        raise _proxy_refusal(error.status, where) from None
+    except aiohttp.ClientProxyConnectionError as error:
+        message = f"the proxy cannot be reached: {error.os_error.strerror or type(error).__name__}"
+        raise Transient("ArtifactUnavailable", message, where=where) from None
     except aiohttp.ClientPayloadError:
         raise Transient(
             "ArtifactTruncated", "the connection ended before the body did", where=where
@@ -133,23 +153,33 @@ def telling(where: str) -> Iterator[None]:
         ) from None
 
 
-def refusal(response: aiohttp.ClientResponse, where: str, who: str = "the server") -> Failure:
-    """What a status other than 200 means (RFC 9110 section 15)."""
+def refusal(
+    response: aiohttp.ClientResponse,
+    where: str,
+    who: str = "the server",
+    remedy: str = "let this agent read it, or correct its credentials",
+) -> Failure:
+    """What a status other than 200 means (RFC 9110 section 15). `remedy` is for one that wants a login."""
     status = response.status
     message = f"{who} answered {status}"
     if status in (404, 410):
         return Permanent("ArtifactNotFound", message, where=where, remedy="upload it, or correct the URL")
-    if status in (401, 403, 407):
-        return OperatorNeeded(
-            "ArtifactDenied",
-            message,
-            where=where,
-            remedy="let this agent read it, or correct its credentials",
-        )
+    if status == 407:
+        return _proxy_refusal(status, where)
+    if status in (401, 403):
+        return OperatorNeeded("ArtifactDenied", message, where=where, remedy=remedy)
     if status in (408, 425, 429) or status >= 500:
         wait = _retry_after(response.headers.get("Retry-After", ""))
         return Transient("ArtifactUnavailable", message, where=where, retry_after=wait)
     return Permanent("ArtifactRefused", message, where=where)
+
+
+def _proxy_refusal(status: int, where: str) -> Failure:
+    message = f"the proxy does not let us through ({status})"
+    if status in (401, 403, 407):
+        remedy = "correct HTTP_PROXY or HTTPS_PROXY in the agent's environment, with user and password"
+        return OperatorNeeded("ProxyRefused", message, where=where, remedy=remedy)
+    return Transient("ArtifactUnavailable", message, where=where)
 
 
 def _retry_after(text: str) -> float | None:

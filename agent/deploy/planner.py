@@ -154,12 +154,10 @@ def runtime_changes(old: AppSpec, new: AppSpec) -> bool:
 
 
 def _runtime(spec: AppSpec) -> AppSpec:
-    run = spec.run
-    if run is not None:
-        plain = type(run)(command=run.command, user=run.user)
-        spec = msgspec.structs.replace(spec, run=plain)
+    run = spec.run and type(spec.run)(command=spec.run.command, user=spec.run.user)
     default = AppSpec(name=spec.name, version="")
-    return msgspec.structs.replace(spec, **{name: getattr(default, name) for name in AGENT_ONLY})
+    others = {name: getattr(default, name) for name in AGENT_ONLY}
+    return msgspec.structs.replace(spec, run=run, artifact=spec.artifact and spec.artifact.what, **others)
 
 
 def only_files(old: AppSpec, new: AppSpec) -> bool:

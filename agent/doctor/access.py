@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
+from typing import TypeAlias
 
 from agent.config import Settings
 from agent.doctor.findings import Finding, Verdict
 from agent.domain.errors import Failure
+from agent.domain.spec import ArtifactSpec
 from agent.kit.clock import span
 
 DEADLINE = 15.0  # seconds for each
@@ -61,24 +63,28 @@ async def _clocks(url: str) -> list[Finding]:
     return [Finding("clock", Verdict.WARN, told, "set the clock: certificates and signatures need it")]
 
 
-async def artifacts(urls: Mapping[str, str], reach: Callable[[str], Awaitable[int | None]]) -> list[Finding]:
-    """Each app's artifact; `reach` opens a URL and tells its size in bytes. Raises nothing."""
+Reach: TypeAlias = Callable[[ArtifactSpec], Awaitable[int | None]]
+"""Opens an artifact and tells its size in bytes. Raises Failure, OSError."""
+
+
+async def artifacts(wanted: Mapping[str, ArtifactSpec], reach: Reach) -> list[Finding]:
+    """Each app's artifact. Raises nothing."""
     few = asyncio.Semaphore(AT_ONCE)
 
-    async def look(app: str, url: str) -> Finding:
+    async def look(app: str, spec: ArtifactSpec) -> Finding:
         async with few:
-            return await _artifact(app, url, reach)
+            return await _artifact(app, spec, reach)
 
     async with asyncio.TaskGroup() as group:
-        looks = [group.create_task(look(app, url), name=f"reach {app}") for app, url in urls.items()]
+        looks = [group.create_task(look(app, spec), name=f"reach {app}") for app, spec in wanted.items()]
     return [look.result() for look in looks]
 
 
-async def _artifact(app: str, url: str, reach: Callable[[str], Awaitable[int | None]]) -> Finding:
+async def _artifact(app: str, spec: ArtifactSpec, reach: Reach) -> Finding:
     subject = f"artifact {app}"
     try:
         async with asyncio.timeout(DEADLINE):
-            size = await reach(url)
+            size = await reach(spec)
     except Failure as failure:
         info = failure.info
         return Finding(subject, Verdict.BAD, f"{info.reason}: {info.message} ({info.where})", info.remedy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agent.config import Settings
@@ -11,16 +11,17 @@ from agent.doctor import access
 from agent.doctor.findings import Finding
 from agent.doctor.kernel import kernel
 from agent.doctor.machine import machine
+from agent.domain.spec import ArtifactSpec
 
 
 async def examine(
     settings: Settings,
-    urls: Mapping[str, str] | None = None,
-    reach: Callable[[str], Awaitable[int | None]] | None = None,
+    wanted: Mapping[str, ArtifactSpec] | None = None,
+    reach: access.Reach | None = None,
 ) -> Mapping[str, Any]:
-    """All findings, as JSON. `urls` are artifacts by app, `reach` opens one (see `access.artifacts`)."""
+    """All findings, as JSON. `wanted` are artifacts by app, `reach` opens one."""
     here = asyncio.to_thread(lambda: [*kernel(), *machine(settings)])
     found: list[Finding] = [*await here, *await access.repository(settings)]
-    if urls and reach is not None:
-        found += await access.artifacts(urls, reach)
+    if wanted and reach is not None:
+        found += await access.artifacts(wanted, reach)
     return {"findings": [finding.as_json() for finding in found]}

@@ -75,6 +75,13 @@ class ArtifactSpec(Spec, frozen=True, kw_only=True):
     strip: int = 0  # leading path components to drop
     plain_name: str = ""  # target path of an artifact that is one plain file; "" = bin/<app>
     archive: str = "auto"  # "auto" (by content), "none", or tar, tar.gz, tar.bz2, tar.xz, tar.zst, zip
+    mirrors: tuple[str, ...] = ()  # URLs of the same bytes, tried in order when `url` fails
+    headers: dict[str, str] = {}  # for the origin of `url` alone; may hold secrets
+
+    @property
+    def what(self) -> ArtifactSpec:
+        """The same without what only says where else, and as whom, its bytes are to be had."""
+        return msgspec.structs.replace(self, mirrors=(), headers={})
 
 
 class ReloadSpec(Spec, frozen=True, kw_only=True):

@@ -80,7 +80,7 @@ class Renderer:
                 raise TemplateFault(_TOO_LONG)
             template = parse(source, limits)
             if "secrets" in template.names and "secrets" not in values:
-                raise TemplateFault("secrets can be used in env and files only")
+                raise TemplateFault("secrets can be used in env, files and the headers of an artifact only")
             seconds = min(limits.seconds, self._seconds)
             return template.render(values, replace(limits, seconds=seconds))
         except TemplateFault as fault:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import datetime
 import ipaddress
-import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.artifact.http import HttpSource
+from agent.artifact.http_access import HttpAccess
 from agent.artifact.limits import DEFAULTS, Limits
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from tests.kit.artifact_server import ArtifactServer
@@ -143,7 +143,7 @@ async def test_a_date_is_a_validator_too() -> None:
         (410, Permanent, "ArtifactNotFound"),
         (401, OperatorNeeded, "ArtifactDenied"),
         (403, OperatorNeeded, "ArtifactDenied"),
-        (407, OperatorNeeded, "ArtifactDenied"),
+        (407, OperatorNeeded, "ProxyRefused"),
         (500, Transient, "ArtifactUnavailable"),
         (400, Permanent, "ArtifactRefused"),
         (418, Permanent, "ArtifactRefused"),
@@ -323,7 +323,7 @@ async def test_https_is_verified_and_never_left_for_http(tmp_path: Path) -> None
         refused = await fail(url)
         assert isinstance(refused, OperatorNeeded)
         assert refused.reason == "CertificateRefused"
-        source = HttpSource(DEFAULTS, tls=ssl.create_default_context(cafile=str(public)))
+        source = HttpSource(DEFAULTS, HttpAccess(authority=public))
         assert await fetch(source, url) == b"over TLS"
         assert await fetch(source, f"{server.url}/on") == b"over TLS"
         with pytest.raises(Permanent, match="from https to http") as caught:

@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 
 from agent.artifact.artifacts import Artifacts
+from agent.artifact.http_access import HttpAccess, Trust
 from agent.artifact.limits import DEFAULTS
-from agent.artifact.s3 import S3Access, S3Source
+from agent.artifact.objects import ObjectSource
+from agent.artifact.s3 import S3, S3Access
 from agent.artifact.store import Store
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.kit.mask import secrets
 from tests.artifact.conftest import assert_no_traces
 from tests.artifact.specs import release, spec
+from tests.artifact.test_http import certificate
 from tests.kit.artifact_server import ArtifactServer
 from tests.kit.hostile import Asked, HostileServer
 from tests.kit.ports import free_port
@@ -158,7 +161,7 @@ async def test_an_object_without_a_checksum_is_learned_once(s3: str, store: Stor
         for _ in range(2):
             pinned = await artifacts.pin(spec(url))
             assert pinned.checksum.hex == hashlib.sha256(b"#!/bin/sh\n").hexdigest()
-        assert await artifacts.reach(url) == 10
+        assert await artifacts.reach(spec(url)) == 10
 
 
 async def test_a_download_goes_on_after_a_restart(
@@ -186,6 +189,18 @@ async def test_a_download_goes_on_after_a_restart(
     assert [line.status for line in await server.requests(2)] == [200, 206]
 
 
+async def test_a_private_authority_is_trusted_for_s3_too(store: Store, tmp_path: Path) -> None:
+    public, private = certificate(tmp_path)
+    async with ArtifactServer(tmp_path, certificate=public, key=private) as server:
+        data = release(b"1.0")
+        server.put("bucket/web", data)
+        access = S3Access(endpoint=server.url, credentials=credentials(tmp_path / "credentials"))
+        assert isinstance(await fail(access, store, "s3://bucket/web"), Transient)
+        async with Artifacts(store, s3=access, http=HttpAccess(authority=public)) as artifacts:
+            async with artifacts.deliver(spec("s3://bucket/web", data), "web") as delivery:
+                assert ((await delivery.published()) / "bin/web").read_bytes() == b"1.0"
+
+
 async def test_a_source_left_in_the_middle_closes_its_connection(tmp_path: Path) -> None:
     async def endless(request: Asked, writer: asyncio.StreamWriter) -> None:
         writer.write(
@@ -195,7 +210,7 @@ async def test_a_source_left_in_the_middle_closes_its_connection(tmp_path: Path)
 
     async with HostileServer(endless) as server:
         access = S3Access(endpoint=server.url, credentials=credentials(tmp_path / "credentials"))
-        source = S3Source(access, DEFAULTS)
+        source = ObjectSource(S3(access), DEFAULTS, Trust(None))
         async with source.open("s3://bucket/web") as body:
             assert body is not None
             assert await body.read()

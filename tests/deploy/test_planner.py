@@ -184,6 +184,14 @@ def test_settings_that_only_the_agent_uses_touch_nothing() -> None:
     assert steps(plan(wanted, Situation(current=WEB, alive=True))) == ["record"]
 
 
+def test_another_mirror_and_a_login_that_changed_touch_nothing() -> None:
+    assert WEB.artifact is not None
+    places = msgspec.structs.replace(WEB.artifact, mirrors=("http://other/web",), headers={"X-Token": "new"})
+    wanted = other(artifact=places)
+    assert wanted.digest != WEB.digest
+    assert steps(plan(wanted, Situation(current=WEB, alive=True))) == ["record"]
+
+
 def test_a_quarantined_specification_is_not_tried_and_the_way_out_is_named() -> None:
     bad = FailureInfo(FailureKind.PERMANENT, "ProbeFailed", "HTTP 500")
     outcome = plan(other(version="2", env={"A": "1"}), Situation(current=WEB, alive=True, quarantined=bad))

@@ -14,6 +14,11 @@ from agent.doctor.examine import examine
 from agent.doctor.findings import Finding, Verdict
 from agent.doctor.kernel import kernel
 from agent.domain.errors import Permanent
+from agent.domain.spec import ArtifactSpec, Checksum
+
+
+def artifact(url: str) -> ArtifactSpec:
+    return ArtifactSpec(url=url, checksum=Checksum(algorithm="sha256"))
 
 
 def found(settings: Settings, subject: str) -> Finding:
@@ -82,14 +87,14 @@ def test_a_clock_before_its_time_is_bad(tmp_path: Path, monkeypatch: pytest.Monk
 async def test_artifacts_are_tried_side_by_side_and_failures_keep_their_remedy() -> None:
     met = asyncio.Barrier(2)
 
-    async def reach(url: str) -> int | None:
+    async def reach(spec: ArtifactSpec) -> int | None:
         async with asyncio.timeout(10):
             await met.wait()
-        if url == "https://b":
-            raise Permanent("ArtifactNotFound", "there is none", where=url, remedy="upload it")
+        if spec.url == "https://b":
+            raise Permanent("ArtifactNotFound", "there is none", where=spec.url, remedy="upload it")
         return 3 << 20
 
-    good, bad = await access.artifacts({"a": "https://a", "b": "https://b"}, reach)
+    good, bad = await access.artifacts({"a": artifact("https://a"), "b": artifact("https://b")}, reach)
     assert (good.verdict, good.told) == (Verdict.OK, "can be fetched, 3.0 MiB")
     assert (bad.verdict, bad.remedy) == (Verdict.BAD, "upload it")
 

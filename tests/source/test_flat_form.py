@@ -18,7 +18,7 @@ from agent.domain.spec import (
     RunSpec,
 )
 from agent.source.desired import load, validate
-from agent.source.schema.artifact import SCHEMES
+from agent.source.schema.artifact_url import SCHEMES
 from tests.source.state_files import HERE, SHA, mistakes, read, write
 
 FLAT = {"version": "0.1.0", "distro-url": "https://dist.example/app-{{ version }}", "vars": {"name": "Anna"}}

@@ -54,6 +54,23 @@ def test_a_secret_is_a_variable_and_fills_env_and_files(tmp_path: Path, root: Pa
     assert masker.text("it is hunter2-of-the-file") == "it is ***"
 
 
+def test_a_secret_fills_the_headers_of_an_artifact(tmp_path: Path, root: Path) -> None:
+    artifact = f"""
+    artifact:
+      url: https://releases.example/web
+      checksum: sha256:{"ab" * 32}
+      headers: {{PRIVATE-TOKEN: "{{{{ secrets.TOKEN }}}}", Accept-Language: en}}
+"""
+    view = HostView("box", secrets=SecretReader("salt", roots=[root]))
+    text = APP.replace("    secrets:", f"{artifact.lstrip(chr(10))}    secrets:")
+    mistakes = validate(state(tmp_path, text), "", view)
+    assert "is set by the agent" in str(mistakes[0])
+    text = text.replace(", Accept-Language: en", "")
+    web = load(state(tmp_path, text), "", view).apps["web"]
+    assert web.artifact is not None
+    assert web.artifact.headers == {"PRIVATE-TOKEN": "hunter2-of-the-file"}
+
+
 def test_a_secret_that_changed_makes_another_specification(tmp_path: Path, root: Path) -> None:
     reader = SecretReader("salt", roots=[root])
     before = load(state(tmp_path), "", HostView("box", secrets=reader)).apps["web"]

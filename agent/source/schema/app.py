@@ -84,8 +84,8 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
         place.missing("run", "or place, for an app of files only; jobs are not yet supported")
     if raw.after is not None:
         (place / "after").problem("needs place", key=True)
-    artifact = artifact_spec(raw.artifact, place / "artifact") if raw.artifact else None
     secrets = secret_values(raw.secrets or {}, place / "secrets")
+    artifact = artifact_spec(raw.artifact, place / "artifact", secrets) if raw.artifact else None
     files = managed_files(raw.files or [], place / "files", secrets)
     dirs = directories(raw.dirs, place / "dirs")
     check_overlaps(files, dirs, place)
@@ -129,7 +129,7 @@ def _of_files(name: str, raw: App, place: Place) -> AppSpec:
     return AppSpec(
         name=name,
         version=raw.version or "",
-        artifact=artifact_spec(raw.artifact, place / "artifact") if raw.artifact else None,
+        artifact=artifact_spec(raw.artifact, place / "artifact", secrets) if raw.artifact else None,
         files=files,
         secrets=dict(secrets.values_read),
         salt=_salt(secrets, place),

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 
 from agent.domain.oci_reference import SCHEME, Reference, parse
 from agent.domain.spec import ArtifactSpec, Checksum
 from agent.source.problems import nearest, shown
+from agent.source.schema.artifact_url import checked, headers, mirrors
 from agent.source.schema.place import Place
 from agent.source.schema.scalars import NotYet, Raw
+from agent.source.schema.secrets import Revealed
 
-URL_MAX = 4096
-SCHEMES = ("http", "https", "file", "oci", "s3")
-LATER = ("gs", "az", "sftp", "git")
 HEX = {"sha256": 64, "sha512": 128}
 WEAK = ("md5", "sha1")
 Archive: TypeAlias = Literal["auto", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip", "none", "false"]
@@ -35,21 +33,23 @@ class Artifact(Raw, frozen=True, kw_only=True):
     """Bytes to fetch."""
 
     url: str | None = None
+    mirrors: list[str] | None = None
+    headers: dict[str, str] | None = None
     checksum: str | dict[str, str] | None = None
     signature: NotYet[Signature] = None
     strip: Annotated[int, msgspec.Meta(ge=0, le=32)] | None = None
     archive: Archive | None = None
 
 
-def artifact_spec(raw: Artifact, place: Place) -> ArtifactSpec:
-    """What is to be fetched on this host."""
+def artifact_spec(raw: Artifact, place: Place, secrets: Revealed) -> ArtifactSpec:
+    """What is to be fetched on this host. `secrets` are those of the app."""
     archive = "none" if raw.archive == "false" else raw.archive or "auto"
     url = ""
     if raw.url is None:
         place.missing("url")
     else:
         at = place / "url"
-        url = _checked(at.render(raw.url), at)
+        url = checked(at.render(raw.url), at)
     expected = Checksum(algorithm="sha256")
     image = _image(url, place / "url")
     if image is not None:
@@ -60,7 +60,14 @@ def artifact_spec(raw: Artifact, place: Place) -> ArtifactSpec:
         place.missing("checksum", "say sha256:… of the file, or sha256:URL of a file that lists it")
     else:
         expected = _checksum(raw.checksum, place / "checksum")
-    return ArtifactSpec(url=url, checksum=expected, strip=raw.strip or 0, archive=archive)
+    return ArtifactSpec(
+        url=url,
+        checksum=expected,
+        strip=raw.strip or 0,
+        archive=archive,
+        mirrors=mirrors(raw.mirrors, url, place / "mirrors"),
+        headers=headers(raw.headers, url, place / "headers", secrets),
+    )
 
 
 def _image(url: str, place: Place) -> Reference | None:
@@ -87,37 +94,6 @@ def _image_digest(image: Reference, raw: Artifact, place: Place) -> Checksum:
     elif not image.hex and not (place.work.flat and image.tag):
         place.missing("checksum", "say sha256:… of the manifest, or end the url with @sha256:…")
     return expected
-
-
-def _checked(url: str, place: Place) -> str:
-    """A URL of a scheme we have; "" after a mistake was noted. Never shown: it may hold a secret."""
-    if not place.sound:
-        return ""
-    scheme, separator, _ = url.partition("://")
-    hint = nearest(scheme, SCHEMES) or f", known are {', '.join(SCHEMES)}"
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        place.problem("not a URL")
-        return ""
-    if not separator or not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*", scheme):
-        place.problem("not a URL; write https://… or file:///…")
-    elif scheme.lower() in LATER:
-        place.problem(f"{scheme.lower()}:// is not yet supported; {', '.join(SCHEMES)} are")
-    elif scheme.lower() not in SCHEMES:
-        place.problem(f"unknown scheme {shown(scheme)}{hint}")
-    elif len(url) > URL_MAX:
-        place.problem(f"longer than {URL_MAX} characters")
-    elif any(c.isspace() or not c.isprintable() for c in url):
-        place.problem("a URL holds no spaces or control characters")
-    elif scheme.lower() == "file" and (host or not parts.path.startswith("/")):
-        place.problem("a file URL names an absolute path: file:///srv/app.tar.gz")
-    elif scheme.lower() != "file" and not host:
-        place.problem("the URL names no host")
-    else:
-        return url
-    return ""
 
 
 def _checksum(raw: str | dict[str, str], place: Place) -> Checksum:
@@ -157,7 +133,7 @@ def checksum(text: str, place: Place) -> Checksum:
         if rest.lower().startswith(f"{SCHEME}://"):
             place.problem("a file of checksums lies at http://, https:// or file://")
             return nothing
-        return Checksum(algorithm=algorithm, url=_checked(rest, place))
+        return Checksum(algorithm=algorithm, url=checked(rest, place))
     if not re.fullmatch(rf"[0-9a-fA-F]{{{HEX[algorithm]}}}", rest):
         place.problem(f"{algorithm} has {HEX[algorithm]} hexadecimal digits, or is a URL; this is neither")
         return nothing

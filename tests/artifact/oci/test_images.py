@@ -321,7 +321,7 @@ async def test_a_tag_is_pinned_to_what_it_names_and_again_when_it_moves(
         digest = await registry.copy(image, "app:latest")
         pinned = await artifacts.pin(open_spec)
         assert f"sha256:{pinned.checksum.hex}" == digest
-        assert await artifacts.reach(f"oci://{registry.host}/app@{digest}") is None
+        assert await artifacts.reach(wanted(registry, f"app@{digest}", "")) is None
         assert ((await bring(artifacts, pinned)) / "app/web").read_bytes() == version
 
 

@@ -1,0 +1,27 @@
+"""From the agent's own settings to what fetches its artifacts."""
+
+from __future__ import annotations
+
+from agent.artifact.artifacts import Artifacts
+from agent.artifact.http_access import HttpAccess
+from agent.artifact.s3 import S3Access
+from agent.artifact.store import Store
+from agent.config import Settings
+
+
+def artifacts_of(settings: Settings, store: Store) -> Artifacts:
+    """Artifacts as the settings let them be reached."""
+    return Artifacts(
+        store,
+        file_roots=settings.file_roots,
+        http=HttpAccess(settings.artifact_ca, settings.netrc_file),
+        registry_auth=settings.registry_auth_file,
+        insecure_registries=settings.insecure_registries,
+        s3=S3Access(
+            endpoint=settings.s3_endpoint,
+            region=settings.s3_region,
+            credentials=settings.s3_credentials_file,
+        ),
+        gcs=settings.gcs_credentials_file,
+        azure=settings.azure_connection_file,
+    )
