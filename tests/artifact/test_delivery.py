@@ -233,8 +233,8 @@ async def test_a_plain_file_is_the_apps_program_or_what_the_state_names_it(
 
 
 async def test_an_unknown_scheme_is_refused_by_name(artifacts: Artifacts) -> None:
-    with pytest.raises(Permanent, match="gs:// is not yet supported"):
-        async with artifacts.deliver(spec("gs://bucket/web.tar", b""), "web"):
+    with pytest.raises(Permanent, match="ftp:// is not yet supported"):
+        async with artifacts.deliver(spec("ftp://bucket/web.tar", b""), "web"):
             pass
     assert await artifacts.store.collect([]) == []
 
