@@ -66,14 +66,14 @@ class ObjectSource:
         if not key:
             form = f"{self._cloud.scheme}://{self._cloud.bucket}/KEY"
             raise Permanent("UrlInvalid", f"write {form}", where=where)
-        store = await asyncio.to_thread(self._store, bucket, where)
+        store = await asyncio.to_thread(self.client, bucket, where)
         found = await self._rest(store, key, have) if have is not None else None
         start = have.size if found is not None and have is not None else 0
         if found is None:
             from obstore.exceptions import NotModifiedError
 
             try:
-                with self._telling(where):
+                with self.telling(where):
                     found = await self._get(store, key, {"if_none_match": unless} if unless else {})
             except NotModifiedError:
                 yield None
@@ -82,7 +82,7 @@ class ObjectSource:
         streams = [found.stream(min_chunk_size=_PIECE).__aiter__()]
 
         async def read() -> bytes:
-            with self._telling(where):
+            with self.telling(where):
                 async with asyncio.timeout(self._limits.idle):
                     return bytes(await anext(streams[0], b""))
 
@@ -113,7 +113,7 @@ class ObjectSource:
         fits = (found.meta["e_tag"], found.meta["size"]) == (have.validator, have.total)
         return found if fits and tuple(found.range) == (have.size, have.total) else None
 
-    def _store(self, bucket: str, where: str) -> Any:
+    def client(self, bucket: str, where: str) -> Any:
         """The bucket's client. Blocks. Raises OperatorNeeded, Permanent."""
         from obstore.exceptions import BaseError
 
@@ -140,7 +140,7 @@ class ObjectSource:
         return store
 
     @contextmanager
-    def _telling(self, where: str) -> Iterator[None]:
+    def telling(self, where: str) -> Iterator[None]:
         """Tell the library's errors as failures."""
         from obstore import exceptions as problems
 

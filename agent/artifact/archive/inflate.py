@@ -109,7 +109,8 @@ def _xz_errors() -> tuple[type[Exception], ...]:
     return (lzma.LZMAError,)
 
 
-def _zstd_module() -> Any:
+def zstd_module() -> Any:
+    """Zstandard, of the standard library where it has it."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
@@ -118,7 +119,7 @@ def _zstd_module() -> Any:
 
 
 def _zstd() -> Member:
-    zstd = _zstd_module()
+    zstd = zstd_module()
     member: Member = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
     return member
 
@@ -131,7 +132,7 @@ def _zstd_begins(head: bytes) -> bool:
 GZIP = Compression("gzip", lambda head: head.startswith(b"\x1f\x8b\x08"), Deflate, lambda: _errors)
 BZIP2 = Compression("bzip2", lambda head: head.startswith(b"BZh"), _bzip2, lambda: (OSError, ValueError))
 XZ = Compression("xz", lambda head: head.startswith(b"\xfd7zXZ\x00"), _xz, _xz_errors)
-ZSTD = Compression("zstd", _zstd_begins, _zstd, lambda: (_zstd_module().ZstdError,))
+ZSTD = Compression("zstd", _zstd_begins, _zstd, lambda: (zstd_module().ZstdError,))
 COMPRESSIONS = (GZIP, BZIP2, XZ, ZSTD)
 
 

@@ -139,13 +139,13 @@ class TokenService:
         self.bundle = directory / "bundle.pem"
         self.bundle.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def token(self, name: str) -> str:
-        """A JSON Web Token that lets pull `name`."""
+    def token(self, name: str, actions: list[str]) -> str:
+        """A JSON Web Token that lets do that with `name`."""
         head = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(self._der).decode()]}
         now = int(time.time())
         claims = {
             "iss": "tests", "sub": "", "aud": "registry", "exp": now + 300, "nbf": now - 60, "iat": now,
-            "jti": "1", "access": [{"type": "repository", "name": name, "actions": ["pull"]}],
+            "jti": "1", "access": [{"type": "repository", "name": name, "actions": actions}],
         }  # fmt: skip
         signed = b".".join(_base64url(json.dumps(part).encode()) for part in (head, claims))
         signature = self._key.sign(signed, padding.PKCS1v15(), hashes.SHA256())
@@ -161,8 +161,8 @@ class TokenService:
         if not granted or asked["service"] != ["registry"]:
             writer.write(whole(b"{}", "application/json", status="401 No"))
             return
-        name = asked["scope"][0].split(":")[1]
-        answer = {self._member: self.token(name), "expires_in": 300}
+        _, name, actions = asked["scope"][0].split(":")
+        answer = {self._member: self.token(name, actions.split(",")), "expires_in": 300}
         writer.write(whole(json.dumps(answer).encode(), "application/json"))
 
 

@@ -1,0 +1,161 @@
+"""What is to be published becomes files, and the files go where they shall be."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.artifact.s3 import S3Access
+from agent.artifact.source import path_of, shown, split
+from agent.domain.oci_reference import SCHEME, Reference, parse
+from agent.kit.machine import architecture
+from agent.publish.http import Sender
+from agent.publish.pack import Packed, Tell, pack
+from agent.publish.places import Directory, Http, Item, Place, digest_of, publish
+from agent.publish.registry import Blob, Pusher
+from agent.publish.s3 import Bucket
+from agent.publish.sidecars import CHECKSUM, checksum_line
+from agent.publish.trouble import Trouble
+
+Telling = Callable[[str], AbstractContextManager[Tell]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to publish, and where.
+
+    `target` is a URL of http(s), s3, oci or file, or a path; one that ends in a slash is a directory, in
+    which the file gets a name. `name` and `version` make that name, `version` an image's tag as well.
+    """
+
+    sources: Sequence[Path]
+    target: str
+    name: str = ""
+    version: str = ""
+    platform: str = ""
+    exclude: Sequence[str] = ()
+    replace: bool = False
+    credentials: Path | None = field(default=None, repr=False)
+    s3: S3Access = field(default_factory=S3Access)
+    registry_auth: Path | None = None
+    insecure: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What is there now. `sent` are bytes, 0 when all of it was there before."""
+
+    url: str
+    sha256: str
+    size: int
+    sent: int
+    depends_on: str = ""
+
+
+def send(job: Job, telling: Telling) -> Sent:
+    """Pack what has to be packed, and bring it there. Blocks. Raises Trouble."""
+    with tempfile.TemporaryDirectory(prefix="emptybox-publish-") as directory:
+        try:
+            if job.target.lower().startswith(f"{SCHEME}://"):
+                return asyncio.run(_image(job, Path(directory), telling))
+            return asyncio.run(_file(job, Path(directory), telling))
+        except OSError as error:
+            raise Trouble(f"{error.filename or directory}: {error.strerror or error}") from None
+
+
+async def _file(job: Job, directory: Path, telling: Telling) -> Sent:
+    if len(job.sources) != 1:
+        raise Trouble("several PATHs are the layers of an image", "publish to oci://…, or one at a time")
+    source = job.sources[0]
+    url = _url(job, source)
+    packed = _packed(job, source, directory / Path(path_of(url)).name, telling)
+    listing = directory / f"{packed.path.name}{CHECKSUM}"
+    data = checksum_line(Path(path_of(url)).name, packed.sha256)
+    listing.write_bytes(data)
+    item = Item(packed.path, url, packed.sha256, packed.size)
+    beside = Item(listing, url + CHECKSUM, hashlib.sha256(data).hexdigest(), len(data))
+    async with Sender() as sender:
+        place = _place(job, url, sender)
+        with telling(f"sending {shown(url)}") as tell:
+            fresh = await publish(place, item, tell, replace=job.replace)
+        if not split(url).query:
+            await publish(place, beside, lambda _done, _all: None, replace=True)
+    told = shown(url) if split(url).query else url  # a query may be a signature
+    return Sent(told, packed.sha256, packed.size, packed.size if fresh else 0, packed.depends_on)
+
+
+async def _image(job: Job, directory: Path, telling: Telling) -> Sent:
+    reference = _reference(job)
+    if len({source.is_dir() for source in job.sources}) != 1:
+        raise Trouble("an image has directories as its layers, an artifact has files: not both", "")
+    blobs = []
+    for number, source in enumerate(job.sources):
+        packed = _packed(job, source, directory / f"{number}.tar", telling)
+        title = "" if source.is_dir() else source.name
+        blobs.append(Blob(packed.path, packed.sha256, packed.size, title))
+    os_, _, arch = (job.platform or f"linux-{architecture()}").partition("-")
+    async with Sender() as sender:
+        pusher = Pusher(sender, job.registry_auth, job.insecure)
+        with telling(f"pushing {job.target}") as tell:
+            digest, sent = await pusher.push(reference, blobs, (os_, arch), tell, replace=job.replace)
+    url = f"{SCHEME}://{reference.host}/{reference.name}:{reference.tag}"
+    return Sent(url, digest, sum(blob.size for blob in blobs), sent)
+
+
+def _packed(job: Job, source: Path, target: Path, telling: Telling) -> Packed:
+    """A directory's archive at `target`; a file as it is."""
+    if source.is_dir():
+        with telling(f"packing {source}") as tell:
+            return pack(source, target, job.exclude, tell)
+    return Packed(source, digest_of(source), source.stat().st_size, 1)
+
+
+def _reference(job: Job) -> Reference:
+    last = job.target.rpartition("/")[2]
+    text = (
+        f"{job.target}:{job.version}" if job.version and ":" not in last and "@" not in last else job.target
+    )
+    try:
+        reference = parse(text)
+    except ValueError as error:
+        raise Trouble(f"{text[:200]}: {error}") from None
+    if not reference.tag or reference.hex:
+        raise Trouble(
+            f"{text[:200]}: an image is published under a tag", "write oci://HOST/NAME:TAG, or --version"
+        )
+    return reference
+
+
+def _url(job: Job, source: Path) -> str:
+    """Where exactly. Raises Trouble."""
+    target = job.target
+    if "://" not in target:
+        ending = "/" if target.endswith("/") or Path(target).is_dir() else ""
+        target = Path(os.path.abspath(target)).as_uri() + ending
+    if "@" in split(target).netloc:
+        raise Trouble(
+            f"{shown(target)}: a login in a URL can be seen by everybody on this machine",
+            "put it into a file: --credentials-file, or ~/.netrc",
+        )
+    if target.endswith("/"):
+        name = job.name or source.resolve().name
+        stem = f"{name}-{job.version}" if job.version else name
+        target += f"{stem}.tar" if source.is_dir() else source.name
+    return target
+
+
+def _place(job: Job, url: str, sender: Sender) -> Place:
+    scheme = split(url).scheme.lower()
+    if scheme in ("http", "https"):
+        return Http(sender, job.credentials)
+    if scheme == "s3":
+        return Bucket(job.s3)
+    if scheme == "file":
+        return Directory()
+    raise Trouble(f"{shown(url)}: nothing is published there", "http(s)://, s3://, oci://, file:// or a path")
