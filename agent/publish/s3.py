@@ -37,9 +37,9 @@ class Bucket:
         except Permanent as failure:
             if failure.reason == "ArtifactNotFound":
                 return ""
-            raise Trouble.of(failure) from None
+            raise _trouble(failure) from None
         except Failure as failure:
-            raise Trouble.of(failure) from None
+            raise _trouble(failure) from None
         return digest.hexdigest()
 
     async def put(self, item: Item, tell: Tell, *, replace: bool) -> None:
@@ -55,9 +55,18 @@ class Bucket:
                     else:
                         await store.put_async(key, _pieces(item, tell))
         except Failure as failure:
-            raise Trouble.of(failure) from None
+            raise _trouble(failure) from None
         except FileExistsError:
             raise taken(item.url) from None
+
+
+def _trouble(failure: Failure) -> Trouble:
+    if failure.reason == "ArtifactDenied":
+        remedy = (
+            "give credentials that may write there: --s3-credentials-file, or AWS_ACCESS_KEY_ID and so on"
+        )
+        return Trouble(f"{failure.info.where}: S3 refuses", remedy)
+    return Trouble.of(failure)
 
 
 async def _pieces(item: Item, tell: Tell) -> AsyncIterator[bytes]:
