@@ -38,6 +38,11 @@ class Partial:
         self._path = path
         self._fd = -1
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to look at: mostly not, and a thread costs more than this question."""
+        return os.path.lexists(self._path)
+
     def have(self) -> Have | None:
         """What is here; None when it is nothing of use."""
         try:
@@ -210,7 +215,7 @@ async def _attempt(
     make_work: Callable[[], Work[T]],
     carrying: Callable[[Body, Work[T]], Awaitable[T]],
 ) -> T:
-    have = await asyncio.to_thread(partial.have)
+    have = await asyncio.to_thread(partial.have) if partial.begun else None
     async with open_body(have) as body:
         assert body is not None  # None is only given to those who ask for a change
         work = Keeping(make_work(), partial)

@@ -98,8 +98,10 @@ class Look:
         return await self._read(snapshot, signer, follow=True)
 
     def ended(self, event: SyncFinished) -> None:
-        """A sync of a commit ended."""
+        """A sync of a commit ended, and with it the haste: what its look left to do is done now."""
         self._provenance.ended(event)
+        if self._tidying is None and not self._reading.locked():
+            self._begin_tidying(event.commit)
 
     async def peek(self, ref: str = "") -> DesiredState:
         """The same for any ref ("" = the followed one), leaving no trace for polls. Raises Failure."""
@@ -178,12 +180,16 @@ class Look:
         finally:
             if follow and view.secrets is not None:
                 self._secrets, self._asked = view.secrets, time.monotonic()
-            self._tidying = asyncio.get_running_loop().run_in_executor(None, self._tidy, commit)
+            if not follow:
+                self._begin_tidying(commit)
         apps = await for_this_host(loaded.apps, self._adoption)
         return DesiredState(commit, str(tree), apps, loaded.warnings, signer, loaded.freezes, loaded.refused)
 
+    def _begin_tidying(self, commit: str) -> None:
+        self._tidying = asyncio.get_running_loop().run_in_executor(None, self._tidy, commit)
+
     async def _tidied(self) -> None:
-        """Old trees are removed beside the deploy that follows; the next reader waits until that is done."""
+        """Old trees are removed beside what follows; the next reader waits until that is done."""
         if self._tidying is not None:
             await self._tidying
             self._tidying = None

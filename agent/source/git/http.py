@@ -111,7 +111,9 @@ class HttpTransport:
         self, method: str, url: URL, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> aiohttp.ClientResponse:
         headers = {"Git-Protocol": "version=2", "Accept-Encoding": "identity", **(headers or {})}
-        login = await asyncio.to_thread(self._login, url)
+        login = self._address.login
+        if self._credentials_file is not None:
+            login = await asyncio.to_thread(self._read_login, self._credentials_file, url) or login
         if login is not None:
             secrets.add(login[1])
             headers["Authorization"] = credentials.basic(*login)
@@ -128,12 +130,8 @@ class HttpTransport:
                     raise
         raise AssertionError("unreachable")
 
-    def _login(self, url: URL) -> tuple[str, str] | None:
-        if self._credentials_file is not None:
-            login = credentials.read_login(self._credentials_file, str(url), named_only=self._mirror)
-            if login is not None:
-                return login
-        return self._address.login
+    def _read_login(self, file: Path, url: URL) -> tuple[str, str] | None:
+        return credentials.read_login(file, str(url), named_only=self._mirror)
 
     def _proxy(self) -> dict[str, Any]:
         if not self._access.proxy:
