@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -47,6 +48,8 @@ from agent.deploy.successor import hand_on, try_successor
 from agent.deploy.surroundings import Surroundings
 from agent.deploy.table import ProcessTable
 from agent.deploy.unfinished import Unfinished
+from agent.deploy.upkeep import Bounds, Upkeep
+from agent.deploy.wholeness import Wholeness
 from agent.domain.errors import Failure
 from agent.domain.events import Bus, PauseChanged
 from agent.domain.model import SyncResult, Trigger, TriggerKind
@@ -273,7 +276,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     look = Look(remote, data.state, settings, adoption, provenance, secret_reader(settings, data.salt()))
     inbox = TriggerInbox(bus)
     unfinished = Unfinished(await journal.unfinished_runs(), lambda event: reconciler.ended(event))
-    processes = Processes(keeper, bus, Surroundings(data, settings))
+    wholeness = Wholeness(artifacts, bus)
+    processes = Processes(keeper, bus, Surroundings(data, settings, wholeness))
     broken = asyncio.Event()
     lane_tasks = await stack.enter_async_context(Owned("lanes", lambda error: _broke(broken, error)))
     tasks = await stack.enter_async_context(Owned("agent", lambda error: _broke(broken, error)))
@@ -289,14 +293,12 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     retries = Retries(inbox)
     stack.callback(retries.close)
 
-    async def collect() -> None:
-        keep = set().union(*(lane.app.deployments.releases() for lane in lanes.by_name.values()))
-        await store.collect(keep)
-
+    bounds = Bounds(settings.keep_age, settings.store_size)
+    upkeep = Upkeep(store, lambda: lanes.users(), bounds, wholeness.repaired)
     services = Services(
         data=data, journal=journal, bus=bus, store=store, artifacts=artifacts, processes=processes,
         make_gate=make_gate, earlier=look.earlier, retry_later=retries.later,
-        paused=lambda: journal.fact(PAUSE), frozen=freezer.now, collect=collect, unfinished=unfinished,
+        paused=lambda: journal.fact(PAUSE), frozen=freezer.now, collect=upkeep.collect, unfinished=unfinished,
         adoption=adoption, stop_room=settings.stop_room,
     )  # fmt: skip
 
@@ -311,7 +313,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     table = ProcessTable(keeper, lanes, (keeper.keeper_pid, os.getpid()), version("emptybox"))
     said = Said(data.apps, lanes, processes, kept=settings.app_log_size > 0)
     operator = Operator(
-        inbox, reconciler, lanes, look, journal, said, store, bus, lambda spec: pinned(artifacts, spec),
+        inbox, reconciler, lanes, look, journal, said, store, upkeep, bus, partial(pinned, artifacts),
         lambda: try_successor(VERSION), table, lambda: _examine(settings, lanes, artifacts),
     )  # fmt: skip
     sink = PushSink(inbox, settings.repo, settings.ref, bus, lanes.artifacts)

@@ -100,6 +100,8 @@ class Settings:
     status_api: str = ""
     public_url: str = ""
     notices: Path | None = None
+    keep_age: float = 0.0
+    store_size: int = 0
     app_log_size: int = 8 << 20
     app_log_files: int = 3
     log_format: str = "text"

@@ -321,6 +321,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("public_url", "--public-url", "URL", str, "where people find this agent: the link of statuses"),
     Setting("notices", "--notices", "FILE", Path, "YAML file that says which chats are told of what"),
     Setting(
+        "keep_age",
+        "--keep-age",
+        "DURATION",
+        parse_duration,
+        "releases that nobody needs go after this long; 0s: never for their age (default: 0s)",
+    ),
+    Setting(
+        "store_size",
+        "--store-size",
+        "SIZE",
+        parse_size,
+        "older releases that nobody needs go while all of them take more than this; 0: no bound (default: 0)",
+    ),
+    Setting(
         "app_log_size",
         "--app-log-size",
         "SIZE",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Event
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -21,7 +25,9 @@ from agent.artifact.gcs import Gcs
 from agent.artifact.http import HttpSource
 from agent.artifact.http_access import HttpAccess
 from agent.artifact.http_client import same_origin
+from agent.artifact.inspection import Findings
 from agent.artifact.limits import DEFAULTS, Limits
+from agent.artifact.mending import looked, mend
 from agent.artifact.objects import ObjectSource
 from agent.artifact.oci.image import Images
 from agent.artifact.oci.registry import Registry
@@ -30,12 +36,15 @@ from agent.artifact.pipeline import Meter, Progress, carry, check_space, telling
 from agent.artifact.release import release_id
 from agent.artifact.s3 import S3, S3Access
 from agent.artifact.source import Source, shown, split
-from agent.artifact.store import Store
+from agent.artifact.store import AGAIN, Store
 from agent.domain.errors import Permanent
 from agent.domain.spec import ArtifactSpec, Checksum
 from agent.kit.machine import architecture
 from agent.kit.tasks import Owned, stop
+from agent.kit.threads import settled
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 _THREADS = 4  # each call into them is bounded, so that they serve any number of deliveries
 _REMEMBERED = 64  # artifacts without a checksum, most recent
 
@@ -83,6 +92,7 @@ class Artifacts:
         sources: tuple[Source, ...] = (self._http, files, *objects)
         self._sources = {scheme: source for source in sources for scheme in source.schemes}
         self._flights: dict[str, Flight] = {}
+        self._ensuring: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._learned: dict[str, tuple[str, str]] = {}  # URL: (validator, sha256)
         self._tasks = Owned("artifacts")
 
@@ -119,7 +129,9 @@ class Artifacts:
             return _pinned(spec, "sha256", await self._images.pin(spec.url))
         return _pinned(spec, "sha256", await self._learn(spec.url))
 
-    def deliver(self, spec: ArtifactSpec, app: str, progress: Progress | None = None) -> Delivery:
+    def deliver(
+        self, spec: ArtifactSpec, app: str, progress: Progress | None = None, *, share: bool = False
+    ) -> Delivery:
         """A delivery of the pinned `spec`, begun when it is entered.
 
         A release that is in the store is not fetched; one that is on its way is not fetched twice.
@@ -129,10 +141,53 @@ class Artifacts:
             app: name of the app, for an artifact that is one plain file.
             progress: called on the loop with bytes so far and bytes in all (0: not known), at most
                 twenty times a second, and at the end.
+            share: nobody but root will be able to write to the release: see `agent.artifact.sharing`.
         """
-        release = release_id(spec, app)
+        share = share and os.geteuid() == 0
+        return self._delivery(spec, app, release_id(spec, app, share=share), share, progress)
+
+    async def ensure(
+        self, release: str, spec: ArtifactSpec, app: str, *, share: bool, thorough: bool = False
+    ) -> Findings:
+        """See to it that a release is what was unpacked: what was changed on this host is fetched again.
+
+        Only the files that were changed are replaced, each by one rename: a program that runs in the release
+        goes on. Returns what was found before that; nothing when the release was looked at seconds ago.
+
+        Raises what a Delivery raises, and OSError.
+        """
+        if not thorough and self.store.just_seen(release):
+            return Findings()
+        async with self._ensuring.setdefault(release, asyncio.Lock()):
+            found = await self.look(release, thorough=thorough)
+            if found.known and not found.whole:
+                await self._mend(release, spec, app, share and os.geteuid() == 0, found)
+        self.store.saw(release)
+        return found
+
+    async def look(self, release: str, *, thorough: bool) -> Findings:
+        """Whether a release is what was unpacked. Raises OSError."""
+        stop = Event()
+        work = self._run(looked, self.store, release, thorough, stop)
+        return await settled(work, on_cancel=stop.set)
+
+    async def _mend(self, release: str, spec: ArtifactSpec, app: str, share: bool, found: Findings) -> None:
+        log.warning("%d files of release %s were changed on this host", len(found.changed), release)
+        try:
+            async with self._delivery(spec, app, release + AGAIN, share, None) as delivery:
+                fresh = await delivery.published()
+                await settled(self._run(mend, self.store, release, fresh, found))
+        finally:
+            await settled(self._run(self.store.discard_again, release))
+
+    def _run(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *arguments))
+
+    def _delivery(
+        self, spec: ArtifactSpec, app: str, release: str, share: bool, progress: Progress | None
+    ) -> Delivery:
         digest = f"{spec.checksum.algorithm}:{spec.checksum.hex.lower()}"
-        board = partial(self._board, spec, app, release)
+        board = partial(self._board, spec, app, release, share)
         return Delivery(release, digest, self.store, board, self._leave, progress)
 
     async def reach(self, spec: ArtifactSpec) -> int | None:
@@ -154,21 +209,21 @@ class Artifacts:
         elif scheme in self._images.schemes:
             await self._images.prewarm(url)
 
-    def _board(self, spec: ArtifactSpec, app: str, release: str) -> Flight:
+    def _board(self, spec: ArtifactSpec, app: str, release: str, share: bool) -> Flight:
         flight = self._flights.get(release)
         if flight is not None:
             return flight
         url = spec.url
         blob = self.store.blob(spec.checksum.hex)
         if split(url).scheme in self._images.schemes:
-            bring = self._images.bring(spec, app)
+            bring = self._images.bring(spec, app, share=share)
         else:
             places = [(shown(place), self._opener(spec, place)) for place in (url, *spec.mirrors)]
             if blob.exists():
                 places.insert(
                     0, (shown(url), lambda have: self._blobs.open(blob.absolute().as_uri(), have=have))
                 )
-            bring = streamed(places, spec, app, self._executor)
+            bring = streamed(places, spec, app, self._executor, share=share)
         flight = self._flights[release] = Flight(release, self.store, self._limits, shown(url))
         flight.task = self._tasks.start(flight.run(bring), name=release)
         flight.task.add_done_callback(lambda _: self._forget(flight))

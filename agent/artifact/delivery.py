@@ -106,7 +106,14 @@ class Flight:
                 future.set_exception(error)
 
 
-def streamed(places: Sequence[tuple[str, Open]], spec: ArtifactSpec, app: str, executor: Executor) -> Bring:
+def streamed(
+    places: Sequence[tuple[str, Open]],
+    spec: ArtifactSpec,
+    app: str,
+    executor: Executor,
+    *,
+    share: bool = False,
+) -> Bring:
     """Bring one stream of bytes from the first of `places` that has it: each its name and how it is opened.
 
     A place that fails, or has bytes of another digest, is left for the next one, until the digest was right.
@@ -124,7 +131,7 @@ def streamed(places: Sequence[tuple[str, Open]], spec: ArtifactSpec, app: str, e
             flight.where = where
             try:
                 how = packing(spec, app)
-                return await brought(flight, open_body, how, spec.checksum, verified, executor)
+                return await brought(flight, open_body, how, spec.checksum, verified, executor, share=share)
             except Failure as failure:
                 if known.is_set() or failure.reason in _OURS:
                     raise
@@ -150,6 +157,8 @@ async def brought(
     checksum: Checksum,
     verified: Callable[[str], None],
     executor: Executor,
+    *,
+    share: bool = False,
 ) -> Path:
     """Bring one stream of bytes; `verified` is called in a thread. Raises Failure."""
     partial = Partial(flight.store.partial(checksum.hex))
@@ -159,7 +168,9 @@ async def brought(
         verified(digest)
 
     def work() -> Worker:
-        return Worker(flight.store, flight.release, how, checksum, flight.limits, flight.where, is_verified)
+        return Worker(
+            flight.store, flight.release, how, checksum, flight.limits, flight.where, is_verified, share=share
+        )
 
     with flight.store.using(checksum.hex):
         return await fetch(

@@ -47,11 +47,12 @@ def packing(spec: ArtifactSpec, app: str) -> Packing:
     return Packing(form, spec.plain_name or f"bin/{app}", spec.strip)
 
 
-def release_id(spec: ArtifactSpec, app: str) -> str:
+def release_id(spec: ArtifactSpec, app: str, *, share: bool = False) -> str:
     """The identity of the unpacked tree, and the name of its directory in the store.
 
     Made of the start of the artifact's digest, to be recognised by people, and a digest over all that has
-    a say in what the tree looks like.
+    a say in what the tree looks like. With `share` it is one whose files may be those of other releases, too:
+    an app that could write to them must never get it.
 
     Raises ValueError when the digest is not known yet, or is none.
     """
@@ -71,4 +72,6 @@ def release_id(spec: ArtifactSpec, app: str) -> str:
         content += ["auto", how.target, how.strip]
     else:
         content += ["archive", how.strip]
+    if share:
+        content.append("shared")
     return f"{digest[:12]}-{canonical_digest(content)[:40]}"

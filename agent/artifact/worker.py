@@ -13,6 +13,7 @@ from threading import Event
 
 from agent.artifact.archive.refusal import Refused
 from agent.artifact.archive.unpack import Unpacker
+from agent.artifact.inventory import Scribe, beside, discard
 from agent.artifact.limits import Limits
 from agent.artifact.pipeline import Stopped
 from agent.artifact.release import Packing
@@ -30,6 +31,7 @@ class Worker:
         checksum: what the bytes must have; its hex is given.
         where: the artifact, for errors.
         verified: called with "ALGORITHM:HEX", in the thread, once the digest is right.
+        share: files may be shared with other releases, see `agent.artifact.sharing`.
     """
 
     def __init__(
@@ -41,8 +43,11 @@ class Worker:
         limits: Limits,
         where: str,
         verified: Callable[[str], None],
+        *,
+        share: bool = False,
     ) -> None:
         self._store = store
+        self._share = share
         self._release = release
         self._packing = packing
         self._checksum = checksum
@@ -52,6 +57,7 @@ class Worker:
         self._hash = hashlib.new(checksum.algorithm)
         self._temp = store.new_temp()
         self._unpacker: Unpacker | None = None
+        self._scribe: Scribe | None = None
         self._refused: Refused | None = None
         self._stop = Event()
 
@@ -81,11 +87,17 @@ class Worker:
             )
         self._close()
         self._check()
-        return self._store.publish(self._temp, self._release)
+        assert self._scribe is not None
+        self._scribe.end()
+        path = self._store.publish(self._temp, self._release, self._scribe.path, share=self._share)
+        self._scribe.close()
+        return path
 
     def discard(self) -> None:
         """Remove all that was written. Raises OSError."""
         self._close()
+        if self._scribe is not None:
+            discard(self._scribe)
         remove_tree(self._temp)
 
     def _unpack(self, piece: bytes | None) -> None:
@@ -95,9 +107,10 @@ class Worker:
         try:
             if self._unpacker is None:
                 os.mkdir(self._temp, 0o755)
+                self._scribe = Scribe(beside(self._temp))
                 how = self._packing
                 self._unpacker = Unpacker(
-                    self._temp, how.form, how.target, how.strip, self._limits, self._check
+                    self._temp, how.form, how.target, how.strip, self._limits, self._check, self._scribe
                 )
             if piece is None:
                 self._unpacker.finish()

@@ -175,9 +175,12 @@ class Deployments:
             if path.name not in named and not path.name.startswith("."):
                 remove_tree(path)
 
-    def releases(self) -> set[str]:
-        """Ids of the releases that any deployment of this app names."""
-        return {d.pair.release for d in self.all() if d.pair.release}
+    def drop(self, spec: str) -> None:
+        """Remove one deployment, by one rename. Raises OSError."""
+        beside = self._directory.deployments / f".{spec}.tmp"
+        remove_tree(beside)
+        os.rename(self._directory.deployments / spec, beside)
+        remove_tree(beside)
 
     def forget(self) -> None:
         """Take away what only a running app needs: links and instances; never `dirs`."""

@@ -23,6 +23,7 @@ from agent.deploy.run_context import situation
 from agent.deploy.said import Said
 from agent.deploy.settlement import Settlement
 from agent.deploy.table import ProcessTable
+from agent.deploy.upkeep import Upkeep
 from agent.deploy.wish import Wish
 from agent.deploy.wording import OPERATOR_ROLLBACK, told_apart
 from agent.domain.control import Accepted, Line, NotPossible, UnknownApp
@@ -43,7 +44,7 @@ class Operator:
 
     def __init__(
         self, inbox: TriggerInbox, reconciler: Reconciler, lanes: Lanes, look: Look,
-        journal: Journal, said: Said, store: Store, bus: Bus,
+        journal: Journal, said: Said, store: Store, upkeep: Upkeep, bus: Bus,
         release_of: Callable[[AppSpec], Awaitable[tuple[AppSpec, str]]],
         try_successor: Callable[[], Awaitable[Mapping[str, Any]]],
         table: ProcessTable, examine: Callable[[], Awaitable[Mapping[str, Any]]],
@@ -55,6 +56,7 @@ class Operator:
         self._journal = journal
         self._said = said
         self._store = store
+        self._upkeep = upkeep
         self._bus = bus
         self._release_of = release_of
         self._try_successor = try_successor
@@ -252,6 +254,18 @@ class Operator:
     async def doctor(self) -> Mapping[str, Any]:
         """What may be wrong with the host."""
         return await self._examine()
+
+    async def stored(self) -> Mapping[str, Any]:
+        """What the store holds."""
+        return await self._upkeep.listed()
+
+    async def verify_release(self, release: str, *, repair: bool) -> Mapping[str, Any]:
+        """Whether a release is what was unpacked; with `repair` it is afterwards."""
+        return await self._upkeep.verify(release, repair=repair)
+
+    async def collect(self, *, dry_run: bool) -> Mapping[str, Any]:
+        """Remove what nobody needs."""
+        return await self._upkeep.gc(dry_run=dry_run)
 
     async def logs(self, app: str, lines: int = 200) -> Sequence[Line]:
         """The last lines that an app's programs (app "": all apps') said."""

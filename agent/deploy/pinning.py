@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.release import release_id
 from agent.domain.spec import AppSpec
+from agent.process.context import is_own
+
+
+def shares(spec: AppSpec) -> bool:
+    """Whether the app's release may share files with others: no program of the app can write to it.
+
+    That is so where the agent is root and the app has a user of its own. The commands of an app without
+    a program run as the agent.
+    """
+    return os.geteuid() == 0 and spec.run is not None and not is_own(spec.run.user)
 
 
 async def pinned(artifacts: Artifacts, spec: AppSpec) -> tuple[AppSpec, str]:
@@ -17,4 +29,6 @@ async def pinned(artifacts: Artifacts, spec: AppSpec) -> tuple[AppSpec, str]:
     if spec.artifact is None:
         return spec, ""
     artifact = await artifacts.pin(spec.artifact)
-    return msgspec.structs.replace(spec, artifact=artifact), release_id(artifact, spec.name)
+    return msgspec.structs.replace(spec, artifact=artifact), release_id(
+        artifact, spec.name, share=shares(spec)
+    )

@@ -19,6 +19,7 @@ from agent.deploy.journal import INTERRUPTED, Journal
 from agent.deploy.lane import Lane
 from agent.deploy.look import Look
 from agent.deploy.settlement import Settlement
+from agent.deploy.upkeep import User
 from agent.deploy.wish import Wish
 from agent.domain.errors import Failure, FailureKind, OperatorNeeded, Transient
 from agent.domain.events import Bus, ConditionChanged, SyncFinished, SyncResolved, SyncStarted
@@ -52,6 +53,21 @@ class Lanes:
     def live(self) -> dict[str, Lane]:
         """Lanes of apps that are here: running, wanted or once deployed and not removed."""
         return {name: lane for name, lane in self.by_name.items() if not lane.removed}
+
+    def users(self) -> dict[str, User]:
+        """Who needs what of the store. An app that was removed needs nothing."""
+        found = {}
+        for name, lane in self.by_name.items():
+            app = lane.app
+            children = [child.deployment for child in app.serving.everyone()]
+            serving = [one for one in (app.current, *children) if one is not None]
+            marks = {
+                "current": [one.pair.spec for one in serving],
+                "good": [one.pair.spec for one in (app.good,) if one is not None],
+                "wanted": [app.wanted.digest] if app.wanted is not None else [],
+            }
+            found[name] = User(app.deployments, marks, busy=lane.updating)
+        return found
 
     def artifacts(self) -> list[str]:
         """URLs of the artifacts, and of their checksums, that are wanted or set aside now."""

@@ -51,7 +51,7 @@ class Services:
     retry_later: Callable[[str, float, str], None]
     paused: Callable[[], str | None]
     frozen: Callable[[], Frozen | None]
-    collect: Callable[[], Coroutine[Any, Any, None]]
+    collect: Callable[[], Coroutine[Any, Any, object]]
     unfinished: Unfinished
     adoption: Adoption
     stop_room: float

@@ -13,6 +13,7 @@ from agent.deploy.generations import Owner, repair_generation
 from agent.deploy.instance import build_instance
 from agent.deploy.layout import DataDirectory
 from agent.deploy.places import Places
+from agent.deploy.wholeness import Wholeness
 from agent.domain.spec import AppSpec
 from agent.kit.files import remove_tree
 from agent.process.context import ChildContext, User, find_user
@@ -27,7 +28,8 @@ DIRECTORY_VARIABLES = {"state": "STATE_DIRECTORY", "cache": "CACHE_DIRECTORY", "
 class Surroundings:
     """Makes them, for all apps."""
 
-    def __init__(self, data: DataDirectory, settings: Settings) -> None:
+    def __init__(self, data: DataDirectory, settings: Settings, wholeness: Wholeness) -> None:
+        self.wholeness = wholeness
         self._data = data
         self._settings = settings
 
@@ -47,7 +49,11 @@ class Surroundings:
         return Places(self._data.app(app), self._data.root, self._settings.place_roots)
 
     async def instance(self, deployment: Deployment, name: str) -> Path:
-        """Build an instance directory for a deployment, and the app's own directories. Raises OSError."""
+        """Build an instance directory for a deployment, and the app's own directories.
+
+        Release and rendered files are put right first. Raises Transient (ReleaseDamaged), OSError.
+        """
+        await self.wholeness.ensure(deployment.spec, deployment.pair.release)
         return await asyncio.to_thread(self._build_instance, deployment, name)
 
     def _build_instance(self, deployment: Deployment, name: str) -> Path:

@@ -93,6 +93,18 @@ class Control(Protocol):
     async def doctor(self) -> Mapping[str, Any]:
         """What may be wrong with the host, and what is being waited for, as JSON: see `agent.doctor`."""
 
+    async def stored(self) -> Mapping[str, Any]:
+        """What the store of releases holds, for whom, and what it takes, as JSON."""
+
+    async def verify_release(self, release: str, *, repair: bool) -> Mapping[str, Any]:
+        """Whether a release is what was unpacked, as JSON; with `repair` what is not is fetched again.
+
+        Raises NotPossible, Failure.
+        """
+
+    async def collect(self, *, dry_run: bool) -> Mapping[str, Any]:
+        """Remove the releases nobody needs, or with `dry_run` only name them, as JSON."""
+
     async def logs(self, app: str, lines: int = 200) -> Sequence[Line]:
         """The last lines that an app's programs (app "": all apps') said, oldest first. Raises UnknownApp."""
 

@@ -65,6 +65,16 @@ def find_user(name: str, allowed: Collection[str]) -> User:
     return User(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir)
 
 
+def is_own(name: str) -> bool:
+    """Whether programs of user `name` run as the agent's own; also said of one that nobody knows."""
+    if name in ("", _name_of(os.geteuid())):
+        return True
+    try:
+        return pwd.getpwnam(name).pw_uid == os.geteuid()
+    except (KeyError, ValueError):
+        return True
+
+
 def _name_of(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name

@@ -135,6 +135,7 @@ _REASONS: dict[str, str] = {
     "UrlInvalid": "The artifact's address is none.",
     "SchemeUnsupported": "Artifacts of this kind of address are not yet supported.",
     "ArtifactNotFound": "The artifact's address names nothing.",
+    "ReleaseDamaged": "Files of a release were changed on this host, and cannot be fetched again now.",
     "ArtifactUnavailable": "The artifact's server does not answer, or answers with an error.",
     "ArtifactTimeout": "The artifact's server fell silent.",
     "ArtifactTruncated": "The artifact's server ended too early.",

@@ -32,11 +32,11 @@ Long = Annotated[str, msgspec.Meta(max_length=1000)]
 T = TypeVar("T")
 
 
-class _Wish(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    pass
+class Wish(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The arguments of one kind of wish."""
 
 
-class SyncWish(_Wish, frozen=True):
+class SyncWish(Wish, frozen=True):
     """POST /sync. `prune_all` allows a state without apps, `accept_history` a push by force.
 
     `override` goes through a freeze, and says why.
@@ -47,39 +47,39 @@ class SyncWish(_Wish, frozen=True):
     override: Long = ""
 
 
-class RollbackWish(_Wish, frozen=True):
+class RollbackWish(Wish, frozen=True):
     """POST /rollback. `to` is a spec digest or a version; "" the last good one."""
 
     app: Short
     to: Short = ""
 
 
-class RetryWish(_Wish, frozen=True):
+class RetryWish(Wish, frozen=True):
     """POST /retry. `app` "" means all."""
 
     app: Short = ""
 
 
-class CanaryWish(_Wish, frozen=True):
+class CanaryWish(Wish, frozen=True):
     """POST /promote and POST /abort."""
 
     app: Short
 
 
-class PauseWish(_Wish, frozen=True):
+class PauseWish(Wish, frozen=True):
     """POST /pause. `message` tells others why."""
 
     message: Long = ""
 
 
-class ResumeWish(_Wish, frozen=True):
+class ResumeWish(Wish, frozen=True):
     """POST /resume."""
 
 
 @privileged
 async def sync(request: web.Request) -> web.Response:
     """Look at the truth now."""
-    wish = await _wish(request, SyncWish)
+    wish = await wished(request, SyncWish)
     control = request.app[CONTEXT].control
     accepted = control.sync(
         who(request),
@@ -93,67 +93,67 @@ async def sync(request: web.Request) -> web.Response:
 @privileged
 async def rollback(request: web.Request) -> web.Response:
     """Back to the good pair, or to a named one."""
-    wish = await _wish(request, RollbackWish)
+    wish = await wished(request, RollbackWish)
     rolling = request.app[CONTEXT].control.rollback(wish.app, who(request), wish.to)
-    return await _answer(request, await _to_the_end(request, rolling))
+    return await _answer(request, await carried_out(request, rolling))
 
 
 @privileged
 async def retry(request: web.Request) -> web.Response:
     """Take a quarantine off and try again."""
-    wish = await _wish(request, RetryWish)
+    wish = await wished(request, RetryWish)
     return await _answer(
-        request, await _to_the_end(request, request.app[CONTEXT].control.retry(wish.app, who(request)))
+        request, await carried_out(request, request.app[CONTEXT].control.retry(wish.app, who(request)))
     )
 
 
 @privileged
 async def promote(request: web.Request) -> web.Response:
     """Let the version in canary have every client."""
-    wish = await _wish(request, CanaryWish)
+    wish = await wished(request, CanaryWish)
     promoting = request.app[CONTEXT].control.promote(wish.app, who(request))
-    return await _answer(request, await _to_the_end(request, promoting))
+    return await _answer(request, await carried_out(request, promoting))
 
 
 @privileged
 async def abort(request: web.Request) -> web.Response:
     """Take its share of the clients from the version in canary; rolled-back is what was asked for."""
-    wish = await _wish(request, CanaryWish)
+    wish = await wished(request, CanaryWish)
     aborting = request.app[CONTEXT].control.abort(wish.app, who(request))
-    return await _answer(request, await _to_the_end(request, aborting), SyncResult.ROLLED_BACK)
+    return await _answer(request, await carried_out(request, aborting), SyncResult.ROLLED_BACK)
 
 
 @privileged
 async def pause(request: web.Request) -> web.Response:
     """Start no runs until `resume`."""
-    wish = await _wish(request, PauseWish)
+    wish = await wished(request, PauseWish)
     by, message = who(request), wish.message or "paused by an operator"
-    await _to_the_end(request, request.app[CONTEXT].control.pause(message, by))
+    await carried_out(request, request.app[CONTEXT].control.pause(message, by))
     return json_response({"paused": {"message": message, "by": by}})
 
 
 @privileged
 async def resume(request: web.Request) -> web.Response:
     """Undo `pause`, and look at the truth."""
-    await _wish(request, ResumeWish)
+    await wished(request, ResumeWish)
     resuming = request.app[CONTEXT].control.resume(who(request))
-    return await _answer(request, await _to_the_end(request, resuming))
+    return await _answer(request, await carried_out(request, resuming))
 
 
 @privileged
 async def upgrade(request: web.Request) -> web.Response:
     """Make way for the code that is installed now."""
-    await _wish(request, ResumeWish)
-    newer = await _to_the_end(request, request.app[CONTEXT].control.upgrade(who(request)))
+    await wished(request, ResumeWish)
+    newer = await carried_out(request, request.app[CONTEXT].control.upgrade(who(request)))
     return json_response({"upgrade": dict(newer)}, 202)
 
 
-async def _to_the_end(request: web.Request, wish: Coroutine[Any, Any, T]) -> T:
+async def carried_out(request: web.Request, wish: Coroutine[Any, Any, T]) -> T:
     """Carry a wish out even if its client goes away in the middle."""
     return await asyncio.shield(request.app[CONTEXT].tasks.start(wish, name=request.path.strip("/")))
 
 
-async def _wish(request: web.Request, kind: type[T]) -> T:
+async def wished(request: web.Request, kind: type[T]) -> T:
     """The arguments. Raises Problem."""
     body = await _body(request)
     given: Any = {name: value for name, value in request.query.items() if name != "wait"}

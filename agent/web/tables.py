@@ -43,6 +43,17 @@ def _reason(row: Json) -> str:
     )
 
 
+def stored(told: Json) -> Iterator[str]:
+    """A line a release, and what the store takes."""
+    table = [("RELEASE", "FILES", "SIZE", "ON DISK", "FOR")]
+    for row in told["releases"]:
+        uses = [f"{use['app']} {use['version']} {' '.join(use['is'])}".strip() for use in row["apps"]]
+        sizes = str(row["files"]), _mib(row["bytes"]), _mib(row["disk"])
+        table.append((row["release"], *sizes, ", ".join(uses) or "nobody"))
+    yield from _columns(table)
+    yield f"{_mib(told['disk'])} in all, {_mib(told['free'])} free"
+
+
 def processes(told: Json) -> Iterator[str]:
     """A line a process."""
     heading = ("APP", "VERSION", "PID", "STATE", "UP", "PSS", "RSS", "CPU", "RESTARTS")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.artifact import inventory
 from agent.artifact.artifacts import Artifacts
+from agent.artifact.inventory import beside
 from agent.artifact.store import Store
 from agent.domain.errors import Failure, OperatorNeeded
 from tests.artifact.conftest import assert_no_traces
@@ -84,7 +86,9 @@ async def test_publishing_what_is_there_already_is_no_error(artifacts: Artifacts
         temp = store.new_temp()
         temp.mkdir()
         (temp / "f").write_text(content)
-        path = await asyncio.to_thread(store.publish, temp, "0123456789ab-same")
+        written = beside(temp)
+        inventory.write(written, {})
+        path = await asyncio.to_thread(store.publish, temp, "0123456789ab-same", written)
     assert (path / "f").read_text() == "first"
     assert_no_traces(store)
 

@@ -43,6 +43,7 @@ from agent.kit.tasks import Owned
 from agent.status.board import AgentInfo, Board
 from agent.status.metrics import Metrics
 from agent.web.server import Face
+from tests.kit.faces import STORED
 
 COMMIT = "c0ffee" + "0" * 34
 
@@ -206,6 +207,25 @@ class Stage:
 
     async def doctor(self) -> Mapping[str, Any]:
         return {"findings": self.findings}
+
+    async def stored(self) -> Mapping[str, Any]:
+        return STORED
+
+    async def verify_release(self, release: str, *, repair: bool) -> Mapping[str, Any]:
+        changed = [] if release == "r1" else ["bin/web"]
+        return {
+            "release": release,
+            "verdict": "ok" if release == "r1" else "repaired" if repair else "changed",
+            "files": 3,
+            "read": 4096,
+            "changed": changed,
+            "changed_count": len(changed) * 3,
+            "extra": ["\x1b[31mred"],
+            "extra_count": 1,
+        }
+
+    async def collect(self, *, dry_run: bool) -> Mapping[str, Any]:
+        return {"removed": [{"release": "r0", "bytes": 2048}], "dry_run": dry_run, "free": 1 << 20}
 
 
 @asynccontextmanager

@@ -56,7 +56,7 @@ def test_completion_scripts_are_printed(shell: str) -> None:
 
 
 def test_a_shell_can_ask_for_completions() -> None:
-    env = {"_EMPTYBOX_COMPLETE": "bash_complete", "COMP_WORDS": "emptybox st", "COMP_CWORD": "1"}
+    env = {"_EMPTYBOX_COMPLETE": "bash_complete", "COMP_WORDS": "emptybox sta", "COMP_CWORD": "1"}
     assert run_here(env=env).out.strip() == "plain,status"
 
 

@@ -53,6 +53,8 @@ def test_commands_and_settings_that_are_shown_exist() -> None:
         "--config",
         "--help",
         "--bundle",
+        "--repair",
+        "--dry-run",
     }
     foreign = {"--data-binary", "--unix-socket", "--export", "--build-arg"}  # of curl, gpg, buildah
     foreign |= {

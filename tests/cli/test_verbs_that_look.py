@@ -11,7 +11,7 @@ import pytest
 from agent.cli.exit_codes import FAILED, OK
 from agent.cli.main import VERBS
 from agent.domain.events import AppStateChanged, AppWanted
-from tests.cli.stage import Stage, pair, run_here, staged
+from tests.cli.stage import Answer, Stage, pair, run_here, staged
 from tests.kit.terminal import on_terminal
 
 
@@ -75,6 +75,30 @@ async def test_ps_and_doctor_tell_people_and_programs(stage: Stage) -> None:
     assert "nothing is being waited for" in told.out
     stage.findings[0]["verdict"] = "bad"
     assert (await stage.command("doctor", "--json")).code == FAILED
+
+
+async def test_the_store_is_shown_to_people_and_programs(stage: Stage) -> None:
+    async def store(*words: str) -> Answer:
+        return await asyncio.to_thread(run_here, "store", *words, "--socket", str(stage.socket))
+
+    told = await store("ls")
+    assert "r1           3  4.0 KiB  8.0 KiB" in told.out
+    assert told.out.rstrip().endswith("web 1.0 (current, good)")
+    assert "8.0 KiB in /data/store, 1.0 GiB free" in (await store("du")).out
+    assert json.loads((await store("du", "--json")).out)["disk"] == 8192
+
+    told = await store("verify")
+    assert told.code == OK
+    assert told.out == "ok       r1  3 files, 4.0 KiB\n  not of it: red\n"
+    told = await store("verify", "r1", "r2")
+    assert told.code == FAILED
+    assert "changed  r2" in told.out
+    assert "changed: bin/web\n  and 2 more" in told.out
+    told = await store("verify", "--repair", "r2")
+    assert (told.code, told.out.split()[0]) == (OK, "repaired")
+
+    assert "would go: r0 (2.0 KiB)" in (await store("gc", "--dry-run")).out
+    assert "removed: r0 (2.0 KiB)\n1.0 MiB free" in (await store("gc")).out
 
 
 async def test_a_wait_is_told_on_a_terminal_and_nowhere_else(stage: Stage) -> None:

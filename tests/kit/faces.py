@@ -21,6 +21,25 @@ from tests.kit.scenes import Stage
 LOOPBACK = Address("127.0.0.1", 0)
 
 
+STORED: Mapping[str, Any] = {
+    "root": "/data/store",
+    "releases": [
+        {
+            "release": "r1",
+            "files": 3,
+            "bytes": 4096,
+            "disk": 8192,
+            "since": "2026-01-02T03:04:05Z",
+            "layers": [],
+            "apps": [{"app": "web", "version": "1.0", "spec": "s1", "is": ["current", "good"]}],
+        }
+    ],
+    "parts": {"releases": {"files": 3, "bytes": 4096, "disk": 8192}},
+    "disk": 8192,
+    "free": 1 << 30,
+}
+
+
 @dataclass
 class RecordingControl:
     """Knows one app, `web`. Every wish becomes sync-1, which ends as `end` says, or once `ended` is set."""
@@ -122,6 +141,20 @@ class RecordingControl:
     async def doctor(self) -> Mapping[str, Any]:
         self.wishes.append(("doctor",))
         return {"findings": [{"subject": "git", "verdict": "ok", "told": "https://bob:pw@host/x answers"}]}
+
+    async def stored(self) -> Mapping[str, Any]:
+        self.wishes.append(("stored",))
+        return STORED
+
+    async def verify_release(self, release: str, *, repair: bool) -> Mapping[str, Any]:
+        self.wishes.append(("verify", release, repair))
+        if release not in ("r1", "r2"):
+            raise NotPossible(f"no release {release!r}")
+        return {"release": release, "verdict": "ok"}
+
+    async def collect(self, *, dry_run: bool) -> Mapping[str, Any]:
+        self.wishes.append(("gc", dry_run))
+        return {"removed": [], "dry_run": dry_run, "free": 1}
 
 
 @dataclass

@@ -17,7 +17,7 @@ from tests.kit.faces import RecordingControl, hall
 from tests.kit.scenes import PROBE_FAILED
 
 WISHES = ("/sync", "/rollback?app=web", "/retry", "/promote?app=web", "/abort?app=web", "/pause", "/resume")
-PRIVILEGED_READS = ("/plan", "/logs?app=web", "/logs.json", "/ps", "/doctor")
+PRIVILEGED_READS = ("/plan", "/logs?app=web", "/logs.json", "/ps", "/doctor", "/store")
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -221,3 +221,17 @@ async def test_a_body_that_never_comes_is_not_waited_for(
         writer.close()
         await writer.wait_closed()
     assert b"408" in head
+
+
+async def test_the_store_is_looked_after_through_the_same_door(tmp_path: Path) -> None:
+    async with hall(tmp_path) as it:
+        answer = await it.socket.post("/store/verify?release=r1")
+        assert (answer.status, answer.json) == (200, {"release": "r1", "verdict": "ok"})
+        answer = await it.socket.post("/store/verify", json={"release": "r2", "repair": True})
+        assert answer.json["verdict"] == "ok"
+        assert (await it.socket.post("/store/verify?release=r3")).status == 409
+        assert (await it.socket.post("/store/verify")).status == 400
+        assert (await it.socket.post("/store/gc?dry_run=true")).json["dry_run"] is True
+        assert (await it.admin.post("/store/gc")).status == 403
+    wishes = [("verify", "r1", False), ("verify", "r2", True), ("verify", "r3", False), ("gc", True)]
+    assert it.control.wishes == wishes

@@ -31,6 +31,7 @@ READS = (
     "/logs",
     "/ps",
     "/doctor",
+    "/store",
 )
 
 
@@ -145,7 +146,7 @@ async def test_history_is_asked_for_and_masked(tmp_path: Path) -> None:
     assert answer.json["runs"][0]["failure"]["message"] == "at https://***@host/x"
 
 
-@pytest.mark.parametrize("path", ["/status", "/history", "/plan", "/ps", "/doctor", "/logs"])
+@pytest.mark.parametrize("path", ["/status", "/history", "/plan", "/ps", "/doctor", "/logs", "/store"])
 async def test_what_is_told_comes_for_people_and_for_programs(path: str, tmp_path: Path) -> None:
     async with hall(tmp_path) as it:
         by_name = await it.socket.get(f"{path}.txt", "application/json")

@@ -8,12 +8,14 @@ modification times of files are. A second entry for one file or link is refused;
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from agent.artifact import inventory
 from agent.artifact.archive.headers import Header
 from agent.artifact.archive.links import Links
 from agent.artifact.archive.reader import Piece
@@ -21,6 +23,7 @@ from agent.artifact.archive.refusal import broken, harmful, too_large
 from agent.artifact.limits import Limits
 
 T = TypeVar("T")
+_ZEROS = bytes(1 << 20)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -49,9 +52,15 @@ class Tree:
     Args:
         root: an empty directory that nobody else writes to, just made with mode 0755.
         strip: leading components to drop, counted as GNU tar's --strip-components does ("." is one).
+        scribe: writes down what is made, with the digest of each file.
     """
 
-    def __init__(self, root: Path, strip: int, limits: Limits) -> None:
+    def __init__(
+        self, root: Path, strip: int, limits: Limits, scribe: inventory.Scribe | None = None
+    ) -> None:
+        self._scribe = scribe
+        self._digest = hashlib.sha256()
+        self._path = b""  # of the file that is being written
         self._limits = limits
         self._strip = strip
         self._links = Links(limits)
@@ -93,6 +102,8 @@ class Tree:
     def write(self, data: Piece) -> None:
         """Write on."""
         if not self._skipping:
+            if self._scribe is not None:
+                self._digest.update(data)
             write_all(self._file, data)
 
     def hole(self, size: int) -> None:
@@ -100,6 +111,8 @@ class Tree:
         if size and not self._skipping:
             os.lseek(self._file, size, os.SEEK_CUR)
             self._holes = True
+            for start in range(0, size if self._scribe is not None else 0, len(_ZEROS)):
+                self._digest.update(memoryview(_ZEROS)[: size - start])
 
     def end(self) -> None:
         """Close the file."""
@@ -107,7 +120,7 @@ class Tree:
             if self._holes:  # the last of them may end the file
                 os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_CUR))
             os.utime(self._file, ns=(self._mtime, self._mtime))
-            self._close_file()
+            self._end_file()
 
     def symlink(self, header: Header) -> None:
         """Make a symbolic link; where it leads is checked in `finish`."""
@@ -117,6 +130,8 @@ class Tree:
         self._links.add(b"/".join(parts), header.link)
         parent = self._enter(parts[:-1], header.name)
         self._once(lambda: os.symlink(header.link, parts[-1], dir_fd=parent), header.name)
+        if self._scribe is not None:
+            self._scribe.add(b"/".join(parts), inventory.Entry(inventory.LINK, target=header.link))
 
     def hardlink(self, header: Header) -> None:
         """Give an earlier file of this tree one more name."""
@@ -140,6 +155,9 @@ class Tree:
                 source[-1], parts[-1], src_dir_fd=beside, dst_dir_fd=parent, follow_symlinks=False
             )
             self._once(link, header.name)
+            if self._scribe is not None:
+                earlier = inventory.Entry(inventory.HARD, target=b"/".join(source))
+                self._scribe.add(b"/".join(parts), earlier)
         finally:
             os.close(beside)
 
@@ -152,7 +170,7 @@ class Tree:
 
     def finish(self) -> None:
         """All entries are there: check the links. Raises Refused."""
-        self._close_file()
+        self._end_file()
         self._links.check()
 
     def close(self) -> None:
@@ -173,6 +191,9 @@ class Tree:
         self._file = self._once(lambda: os.open(parts[-1], _NEW_FILE, mode, dir_fd=parent), name)
         if self._umask_interferes:
             os.fchmod(self._file, mode)
+        if self._scribe is not None:
+            self._path = b"/".join(parts)
+            self._digest = hashlib.sha256()
 
     def _once(self, make: Callable[[], T], name: bytes) -> T:
         self.entries += 1
@@ -191,9 +212,12 @@ class Tree:
         while len(self._open) > same:
             os.close(self._open.pop()[1])
         fd = self._open[-1][1] if self._open else self._root
-        for part in parts[same:]:
+        for depth, part in enumerate(parts[same:], start=same + 1):
+            made = self._directories
             fd = self._step(fd, part, name, make)
             self._open.append((part, fd))
+            if self._scribe is not None and self._directories != made:
+                self._scribe.add(b"/".join(parts[:depth]), inventory.Entry(inventory.DIRECTORY))
         return fd
 
     def _step(self, parent: int, part: bytes, name: bytes, make: bool) -> int:
@@ -212,6 +236,11 @@ class Tree:
         if self._umask_interferes:
             os.fchmod(fd, 0o755)
         return fd
+
+    def _end_file(self) -> None:
+        if self._file >= 0 and self._scribe is not None:
+            self._scribe.add(self._path, inventory.seen(os.fstat(self._file), self._digest.hexdigest()))
+        self._close_file()
 
     def _close_file(self) -> None:
         if self._file >= 0:

@@ -20,6 +20,7 @@ from agent.artifact.archive.reader import TarReader
 from agent.artifact.archive.refusal import Refused, broken, unsupported
 from agent.artifact.archive.tree import Tree, write_all
 from agent.artifact.archive.zip import MAGICS, ZipReader
+from agent.artifact.inventory import Scribe
 from agent.artifact.limits import Limits
 
 
@@ -52,6 +53,7 @@ class Unpacker:
         target: path of the file when the artifact is one plain file.
         strip: leading path components to drop from the entries of an archive.
         check: called between two steps of bounded size; what it raises ends the work.
+        scribe: writes down what the tree holds.
     """
 
     def __init__(
@@ -62,13 +64,14 @@ class Unpacker:
         strip: int,
         limits: Limits,
         check: Callable[[], None] = lambda: None,
+        scribe: Scribe | None = None,
     ) -> None:
         self._form = form
         self._target = target.encode()
         self._limits = limits
         self._check = check
         self._beside = root.parent
-        self._tree = Tree(root, strip, limits)
+        self._tree = Tree(root, strip, limits, scribe)
         self._inflater: Inflater | None = None
         self._reader: TarReader | None = None
         self._zip: IO[bytes] | None = None

@@ -24,9 +24,10 @@ import msgspec
 
 from agent.artifact.archive.refusal import Refused
 from agent.artifact.delivery import Bring, Flight, brought
+from agent.artifact.inventory import Scribe, beside
 from agent.artifact.limits import Limits
 from agent.artifact.oci import manifest
-from agent.artifact.oci.layer import Budget, LayerWork, name_of
+from agent.artifact.oci.layer import Budget, LayerWork, name_of, whole_layers
 from agent.artifact.oci.manifest import Layer
 from agent.artifact.oci.merge import merge
 from agent.artifact.oci.problems import broken
@@ -89,8 +90,11 @@ class Images:
         except ValueError:
             return  # the delivery will tell
 
-    def bring(self, spec: ArtifactSpec, app: str) -> Bring:
-        """How the artifact of `app` gets into the store; `spec` has its digest."""
+    def bring(self, spec: ArtifactSpec, app: str, *, share: bool = False) -> Bring:
+        """How the artifact of `app` gets into the store; `spec` has its digest.
+
+        With `share` the release's files are the layers', see `agent.artifact.sharing`.
+        """
 
         async def bring(flight: Flight) -> Path:
             reference = _parsed(spec.url)
@@ -104,7 +108,7 @@ class Images:
             )
             if len(layers) == 1 and layers[0].title:
                 return await self._one_file(flight, reference, layers[0], spec, app, digest)
-            return await self._tree(flight, reference, layers, spec.strip, digest)
+            return await self._tree(flight, reference, layers, spec.strip, digest, share=share)
 
         return bring
 
@@ -163,11 +167,20 @@ class Images:
         )
 
     async def _tree(
-        self, flight: Flight, reference: Reference, layers: list[Layer], strip: int, digest: str
+        self,
+        flight: Flight,
+        reference: Reference,
+        layers: list[Layer],
+        strip: int,
+        digest: str,
+        *,
+        share: bool,
     ) -> Path:
         wanted = {name_of(layer): layer for layer in layers}
         with self._store.using(*wanted):
-            missing = {name: one for name, one in wanted.items() if not self._store.layer(name).is_dir()}
+            loop = asyncio.get_running_loop()
+            there = await settled(loop.run_in_executor(self._executor, whole_layers, self._store, wanted))
+            missing = {name: one for name, one in wanted.items() if name not in there}
             total = sum(one.size for one in missing.values())
             check_space(self._store.root, total, flight.where)
             progress = dict.fromkeys(missing, 0)
@@ -185,7 +198,7 @@ class Images:
             await _together([fetch_one(name, layer) for name, layer in missing.items()])
             flight.all_fetched(sum(progress.values()))
             flight.is_verified(digest)
-            return await self._merge(flight, [name_of(layer) for layer in layers], strip)
+            return await self._merge(flight, [name_of(layer) for layer in layers], strip, share=share)
 
     async def _fetch(
         self, flight: Flight, reference: Reference, layer: Layer, budget: Budget, tell: Progress
@@ -207,8 +220,9 @@ class Images:
                 flight.again,
             )
 
-    async def _merge(self, flight: Flight, names: Sequence[str], strip: int) -> Path:
+    async def _merge(self, flight: Flight, names: Sequence[str], strip: int, *, share: bool) -> Path:
         stop, temp = Event(), self._store.new_temp()
+        scribe = Scribe(beside(temp))
 
         def check() -> None:
             if stop.is_set():
@@ -217,19 +231,23 @@ class Images:
         def work() -> Path:
             try:
                 temp.mkdir(0o755)
-                layers = [self._store.layer(name) for name in names]
-                if not merge(layers, temp, strip, self._limits, check):
+                layers = [(self._store.layer(name), self._store.inventory(name)) for name in names]
+                if not merge(layers, temp, strip, self._limits, check, scribe, share=share):
                     raise Refused("ArchiveEmpty", "nothing is left of the layers", remedy="look at `strip`")
                 check()
                 self._store.note_layers(flight.release, dict.fromkeys(names))
-                return self._store.publish(temp, flight.release)
+                scribe.end()
+                return self._store.publish(temp, flight.release, scribe.path)
             except BaseException as error:
+                scribe.path.unlink(missing_ok=True)
                 remove_tree(temp)
                 if isinstance(error, Refused):
                     raise Permanent(
                         error.reason, str(error), where=flight.where, remedy=error.remedy
                     ) from None
                 raise
+            finally:
+                scribe.close()
 
         loop = asyncio.get_running_loop()
         return await settled(loop.run_in_executor(self._executor, work), on_cancel=stop.set)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from threading import Event, Lock
 
@@ -22,6 +22,8 @@ from agent.artifact.archive.inflate import COMPRESSIONS, Inflater
 from agent.artifact.archive.reader import Piece, TarReader
 from agent.artifact.archive.refusal import Refused, broken, harmful, too_large
 from agent.artifact.archive.tree import Tree, components
+from agent.artifact.inspection import inspect
+from agent.artifact.inventory import Scribe, beside, discard
 from agent.artifact.limits import Limits
 from agent.artifact.oci.manifest import Layer
 from agent.artifact.pipeline import Stopped
@@ -57,8 +59,8 @@ class Budget:
 class LayerTree(Tree):
     """Writes the entries of one layer; `marks` is what it takes away from those below."""
 
-    def __init__(self, root: Path, limits: Limits, budget: Budget) -> None:
-        super().__init__(root, 0, limits)
+    def __init__(self, root: Path, limits: Limits, budget: Budget, scribe: Scribe) -> None:
+        super().__init__(root, 0, limits, scribe)
         self._budget = budget
         self._marks: list[bytes] = []
         self._marked = 0
@@ -98,7 +100,7 @@ class LayerTree(Tree):
 
     def finish(self) -> None:
         """All entries are there."""
-        self._close_file()
+        self._end_file()
 
     def _take_mark(self, name: bytes) -> bool:
         parts = [p for p in components(name, name, self._limits) if p != b"."]
@@ -196,6 +198,7 @@ class LayerWork:
         self._tree: LayerTree | None = None
         self._content: _Content | None = None
         self._refused: Refused | None = None
+        self._scribe: Scribe | None = None
         self._stop = Event()
 
     def feed(self, pieces: Sequence[bytes]) -> None:
@@ -223,16 +226,21 @@ class LayerWork:
             problem = self._refused
             raise Permanent(problem.reason, str(problem), where=self._where, remedy=problem.remedy)
         assert self._tree is not None
+        assert self._scribe is not None
         self._tree.close()
+        self._scribe.end()
         (self._temp / "marks").write_bytes(self._tree.marks)
         if self._stop.is_set():
             raise Stopped
-        self._store.publish_layer(self._temp, name_of(self._layer))
+        self._store.publish_layer(self._temp, name_of(self._layer), self._scribe.path)
+        self._scribe.close()
 
     def discard(self) -> None:
         """Remove all that was written. Raises OSError."""
         if self._tree is not None:
             self._tree.close()
+        if self._scribe is not None:
+            discard(self._scribe)
         remove_tree(self._temp)
 
     def stop(self) -> None:
@@ -247,7 +255,8 @@ class LayerWork:
             if self._tree is None:
                 os.mkdir(self._temp, 0o700)
                 os.mkdir(self._temp / "tree", 0o755)
-                self._tree = LayerTree(self._temp / "tree", self._limits, self._budget)
+                self._scribe = Scribe(beside(self._temp))
+                self._tree = LayerTree(self._temp / "tree", self._limits, self._budget, self._scribe)
             if self._content is None:
                 self._content = _Content(self._tree, self._layer.title, self._limits)
             if piece is None:
@@ -264,3 +273,17 @@ def name_of(layer: Layer) -> str:
     """The layer's directory in the store."""
     name = layer.digest.replace(":", "-")
     return f"{name}-{hashlib.sha256(layer.title.encode()).hexdigest()[:16]}" if layer.title else name
+
+
+def whole_layers(store: Store, names: Collection[str]) -> set[str]:
+    """Those of the layers that are there, untouched; what is not is taken away. Blocks. Raises OSError."""
+    there = set()
+    for name in names:
+        directory = store.layer(name)
+        if not directory.is_dir():
+            continue
+        if inspect(directory / "tree", store.inventory(name), thorough=False).whole:
+            there.add(name)
+        else:
+            store.discard_layer(name)
+    return there

@@ -3,8 +3,8 @@
 From the top down, so that the first to have a name keeps it, and what a layer takes away is known before
 the layers it takes it from. The layers are our own writing, and trusted to be what `layer` made of them.
 
-Files are shared with the layers by hard links where nobody but root may write to them; elsewhere, where an
-app could be the same user as the agent, each release has copies of its own.
+Files are shared with the layers by hard links where that is safe (see `agent.artifact.sharing`); elsewhere,
+where the app is the agent's own user, each release has copies of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agent.artifact import inventory
 from agent.artifact.archive.links import Links
 from agent.artifact.archive.refusal import too_large
+from agent.artifact.inventory import DIRECTORY, LINK, Entry, Scribe, file_of, seen
 from agent.artifact.limits import Limits
 from agent.artifact.oci.layer import HIDDEN
 
@@ -25,22 +27,33 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY = 8 * 1024 * 1024  # bytes in one call
 
 
-def merge(layers: Sequence[Path], target: Path, strip: int, limits: Limits, check: Callable[[], None]) -> int:
+def merge(
+    layers: Sequence[tuple[Path, Path]],
+    target: Path,
+    strip: int,
+    limits: Limits,
+    check: Callable[[], None],
+    scribe: Scribe,
+    *,
+    share: bool,
+) -> int:
     """Fill the new directory `target`; returns how many entries it got. Blocks.
 
     Args:
-        layers: directories of the store, lowest first.
+        layers: directories of the store with their inventories, lowest first.
         strip: leading components to drop; what has no more than these is left out.
         check: called for each entry; what it raises ends the work.
+        scribe: writes down what is made.
+        share: whether files are links to those of the layers.
 
     Raises Refused, OSError.
     """
-    merging = _Merging(strip, limits, check, share=os.geteuid() == 0)
+    merging = _Merging(strip, limits, check, scribe, share=share)
     root = os.open(target, _DIRECTORY)
     try:
         os.fchmod(root, 0o755)
-        for layer in reversed(layers):
-            merging.add(layer, root)
+        for layer, written in reversed(layers):
+            merging.add(layer, inventory.read(written) or {}, root)
     finally:
         os.close(root)
     merging.links.check()
@@ -48,7 +61,11 @@ def merge(layers: Sequence[Path], target: Path, strip: int, limits: Limits, chec
 
 
 class _Merging:
-    def __init__(self, strip: int, limits: Limits, check: Callable[[], None], *, share: bool) -> None:
+    def __init__(
+        self, strip: int, limits: Limits, check: Callable[[], None], scribe: Scribe, *, share: bool
+    ) -> None:
+        self._scribe = scribe
+        self._known: dict[bytes, Entry] = {}  # what the layer has that is being added
         self.links = Links(limits)
         self.entries = 0
         self._bytes = 0
@@ -59,8 +76,9 @@ class _Merging:
         self._hidden: set[bytes] = set()  # by the layers above
         self._opaque: set[bytes] = set()
 
-    def add(self, layer: Path, root: int) -> None:
+    def add(self, layer: Path, known: dict[bytes, Entry], root: int) -> None:
         """The next layer, from the top."""
+        self._known = known
         source = os.open(layer / "tree", _DIRECTORY)
         try:
             self._directory(source, root, [])
@@ -90,7 +108,7 @@ class _Merging:
             if len(path) <= self._strip:
                 self._directory(inside, target, path)
                 return
-            made = self._make(path[-1], target)
+            made = self._make(path, target)
             if made is None:
                 return
             try:
@@ -100,8 +118,9 @@ class _Merging:
         finally:
             os.close(inside)
 
-    def _make(self, name: bytes, parent: int) -> int | None:
+    def _make(self, path: list[bytes], parent: int) -> int | None:
         """The descriptor of a directory; None when a layer above has something else of that name."""
+        name = path[-1]
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
             new = True
@@ -116,17 +135,22 @@ class _Merging:
         if new:
             os.fchmod(fd, 0o755)
             self._count(0, name)
+            self._scribe.add(b"/".join(path[self._strip :]), Entry(DIRECTORY))
         return fd
 
     def _entry(self, source: int, target: int, path: list[bytes], info: os.stat_result) -> None:
-        name = path[-1]
+        name, inner = path[-1], b"/".join(path[self._strip :])
         try:
             if stat.S_ISLNK(info.st_mode):
                 link = os.readlink(name, dir_fd=source)
                 os.symlink(link, name, dir_fd=target)
-                self.links.add(b"/".join(path[self._strip :]), link)
-            elif not self._share or not _linked(source, target, name):
-                self._copy(source, target, name, info)
+                self.links.add(inner, link)
+                self._scribe.add(inner, Entry(LINK, target=link))
+            else:
+                if not self._share or not _linked(source, target, name):
+                    self._copy(source, target, name, info)
+                made = os.stat(name, dir_fd=target, follow_symlinks=False)
+                self._scribe.add(inner, seen(made, file_of(self._known, b"/".join(path)).digest))
         except FileExistsError:
             return  # a layer above has it
         self._count(info.st_size, name)

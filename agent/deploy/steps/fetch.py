@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.deploy.pinning import shares
 from agent.deploy.run import RunContext, Step
 from agent.deploy.services import AS_WANTED
 from agent.domain.errors import Transient
@@ -23,7 +24,10 @@ class Fetch(Step):
         """Start the delivery anew on each attempt. Raises Failure."""
         assert context.spec.artifact is not None
         delivery = context.artifacts.deliver(
-            context.spec.artifact, context.app, lambda done, total: context.progress(step.name, done, total)
+            context.spec.artifact,
+            context.app,
+            lambda done, total: context.progress(step.name, done, total),
+            share=shares(context.spec),
         )
         context.delivery = await context.stack.enter_async_context(delivery)
         size = await delivery.fetched()

@@ -8,7 +8,7 @@ from agent.domain.model import PlannedStep
 
 
 class Release(Step):
-    """Waits until the store has the tree; with a release already there, nothing is done."""
+    """Waits until the store has the tree; one that is there already is looked at, and put right."""
 
     kind = "release"
     late = Transient  # a slow disk is no fault of the specification
@@ -21,3 +21,5 @@ class Release(Step):
         """Raises Failure."""
         if context.delivery is not None:
             await context.delivery.published()
+        else:
+            await context.processes.surroundings.wholeness.ensure(context.spec, context.release)

@@ -31,9 +31,9 @@ def wanted(registry: Registry, name: str, digest: str, *, strip: int = 0) -> Art
     )
 
 
-async def bring(artifacts: Artifacts, spec: ArtifactSpec) -> Path:
+async def bring(artifacts: Artifacts, spec: ArtifactSpec, *, share: bool = False) -> Path:
     """The release's tree."""
-    async with artifacts.deliver(spec, "web") as delivery:
+    async with artifacts.deliver(spec, "web", share=share) as delivery:
         path = await delivery.published()
         assert await delivery.verified() == f"sha256:{spec.checksum.hex}"
     return path
@@ -63,7 +63,8 @@ async def test_two_layers_become_one_tree_and_a_second_release_moves_only_the_ch
     registry: Registry, artifacts: Artifacts, tmp_path: Path
 ) -> None:
     first = await layout(tmp_path, [base(), small(b"1.0")], "first")
-    one = await bring(artifacts, wanted(registry, "legacy:1.0", await registry.copy(first, "legacy:1.0")))
+    spec = wanted(registry, "legacy:1.0", await registry.copy(first, "legacy:1.0"))
+    one = await bring(artifacts, spec, share=True)
     assert (one / "app/web").read_bytes() == b"1.0"
     assert (one / "opt/data").read_bytes() == BIG
     assert os.access(one / "opt/runtime", os.X_OK)
@@ -73,7 +74,8 @@ async def test_two_layers_become_one_tree_and_a_second_release_moves_only_the_ch
     before = registry.asked("GET", "/blobs/")
     told: list[tuple[int, int]] = []
     spec = wanted(registry, "legacy:2.0", digest)
-    async with artifacts.deliver(spec, "web", lambda done, total: told.append((done, total))) as delivery:
+    note = lambda done, total: told.append((done, total))  # noqa: E731
+    async with artifacts.deliver(spec, "web", note, share=True) as delivery:
         two = await delivery.published()
         moved = await delivery.fetched()
     changed = (await layers_of(second))[1]
@@ -372,12 +374,14 @@ async def test_two_apps_that_share_a_layer_fetch_it_once(
     assert len(blobs) == len(set(blobs)) == 3
 
 
-async def test_without_root_each_release_has_copies(
-    registry: Registry, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("user", [0, 1000])
+async def test_where_the_app_is_the_agents_own_user_each_release_has_copies(
+    user: int, registry: Registry, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
     image = await layout(tmp_path, [base(), small(b"1.0")])
-    tree = await bring(artifacts, wanted(registry, "app:1", await registry.copy(image, "app:1")))
+    spec = wanted(registry, "app:1", await registry.copy(image, "app:1"))
+    tree = await bring(artifacts, spec, share=user != 0)
     assert (tree / "opt/data").read_bytes() == BIG
     assert (tree / "opt/data").stat().st_nlink == 1
     assert (tree / "opt/data").stat().st_mtime == 1_700_000_000
@@ -397,3 +401,20 @@ async def test_a_delivery_that_is_left_leaves_only_whole_layers(
     for layer in (store.root / "layers").iterdir():
         assert (layer / "marks").exists()
     assert ((await bring(artifacts, spec)) / "app/web").read_bytes() == b"1.0"
+
+
+async def test_a_layer_that_was_changed_on_disk_is_fetched_again_and_put_right(
+    registry: Registry, artifacts: Artifacts, store: Store, tmp_path: Path
+) -> None:
+    image = await layout(tmp_path, [base(), small(b"1.0")])
+    spec = wanted(registry, "app:1", await registry.copy(image, "app:1"))
+    tree = await bring(artifacts, spec, share=True)
+    with open(tree / "opt/data", "r+b") as shared:  # with root the layer's file, too
+        shared.write(b"changed")
+    before = registry.asked("GET", "/blobs/")
+    found = await artifacts.ensure(tree.name, spec, "web", share=True, thorough=True)
+    assert found.changed == [b"opt/data"]
+    assert (tree / "opt/data").read_bytes() == BIG
+    assert len(registry.asked("GET", "/blobs/")) - len(before) == (1 if os.geteuid() == 0 else 0)
+    assert (await artifacts.look(tree.name, thorough=True)).whole
+    assert store.releases() == [tree.name]
