@@ -8,7 +8,7 @@ from agent.cli import options, words
 from agent.cli.client import Agent
 from agent.cli.words import Json, clean, dim
 
-HEADING = ("APP", "VERSION", "PID", "STATE", "UP", "PSS", "RSS", "CPU", "%CPU", "RESTARTS")
+HEADING = ("APP", "#", "VERSION", "PID", "STATE", "UP", "PSS", "RSS", "CPU", "%CPU", "RESTARTS")
 RIGHT = ("PID", "UP", "PSS", "RSS", "CPU", "%CPU", "RESTARTS")
 
 
@@ -41,6 +41,7 @@ def _row(row: Json) -> tuple[str, ...]:
     many = row.get("processes") or 0
     return (
         clean(row.get("app") or f"({row.get('name')})"),
+        str(row["instance"]) if row.get("instance") is not None else "-",
         clean(row.get("version") or "-"),
         str(row.get("pid") or "-") + (f" (+{many - 1})" if many > 1 else ""),
         clean(row.get("state") or ""),

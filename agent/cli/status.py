@@ -113,6 +113,12 @@ def _pair(pair: Json) -> str:
 
 
 def _child(child: Json) -> Iterator[str]:
+    if (child.get("instances_wanted") or 0) > 1:
+        for each in child.get("instances") or []:
+            told = f"{words.word(each.get('state'), 9)} {clean(each.get('version') or '')}"
+            yield _line(f"#{each.get('number')}", f"{told} {dim('pid ' + str(each.get('pid')))}")
+    if waits := child.get("restarting"):
+        yield _line("restart", f"{clean(waits.get('reason'))}, next at {clean(waits.get('due'))}")
     if child.get("restarts"):
         last = child.get("last_exit") or {}
         how = f"signal {last['signal']}" if last.get("signal") else f"code {last.get('code')}"

@@ -21,14 +21,16 @@ class ChildNote(msgspec.Struct, frozen=True):
     side: int
     instance: str
     run: str = ""
+    number: int = 0
 
 
 @dataclass(eq=False, slots=True)
 class Child:
     """A running (or ended) process of an app.
 
-    `side` is its side of the gate. `expected` is set before the agent itself ends it. `ended` is set
-    when it is gone; `code` and `signal` say how, `log` holds its last lines.
+    `side` is its side of the gate, `number` which of several instances it is. `joined`: it has, or is to
+    get, its share of its side's clients. `expected` is set before the agent itself ends it. `ended` is
+    set when it is gone; `code` and `signal` say how, `log` holds its last lines.
     """
 
     id: str
@@ -37,6 +39,8 @@ class Child:
     deployment: Deployment
     instance: Path
     gate: Gate | None
+    number: int = 0
+    joined: bool = True
     expected: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     code: int | None = None

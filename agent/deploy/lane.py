@@ -36,7 +36,7 @@ from agent.deploy.trial import Trial
 from agent.deploy.unchanged import settle_unchanged
 from agent.deploy.wish import Wish
 from agent.deploy.word import Word
-from agent.deploy.wording import state_of, tell_standing
+from agent.deploy.wording import state_of, tell_instances, tell_standing
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.events import AppWanted
 from agent.domain.model import NoChange, Pair, Plan, RunResult, SyncResult
@@ -327,6 +327,7 @@ class Lane:
         if self.removed:
             return
         updating = self._runs.active
+        tell_instances(self.app)
         self.app.state(state_of(self.app, updating=updating, on_trial=self.trial.running))
         if not updating:
             tell_standing(self.app)

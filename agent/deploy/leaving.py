@@ -96,7 +96,7 @@ async def _stop_children(app: AppContext) -> None:
 async def _stop(app: AppContext, child: Child) -> None:
     if child.alive and child.gate is not None and child.gate.state != CLOSED:
         await child.gate.drained(child.side, child.deployment.spec.drain.deadline)
-    await app.serving.retire(child, take_over=False)
+    await app.serving.retire_one(child, take_over=False)
 
 
 async def _clean_up(app: AppContext) -> None:

@@ -182,8 +182,9 @@ class Look:
                 self._secrets, self._asked = view.secrets, time.monotonic()
             if not follow:
                 self._begin_tidying(commit)
-        apps = await for_this_host(loaded.apps, self._adoption)
-        return DesiredState(commit, str(tree), apps, loaded.warnings, signer, loaded.freezes, loaded.refused)
+        apps, alone = await for_this_host(loaded.apps, self._adoption)
+        refused = {**loaded.refused, **alone}
+        return DesiredState(commit, str(tree), apps, loaded.warnings, signer, loaded.freezes, refused)
 
     def _begin_tidying(self, commit: str) -> None:
         self._tidying = asyncio.get_running_loop().run_in_executor(None, self._tidy, commit)

@@ -5,9 +5,11 @@ The shapes of a plan (`-->` waits for):
     overlap   fetch --> verify --> unpack --+
               render -----------------------+--> check --> migrate --> start --> probe --> switch --> drain
     canary    ... start --> probe --> canary --> switch --> drain       an overlap, a share of clients first
+    rollout   ... start --> probe --> [canary] --> rollout --> switch --> drain    of several instances
     restart   ... migrate --> stop --> start --> probe --> switch
     reload    render --> check --> reload --> probe --> record
     record    record             only what the agent itself uses changed: nothing is touched
+    scale     scale --> record             only the number of instances changed
     place     fetch --> verify --> unpack, render --> check --> place --> after --> record    no program
     repair    repair --> reload --> probe          files of what serves were changed on this host
 
@@ -18,11 +20,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import msgspec
-
+from agent.deploy.differences import (
+    changed_files,
+    changes,
+    only_files,
+    runtime_changes,
+    same_ports,
+    scaled,
+    told,
+)
 from agent.domain.errors import FailureInfo
 from agent.domain.model import NoChange, Plan, PlannedStep
-from agent.domain.spec import AppSpec, ManagedFile, OnChange, Swap
+from agent.domain.spec import AppSpec, OnChange, Swap
 
 PREPARING = ("fetch", "verify", "release", "render", "check")  # kinds of steps that touch nothing that runs
 PREPARE = ("fetch", "verify", "unpack", "render", "check")
@@ -94,12 +103,19 @@ def _change(wanted: AppSpec, now: Situation, current: AppSpec) -> Plan:
     """From what runs to what is wanted."""
     changed = changes(current, wanted)
     if not runtime_changes(current, wanted):
-        return Plan(wanted.name, _told(changed), (PlannedStep("record", "record", _told(changed)),))
+        scale, reason = _scale(current, wanted), told(changed)
+        record = PlannedStep("record", "record", reason, tuple(step.name for step in scale))
+        return Plan(wanted.name, reason, (*scale, record))
     if wanted.run is not None and only_files(current, wanted):
-        actions = {f.on_change for f in _changed_files(current, wanted)}
+        actions = {f.on_change for f in changed_files(current, wanted)}
         if OnChange.RESTART not in actions:
-            return _reload(current, wanted, _told(changed))
-    return _anew(wanted, now, _told(changed))
+            return _reload(current, wanted, told(changed))
+    return _anew(wanted, now, told(changed))
+
+
+def _scale(current: AppSpec, wanted: AppSpec, last: tuple[str, ...] = ()) -> list[PlannedStep]:
+    why = scaled(current, wanted)
+    return [PlannedStep("scale", "scale", why, last)] if why else []
 
 
 def _anew(wanted: AppSpec, now: Situation, reason: str) -> Plan:
@@ -122,62 +138,6 @@ def _preparation(wanted: AppSpec, now: Situation, current: AppSpec, frozen: str)
     if not steps:
         return NoChange(wanted.name, frozen)
     return Plan(wanted.name, f"{frozen}; prepares: {whole.reason}", steps)
-
-
-def changes(old: AppSpec, new: AppSpec) -> list[str]:
-    """Names of the top-level parts that differ, versions spelled out."""
-    names = []
-    for name in AppSpec.__struct_fields__:
-        before, after = getattr(old, name), getattr(new, name)
-        if before == after or name == "salt":
-            continue
-        if name == "version":
-            names.append(f"version {before} -> {after}")
-        elif name == "files":
-            names += [f"file {f.target}" for f in _changed_files(old, new)] or ["files"]
-        else:
-            names.append(name)
-    return names
-
-
-AGENT_ONLY = (
-    "version", "secrets", "health", "canary", "drain", "maintenance", "keep", "hooks", "swap", "drift",
-)  # fmt: skip
-
-
-def runtime_changes(old: AppSpec, new: AppSpec) -> bool:
-    """Whether the difference reaches the child: its files, program, environment or sockets.
-
-    A version alone is a label: it reaches the child only through what is rendered from it.
-    """
-    return _runtime(old) != _runtime(new)
-
-
-def _runtime(spec: AppSpec) -> AppSpec:
-    run = spec.run and type(spec.run)(command=spec.run.command, user=spec.run.user)
-    default = AppSpec(name=spec.name, version="")
-    others = {name: getattr(default, name) for name in AGENT_ONLY}
-    return msgspec.structs.replace(spec, run=run, artifact=spec.artifact and spec.artifact.what, **others)
-
-
-def only_files(old: AppSpec, new: AppSpec) -> bool:
-    """Whether, of what reaches the child, only managed files differ."""
-    return _runtime(msgspec.structs.replace(old, files=())) == _runtime(
-        msgspec.structs.replace(new, files=())
-    )
-
-
-def _changed_files(old: AppSpec, new: AppSpec) -> list[ManagedFile]:
-    before, after = {f.target: f for f in old.files}, {f.target: f for f in new.files}
-    return [
-        after.get(target) or before[target]
-        for target in sorted(before.keys() | after.keys())
-        if before.get(target) != after.get(target)
-    ]
-
-
-def _told(changed: list[str]) -> str:
-    return f"{', '.join(changed[:4])}{' and more' if len(changed) > 4 else ''} changed"
 
 
 def _repair(wanted: AppSpec, drifted: tuple[str, ...]) -> Plan:
@@ -221,13 +181,15 @@ def _reload(old: AppSpec, wanted: AppSpec, reason: str) -> Plan:
         PlannedStep("check", "check", "before the child sees it", ("render",)),
     ]
     last = "check"
-    targets = tuple(f.target for f in _changed_files(old, wanted) if f.on_change is OnChange.RELOAD)
+    targets = tuple(f.target for f in changed_files(old, wanted) if f.on_change is OnChange.RELOAD)
     if targets:
         steps += _telling(targets, last)
         last = "probe"
     else:
         steps.append(PlannedStep("reload", "place", "changed files ask for nothing more", (last,)))
         last = "reload"
+    steps += (scale := _scale(old, wanted, (last,)))
+    last = "scale" if scale else last
     steps.append(PlannedStep("record", "record", "what serves from now on", (last,)))
     return Plan(wanted.name, reason, tuple(steps))
 
@@ -282,17 +244,16 @@ def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
         why = f"{wanted.canary.percent} % of new connections first"
         steps.append(PlannedStep("canary", "canary", why, ("probe",)))
         healthy = "canary"
+    if wanted.run is not None and wanted.run.instances > 1:
+        why = f"{wanted.run.instances} instances, one after the other"
+        steps.append(PlannedStep("rollout", "rollout", why, (healthy,)))
+        healthy = "rollout"
     steps.append(PlannedStep("switch", "switch", "the new one is healthy", (healthy,)))
     if placed:
         steps.append(PlannedStep("unplace", "unplace", "the app has a program now", ("switch",)))
     if now.alive and not restart and wanted.listen:
         steps.append(PlannedStep("drain", "drain", "no waiting connection is lost", ("switch",)))
     return Plan(wanted.name, reason, tuple(_with_tasks(wanted, steps)))
-
-
-def same_ports(old: AppSpec, new: AppSpec) -> bool:
-    """Whether one gate can serve both."""
-    return old.ports == new.ports
 
 
 def _can_share(wanted: AppSpec, now: Situation) -> bool:
@@ -342,7 +303,8 @@ def _with_tasks(wanted: AppSpec, steps: list[PlannedStep]) -> list[PlannedStep]:
         before = task.before or (() if {"switch", "drain"} & set(task.after) else ("switch",))
         for point in before:
             # What has to be done before clients come has to be done before the first of them come.
-            for later in resolve("canary" if point == "switch" and "canary" in there else point, False):
+            first = next((name for name in ("canary", "rollout") if name in there), point)
+            for later in resolve(first if point == "switch" else point, False):
                 waits.setdefault(later, []).append(name)
     return [
         replace(s, needs=tuple(dict.fromkeys((*s.needs, *waits.get(s.name, ()))))) for s in (*steps, *planned)

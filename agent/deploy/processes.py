@@ -42,7 +42,13 @@ class Processes:
     # -- children ------------------------------------------------------------------------------------
 
     async def start(
-        self, deployment: Deployment, gate: Gate | None, side: int, run: str, instance: Path | None = None
+        self,
+        deployment: Deployment,
+        gate: Gate | None,
+        side: int,
+        run: str,
+        instance: Path | None = None,
+        number: int = 0,
     ) -> Child:
         """Start a child of a deployment; an `instance` that is not given is made. Raises Failure, OSError."""
         spec = deployment.spec
@@ -51,17 +57,18 @@ class Processes:
         name = new_id(spec.name)
         own = instance is None
         place = instance or await self.surroundings.instance(deployment, name)
-        note = ChildNote(spec.name, deployment.pair.spec, side, str(place), run)
+        note = ChildNote(spec.name, deployment.pair.spec, side, str(place), run, number)
         try:
             if gate is not None:
                 # nginx uses an inherited socket as it finds it, and its workers would block in accept
-                await gate.prepare(side, blocking="NGINX" not in spec.env)
-            context = self.surroundings.context(deployment, place, port_variables(spec, gate, side))
+                await gate.prepare(side, number, blocking="NGINX" not in spec.env)
+            extra = {**port_variables(spec, gate, side), "EMPTYBOX_INSTANCE": str(number)}
+            context = self.surroundings.context(deployment, place, extra)
             record = await context.spawn(
                 self._keeper,
                 name,
                 spec.run.command,
-                slots=gate.slots(side) if gate is not None else [],
+                slots=gate.slots(side, number) if gate is not None else [],
                 adopt=spec.socket is SocketMode.ADOPT,
                 note=msgspec.json.encode(note).decode(),
             )
@@ -70,7 +77,7 @@ class Processes:
                 await self.surroundings.remove_instance(place)
             raise
         self._bus.publish(ChildStarted(spec.name, name, record.pid))
-        return Child(name, record.pid, side, deployment, place, gate)
+        return Child(name, record.pid, side, deployment, place, gate, number)
 
     async def until_end(self, child: Child) -> None:
         """Wait for the child's end and learn how it ended. However this ends, `child.ended` is set."""
@@ -196,11 +203,11 @@ class Processes:
     def _target(self, child: Child, health: HealthSpec) -> ProbeTarget:
         host, port, gate = "127.0.0.1", 0, child.gate
         if gate is not None:
-            host, port, _ = gate.probe_target(child.side, health.port)
+            host, port, _ = gate.probe_target(child.side, health.port, child.number)
         deployment, extra = child.deployment, port_variables(child.deployment.spec, child.gate, child.side)
         return ProbeTarget(
             host=host, port=port, alive=lambda: child.alive,
-            source=lambda: None if gate is None else gate.probe_source(child.side, health.port),
+            source=lambda: None if gate is None else gate.probe_source(child.side, health.port, child.number),
             execute=lambda argv, timeout: self.command(
                 deployment, child.instance, "probe", argv, timeout, extra
             ),
@@ -226,8 +233,10 @@ class Processes:
 
     async def _steer(self, child: Child) -> None:
         # Also when the gate holds its clients for this very side: the hold may end before the probes do.
-        if child.gate is not None and child.gate.state != GateState(Mode.OPEN, child.side):
-            await child.gate.steer_probe(child.side)
+        # One of several instances needs no steering.
+        gate = child.gate
+        if gate is not None and not child.number and gate.state != GateState(Mode.OPEN, child.side):
+            await gate.steer_probe(child.side)
 
     async def healthy_now(self, child: Child) -> bool:
         """Whether a child passes its probe now; three tries' time, so that one lost packet is no verdict."""

@@ -81,7 +81,8 @@ async def _still_serving(
         app.serving.look_after(child)
         if child is chosen:
             app.serving.child = child
-            app.serving.watch(child)
+        elif not leaving and any(_beside(child, each) for each in (chosen, app.serving.warm)):
+            log.debug("%s: child %s is another instance", app.name, child.id)
         elif chosen is not None and not leaving and _is(child, good) and not _is(chosen, good):
             app.serving.warm = child
         else:
@@ -89,8 +90,9 @@ async def _still_serving(
             if child.gate in shared:
                 await see_off(app, child, child.gate)  # it has clients
             else:
-                await app.serving.retire(child)
+                await app.serving.retire_one(child)
     if chosen is not None:
+        app.serving.watch(chosen)
         await app.gates.only(*app.serving.gates())
     for stranger in strangers:
         await app.services.processes.leftovers.end(stranger.id)
@@ -101,7 +103,8 @@ async def _as_child(app: AppContext, found: FoundChild, deployment: Deployment) 
     gate = app.gates.of(deployment.spec)
     if gate is not None:
         await gate.open_ports()
-    return Child(found.id, found.pid, found.note.side, deployment, Path(found.note.instance), gate)
+    note = found.note
+    return Child(found.id, found.pid, note.side, deployment, Path(note.instance), gate, note.number)
 
 
 async def _canary_ended(gate: Gate) -> bool:
@@ -118,6 +121,14 @@ def _choose(children: list[Child], current: Deployment | None) -> Child | None:
     opened = [child for child in children if child.gate is None or _open_to(child)]
     named = [child for child in opened or children if _is(child, current)]
     return next(iter(named or opened), None)
+
+
+def _beside(child: Child, other: Child | None) -> bool:
+    """Whether both are instances of one deployment at one side."""
+    if other is None or (child.gate, child.side) != (other.gate, other.side):
+        return False
+    staffed = child.gate is None or child.number in child.gate.staffed(child.side)
+    return staffed and child.deployment.pair.spec == other.deployment.pair.spec
 
 
 def _open_to(child: Child) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from agent.deploy.differences import same_ports
 from agent.deploy.leaving import see_off
-from agent.deploy.planner import Situation, same_ports
+from agent.deploy.planner import Situation
 from agent.deploy.run import RunContext
 from agent.deploy.services import AppContext
 from agent.deploy.wish import Wish
@@ -51,7 +52,9 @@ def _memory_short(app: AppContext, spec: AppSpec) -> str:
     """Why a second child would not fit beside the one that serves; "" when it does, or none is wanted."""
     child = app.serving.child
     two = child is not None and child.alive and spec.swap is Swap.OVERLAP
-    return shortage(child.pid) if child is not None and two else ""
+    if child is None or not two or spec.run is None:
+        return ""
+    return shortage(child.pid, count=spec.run.instances)
 
 
 def run_context(
@@ -99,7 +102,7 @@ def run_context(
 async def _begin_clearing(app: AppContext, context: RunContext) -> None:
     """While the run prepares; the step `start` waits for the end of it, and tells what goes wrong."""
     try:
-        for child in context.serving.others(context.side):
+        for child in context.serving.leaders(context.side):
             await see_off(app, child, context.gate)
     except (Failure, OSError) as error:
         log.warning("%s: %s", context.app, error)

@@ -19,9 +19,17 @@ from agent.deploy.processes import Processes
 from agent.deploy.serving import Serving
 from agent.deploy.unfinished import Unfinished
 from agent.domain.errors import FailureInfo
-from agent.domain.events import AppFailed, AppStateChanged, Bus, ConditionChanged, PairCurrent, PairGood
+from agent.domain.events import (
+    AppFailed,
+    AppStateChanged,
+    Bus,
+    ConditionChanged,
+    InstancesChanged,
+    PairCurrent,
+    PairGood,
+)
 from agent.domain.freeze import Frozen
-from agent.domain.model import AppState, Condition, ConditionStatus
+from agent.domain.model import AppState, Condition, ConditionStatus, Instance
 from agent.domain.spec import AppSpec
 from agent.process.adoption import Adoption
 
@@ -72,6 +80,7 @@ class AppContext:
         self.unhealthy: FailureInfo | None = None
         self.placed = False  # without a program: all that its placing asked for was done
         self._state = AppState.EMPTY
+        self._instances: tuple[int, tuple[Instance, ...]] = (0, ())
         self.prepared = ""  # digest of what is ready for the end of a freeze
         self.memory_short = ""  # why the last swap had to be a restart
         self._conditions: dict[str, tuple[bool, str, str]] = {}
@@ -121,11 +130,18 @@ class AppContext:
         self.wanted = self.unhealthy = None
         self.placed = False
         self._state = AppState.EMPTY
+        self._instances = (0, ())
         self._conditions.clear()
 
     def failed(self, failure: FailureInfo, run: str = "") -> None:
         """Tell a failure that people want to read later."""
         self.services.bus.publish(AppFailed(self.name, failure, run))
+
+    def instances(self, wanted: int, instances: tuple[Instance, ...]) -> None:
+        """Tell who is there, when that changes."""
+        if self._instances != (wanted, instances):
+            self._instances = (wanted, instances)
+            self.services.bus.publish(InstancesChanged(self.name, wanted, instances))
 
     def state(self, state: AppState) -> None:
         """Tell the one word for this app, when it changes."""

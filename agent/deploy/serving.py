@@ -6,37 +6,37 @@ A crash of the serving child, seen from its clients:
                             +--hold time over--> maintenance --restarted, healthy--> open
 
 Restarts follow the pure policy of `agent.process.restart`: backoff, a budget, a cooldown. While a release
-is on probation its crash is handed to the lane, which goes back instead.
+is on probation its crash is handed to the lane, which goes back instead. Of several instances the others
+serve on (`instances`); what is said here is for when the last one ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
-from pathlib import Path
 from typing import Protocol
 
 from agent.deploy.child import Child
 from agent.deploy.deployments import Deployment
 from agent.deploy.failures import as_info
+from agent.deploy.instances import Instances
 from agent.deploy.processes import Processes
+from agent.deploy.roster import Roster
 from agent.domain.errors import Failure, FailureInfo
 from agent.domain.events import (
     AppFailed,
     Bus,
-    ChildExited,
     ChildRestarting,
     ConditionChanged,
     PairCurrent,
 )
 from agent.domain.model import Condition, ConditionStatus
-from agent.kit.tasks import Owned, stop
+from agent.kit.tasks import stop
 from agent.process.restart import RestartAction, decide
 from agent.traffic.state import CLOSED, Gate
 
-log = logging.getLogger(__name__)
+TAIL_MAX = 16 << 10  # characters of a program's last lines that its crash hook is given
 
 
 class Watcher(Protocol):
@@ -52,31 +52,25 @@ class Watcher(Protocol):
         """A restart began, or its clients are looked after in another way."""
 
 
-class Serving:
+class Serving(Roster):
     """Owns the children of one app.
 
-    `child` is the one that serves, or that ended and is being restarted; `warm` its predecessor.
+    `child` is the one that serves, or that ended and is being restarted; `warm` its predecessor. Of several
+    instances each stands for its crew.
     """
 
     def __init__(self, app: str, processes: Processes, bus: Bus, watcher: Watcher) -> None:
-        self.app = app
+        super().__init__(app, processes, bus)
         self.child: Child | None = None
         self.warm: Child | None = None
-        self._processes = processes
-        self._bus = bus
         self._watcher = watcher
-        self._tasks = Owned(f"{app}/serving")
-        self._kept: list[Child] = []  # everyone who is looked after
-        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self.instances = Instances(
+            self, processes, bus, watcher, self._pause_beside, self._all_there, self._tasks
+        )
         self._restart: asyncio.Task[None] | None = None
         self._restarts_at: Gate | None = None
-        self._watch: asyncio.Task[None] | None = None
         self._exits: list[float] = []
         self._looping = False
-
-    async def aclose(self) -> None:
-        """Stop looking after the children; they themselves go on."""
-        await self._tasks.aclose()
 
     @property
     def restarting(self) -> bool:
@@ -92,6 +86,13 @@ class Serving:
         """All children that are looked after, and the one that serves."""
         return list(dict.fromkeys(c for c in (*self._kept, self.child) if c is not None))
 
+    def role(self, child: Child) -> str:
+        """What a child is for: serving, unwell (of several), standby, or starting."""
+        for word, lead in (("serving", self.child), ("standby", self.warm)):
+            if lead is not None and child.joined and child in self.crew(lead):
+                return "unwell" if word == "serving" and self.instances.unwell(child) else word
+        return "starting"
+
     def gates(self) -> list[Gate]:
         """Those that a child of ours needs, or one that is being started again."""
         needed = [child.gate for child in self.everyone()]
@@ -106,31 +107,18 @@ class Serving:
         """Who lives on a side and is not the one that serves."""
         return [child for child in self._kept if child.side == side and child is not self.child]
 
+    def leaders(self, side: int) -> list[Child]:
+        """Of those the first of each crew."""
+        crews = {id(crew[0]): crew[0] for crew in map(self.crew, self.others(side))}
+        return list(crews.values())
+
     async def clear(self, side: int) -> None:
         """See to it that nobody but the serving child lives on a side: others are stopped, and waited for.
 
         Two children of one side accept from one socket, and it is not known who answers. Raises Failure.
         """
         for child in self.others(side):
-            await self.retire(child)
-
-    async def start(
-        self,
-        deployment: Deployment,
-        gate: Gate | None,
-        side: int,
-        run: str = "",
-        instance: Path | None = None,
-    ) -> Child:
-        """Start a child that does not serve yet. Raises Failure, OSError."""
-        child = await self._processes.start(deployment, gate, side, run, instance)
-        self.look_after(child)
-        return child
-
-    def look_after(self, child: Child) -> None:
-        """Learn of the child's end when it comes."""
-        self._kept.append(child)
-        self._tasks.start(self._until_end(child), name=f"wait {child.id}")
+            await self.retire_one(child)
 
     async def take(self, child: Child) -> None:
         """From now on this child serves. The old one stays warm, unless it has ended."""
@@ -149,15 +137,12 @@ class Serving:
             self._tasks.start(self._crashed(child), name=f"crash {child.id}")
 
     def watch(self, child: Child) -> None:
-        """Probe the serving child from now on and tell the watcher of changes."""
-        self.stop_watching()
-        self._watch = self._tasks.start(self._watch_health(child), name=f"watch {child.id}")
+        """Probe what serves from now on, tell the watcher of changes, and have all of its instances."""
+        self.instances.watch(child)
 
     def stop_watching(self) -> None:
         """Probe no more: the child is about to be stopped on purpose."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        self.instances.stop()
 
     async def stop_restarting(self) -> None:
         """Give up a restart in progress: something else takes its place."""
@@ -165,33 +150,15 @@ class Serving:
         if restart is not None:
             await stop(restart)
 
-    async def retire(self, child: Child, *, take_over: bool = True) -> None:
-        """Stop a child that serves no more; what still waits at its side is taken over by the others.
+    def _goes(self, child: Child) -> None:
+        if child is self.warm:
+            self.warm = None
+        if child is self.child:
+            self.stop_watching()
+            self.child = None
 
-        Asked for again, or cancelled, it goes on to the same end. Raises Failure.
-        """
-        if child.id not in self._leaving:
-            child.expected = True
-            if child is self.warm:
-                self.warm = None
-            if child is self.child:
-                self.stop_watching()
-                self.child = None
-            ending = self._end(child, take_over)
-            self._leaving[child.id] = self._tasks.start(ending, name=f"retire {child.id}")
-        await asyncio.shield(self._leaving[child.id])
-
-    async def _end(self, child: Child, take_over: bool) -> None:
-        try:
-            if take_over:
-                await self._processes.connections_gone(child)
-            await self._processes.stop(child)
-        finally:
-            del self._leaving[child.id]
-            if child in self._kept:
-                self._kept.remove(child)
-            if take_over and child.gate is not None:
-                await child.gate.take_over(child.side)
+    def _gone(self) -> None:
+        self._watcher.changed()
 
     # -- the way back ------------------------------------------------------------------------------
 
@@ -231,23 +198,35 @@ class Serving:
 
     # -- ends --------------------------------------------------------------------------------------
 
-    async def _until_end(self, child: Child) -> None:
-        await self._processes.until_end(child)
-        lines = () if child.expected else child.log
-        self._bus.publish(ChildExited(self.app, child.id, child.code, child.signal, child.expected, lines))
-        if child.expected:
-            return
-        if child is self.warm:
-            await self.retire(child)
-        elif child is self.child:
+    async def _ended(self, child: Child) -> None:
+        if self.warm is not None and child in self.crew(self.warm):
+            await self._lost_warm(child, self.warm)
+        elif self.child is not None and child.joined and child in self.crew(self.child):
             await self._crashed(child)
         # else a new child: its run sees the end and tells it
 
+    async def _lost_warm(self, child: Child, warm: Child) -> None:
+        """One of the warm predecessor's instances ended: the others stand by."""
+        left = self.serving_crew(warm)
+        if left:
+            self.warm = left[0] if child is warm else warm
+            await self.instances.staff(left[0])
+        await self.retire_one(child)
+
     async def _crashed(self, child: Child) -> None:
-        self.stop_watching()
         failure = child.exit_failure()
+        left = self.serving_crew(child)
+        if not left:
+            self.stop_watching()
+        elif child is self.child:
+            self.child = left[0]
+            self.instances.follow(left[0])
         self._bus.publish(AppFailed(self.app, failure))
-        if not self._watcher.crashed(child, failure) and child is self.child:
+        if left and self.child is not None:
+            self._watcher.crashed(self.child, failure)
+            await self.instances.staff(left[0])
+            await self.instances.replace(child, self._bury)
+        elif not self._watcher.crashed(child, failure) and child is self.child:
             self.restart(child.deployment, child.gate, child.side, child)
 
     def restart(
@@ -287,13 +266,26 @@ class Serving:
             if dead.gate is not None and dead.gate.state != CLOSED:
                 await dead.gate.hold(dead.side)
                 self._watcher.changed()
-            await self._processes.hook(dead.deployment, "crashed", _crash_environment(dead))
+        except Exception as error:
+            self._bus.publish(AppFailed(self.app, as_info(error, "after the crash")))
+        await self._bury(dead)
+
+    async def _bury(self, dead: Child) -> None:
+        """Run the crash hook, and keep nothing of it."""
+        try:
+            await self._processes.hook(dead.deployment, "crashed", crash_environment(dead))
             await self._processes.forget(dead)
         except Exception as error:
             self._bus.publish(AppFailed(self.app, as_info(error, "after the crash")))
         finally:
-            if dead in self._kept:
-                self._kept.remove(dead)
+            self._drop(dead)
+
+    async def _pause_beside(self, lead: Child) -> float:
+        """The same for one of several instances; the others serve on."""
+        return await self._pause(lead.deployment, None)
+
+    def _all_there(self) -> None:
+        self._loops(False, "Restarted")
 
     async def _pause(self, deployment: Deployment, gate: Gate | None) -> float:
         """Seconds until the next try, as the policy says; in a cooldown clients get the page."""
@@ -323,10 +315,6 @@ class Serving:
             raise
         return child
 
-    async def _watch_health(self, child: Child) -> None:
-        async for failure in self._processes.watch(child):
-            self._watcher.health(child, failure)
-
     def _loops(self, looping: bool, reason: str, message: str = "") -> None:
         if looping or self._looping:
             status = ConditionStatus.TRUE if looping else ConditionStatus.FALSE
@@ -335,8 +323,11 @@ class Serving:
         self._looping = looping
 
 
-def _crash_environment(child: Child) -> dict[str, str]:
+def crash_environment(child: Child) -> dict[str, str]:
+    """What a crash hook is told: how the program ended, which instance it was, and its last lines."""
     return {
         "EMPTYBOX_EXIT_CODE": "" if child.code is None else str(child.code),
         "EMPTYBOX_EXIT_SIGNAL": "" if child.signal is None else str(child.signal),
+        "EMPTYBOX_INSTANCE": str(child.number),
+        "EMPTYBOX_LOG_TAIL": "\n".join(child.log).replace("\0", "")[-TAIL_MAX:],
     }

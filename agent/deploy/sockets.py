@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from agent.deploy.services import AppContext
+from agent.domain.errors import FailureInfo, FailureKind
 from agent.domain.spec import AppSpec, SocketMode, Swap
 from agent.process.adoption import Adoption
 
@@ -22,11 +23,30 @@ _WAYS = {
 }
 
 
-async def for_this_host(apps: Mapping[str, AppSpec], adoption: Adoption) -> dict[str, AppSpec]:
-    """The specifications with the next best way for what cannot be adopted here. Raises KeeperLost."""
-    if not any(spec.socket is SocketMode.ADOPT for spec in apps.values()) or not await adoption.obstacle():
-        return dict(apps)
-    return {name: _without_adopt(spec) for name, spec in apps.items()}
+async def for_this_host(
+    apps: Mapping[str, AppSpec], adoption: Adoption
+) -> tuple[dict[str, AppSpec], dict[str, FailureInfo]]:
+    """The specifications with the next best way for what cannot be adopted here, and those that have none.
+
+    Raises KeeperLost.
+    """
+    if not any(spec.socket is SocketMode.ADOPT for spec in apps.values()):
+        return dict(apps), {}
+    obstacle = await adoption.obstacle()
+    if not obstacle:
+        return dict(apps), {}
+    refused = {name: _no_way(obstacle) for name, spec in apps.items() if _several_adopted(spec)}
+    return {name: _without_adopt(spec) for name, spec in apps.items() if name not in refused}, refused
+
+
+def _several_adopted(spec: AppSpec) -> bool:
+    return spec.socket is SocketMode.ADOPT and spec.run is not None and spec.run.instances > 1
+
+
+def _no_way(obstacle: str) -> FailureInfo:
+    told = f"several instances need their sockets adopted, which is not possible here: {obstacle}"
+    remedy = "write socket: fd, if the program takes its socket over (LISTEN_FDS), or one instance"
+    return FailureInfo(FailureKind.OPERATOR, "AdoptNotPossible", told, where="run.instances", remedy=remedy)
 
 
 def _without_adopt(spec: AppSpec) -> AppSpec:

@@ -25,6 +25,7 @@ class _Row:
     pid: int
     state: str
     version: str = ""
+    number: int | None = None
     started: float = 0.0
 
 
@@ -43,7 +44,7 @@ class ProcessTable:
         keeper, agent = self._own
         ours = [
             _Row("", "keeper", keeper, "running"),
-            _Row("", "agent", agent, "running", self._version, self._started),
+            _Row("", "agent", agent, "running", self._version, started=self._started),
         ]
         rows = [row for name in self._lanes.by_name for row in await self._of_app(name)]
         used = await asyncio.to_thread(usage, [row.pid for row in rows], self._own)
@@ -60,20 +61,18 @@ class ProcessTable:
             child = found.get(record.child)
             if child is not None:
                 state = "leaving" if child.leaving else _state(lane, record.child)
-                version = versions.get(record.child, "")
+                version, number = versions.get(record.child, ""), child.note.number
             elif (command := _command(record.note, app)) is not None:
-                state, version = command, ""
+                state, version, number = command, "", None
             else:
                 continue
-            rows.append(_Row(app, record.child, record.pid, state, version, record.started))
+            rows.append(_Row(app, record.child, record.pid, state, version, number, record.started))
         return rows
 
 
 def _state(lane: Lane, child: str) -> str:
     serving = lane.app.serving
-    if serving.child is not None and serving.child.id == child:
-        return "serving"
-    return "standby" if serving.warm is not None and serving.warm.id == child else "starting"
+    return next((serving.role(each) for each in serving.everyone() if each.id == child), "starting")
 
 
 def _command(note: str, app: str) -> str | None:
@@ -91,6 +90,7 @@ def _told(row: _Row, used: Usage | None) -> dict[str, Any]:
         "app": row.app or None,
         "name": row.child,
         "version": row.version or None,
+        "instance": row.number,
         "pid": row.pid,
         "state": row.state if used is not None else "gone",
         "started": rfc3339(row.started) or None,

@@ -175,7 +175,7 @@ class Trial:
             return
         ill = await self._illness()
         if ill is not None:
-            self._begin_anew(trial)
+            self._start_timer(max(trial.deployment.spec.health.probation, AGAIN))
             if self._can_go_back() or self.app.good is None:
                 self._bad(ill)
             return
@@ -199,10 +199,10 @@ class Trial:
             return child.exit_failure()
         if unhealthy is None or child is None:
             return unhealthy
-        return None if await self.app.services.processes.healthy_now(child) else self.app.unhealthy
-
-    def _begin_anew(self, trial: OnTrial) -> None:
-        self._start_timer(max(trial.deployment.spec.health.probation, AGAIN))
+        for each in self.app.serving.serving_crew(child):
+            if not await self.app.services.processes.healthy_now(each):
+                return self.app.unhealthy
+        return None
 
     async def _record(self, trial: OnTrial) -> None:
         current = self.app.current
@@ -256,7 +256,7 @@ class Trial:
         if warm is not None:
             if not dead and not await self.app.services.processes.healthy_now(warm):
                 self._environment(failure)
-                self._begin_anew(trial)
+                self._start_timer(max(trial.deployment.spec.health.probation, AGAIN))
                 return None
             await self._flip_back(warm, bad)
             healthy = not dead or await self.app.services.processes.healthy_now(warm)

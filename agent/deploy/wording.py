@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.deploy.leaving import tell_grace
 from agent.deploy.services import AS_WANTED, AppContext
 from agent.deploy.sockets import tell_socket_mode
-from agent.domain.model import AppState, Pair, RunResult
+from agent.domain.model import AppState, Instance, Pair, RunResult
 from agent.traffic.state import Mode
 
 OPERATOR_ROLLBACK = "OperatorRollback"  # the reason of a quarantine that is nobody's fault
@@ -38,6 +38,21 @@ def state_of(app: AppContext, *, updating: bool, on_trial: bool) -> AppState:
     if app.unhealthy or (wanted is not None and wanted.digest != child.deployment.spec.digest):
         return AppState.DEGRADED
     return AppState.PROBATION if on_trial else AppState.RUNNING
+
+
+def tell_instances(app: AppContext) -> None:
+    """Tell who is there of an app, and what each is for."""
+    serving = app.serving
+    lead = serving.child
+    run = lead.deployment.spec.run if lead is not None else None
+    told = []
+    for child in sorted(serving.everyone(), key=lambda each: each.number):
+        if not child.alive:
+            continue
+        state = "leaving" if child.expected else serving.role(child)
+        version = child.deployment.pair.version
+        told.append(Instance(child.number, child.id, child.pid, version, state))
+    app.instances(run.instances if run is not None else 0, tuple(told))
 
 
 def tell_standing(app: AppContext) -> None:

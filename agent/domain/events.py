@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from agent.domain.errors import FailureInfo
 from agent.domain.model import (
     Condition,
+    Instance,
     Pair,
     PlannedStep,
     RunResult,
@@ -223,6 +224,15 @@ class ChildRestarting(Event):
     app: str
     delay: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstancesChanged(Event):
+    """The children of an app, and how many of them are wanted to serve."""
+
+    app: str
+    wanted: int
+    instances: tuple[Instance, ...]
 
 
 @dataclass(frozen=True, slots=True)

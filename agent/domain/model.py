@@ -139,6 +139,17 @@ class AppState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Instance:
+    """One child of an app, for people. `state` is serving, unwell, standby, starting or leaving."""
+
+    number: int
+    child: str
+    pid: int
+    version: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedStep:
     """One step of a plan: a kind the catalogue knows, why it is needed, what it waits for."""
 

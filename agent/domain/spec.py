@@ -125,6 +125,7 @@ class RunSpec(Spec, frozen=True, kw_only=True):
 
     command: tuple[str, ...]
     user: str = ""  # "" = the agent's own user
+    instances: int = 1  # side by side, with one port
     stop: StopSpec = StopSpec()
     restart: RestartSpec = RestartSpec()
     reload: ReloadSpec = ReloadSpec()

@@ -1,7 +1,7 @@
 """Listening sockets in SO_REUSEPORT groups, opened once and held while the keeper lives.
 
 A slot's index in its group is the order of listen(2), and stays what it is as long as no member is
-closed: so all are bound first, then listen in order, and a group ends only as a whole. Until somebody
+closed: so they listen in order, a group grows only at its end, and it ends only as a whole. Until somebody
 steers a new group, every connection goes to its first slot: the kernel's own choice would be any of them,
 and a client would wait at one that nobody accepts from, or be answered by a program not probed yet.
 """
@@ -32,13 +32,18 @@ class Slots:
     ) -> tuple[dict[str, Any], list[int]]:
         """Open a group, or find it open: its record and descriptors, which stay the keeper's.
 
+        One that has fewer than `count` gets more, behind those it has; one that has more is told whole.
         Port 0 takes a free one. Raises OSError (EADDRINUSE, EACCES ...; EEXIST when `key` is held for
-        another address or count) and ValueError.
+        another address) and ValueError.
         """
+        if not 1 <= count <= COUNT_MAX:
+            raise ValueError(f"a group has 1 to {COUNT_MAX} slots, not {count}")
         if key in self._groups:
             record, sockets = self._groups[key]
-            if (record["address"], record["count"]) != (address, count) or port not in (0, record["port"]):
+            if record["address"] != address or port not in (0, record["port"]):
                 raise OSError(errno.EEXIST, f"{key} is held for {record['address']}:{record['port']}")
+            sockets += _members(address, record["port"], count - len(sockets), backlog)
+            record["count"] = len(sockets)
         else:
             sockets = _listen(address, port, count, backlog)
             port = sockets[0].getsockname()[1]
@@ -66,25 +71,32 @@ class Slots:
 
 
 def _listen(address: str, port: int, count: int, backlog: int) -> list[socket.socket]:
-    if not 1 <= count <= COUNT_MAX:
-        raise ValueError(f"a group has 1 to {COUNT_MAX} slots, not {count}")
     # Without SO_REUSEPORT, bind(2) fails where somebody listens; with it, this group would silently
     # become part of that of another process of the same user.
     with _unbound(address) as alone:
         alone.bind((address, port))
+    first = _members(address, port, 1, backlog)
+    try:
+        _steer_to_first(first[0])
+        return first + _members(address, first[0].getsockname()[1], count - 1, backlog)
+    except BaseException:
+        first[0].close()
+        raise
+
+
+def _members(address: str, port: int, count: int, backlog: int) -> list[socket.socket]:
+    """So many sockets more in the group of address and port: all bound, then listening, or none."""
     sockets: list[socket.socket] = []
     try:
         for _ in range(count):
             sock = _unbound(address)
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind((address, port or (sockets[0].getsockname()[1] if sockets[1:] else 0)))
+            sock.bind((address, port))
         for sock in sockets:
             sock.listen(backlog)
-            if sock is sockets[0]:
-                _steer_to_first(sock)
     except BaseException:
-        for sock in sockets:
+        for sock in reversed(sockets):
             sock.close()
         raise
     return sockets

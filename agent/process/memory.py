@@ -19,12 +19,12 @@ CGROUPS = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
 
 
-def shortage(pid: int, proc: Path = Path("/proc"), cgroups: Path = CGROUPS) -> str:
-    """Why a second child beside that of `pid` does not fit, in words; "" when it does."""
+def shortage(pid: int, proc: Path = Path("/proc"), cgroups: Path = CGROUPS, count: int = 1) -> str:
+    """Why `count` more like the child of `pid` do not fit, in words; "" when they do."""
     left = available(proc, cgroups)
     if left >= AMPLE:
         return ""
-    used = used_by_group(pid, proc)
+    used = used_by_group(pid, proc) * count
     if left >= used * MARGIN:
         return ""
     return f"the running version uses {_mib(used)}, {_mib(left)} are left"

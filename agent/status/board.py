@@ -32,7 +32,7 @@ from agent.status.picture import (
 )
 from agent.status.syncs import SyncPictures
 
-CHILDREN_MAX = 8  # of one app, in the picture
+CHILDREN_MAX = 40  # of one app, in the picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,7 @@ class Board:
             facts.ChildStarted: self._child_started,
             facts.ChildExited: self._child_exited,
             facts.ChildRestarting: self._child_restarting,
+            facts.InstancesChanged: self._instances,
             facts.AppFailed: self._failed,
             facts.ConditionChanged: self._condition,
         }
@@ -219,7 +220,8 @@ class Board:
         return picture.child
 
     def _child_started(self, event: facts.ChildStarted) -> None:
-        running = self._child(event.app).running
+        picture = self._child(event.app)
+        picture.restarting, running = None, picture.running
         running[event.child] = (event.pid, event.at)
         while len(running) > CHILDREN_MAX:
             del running[next(iter(running))]
@@ -236,7 +238,13 @@ class Board:
             }
 
     def _child_restarting(self, event: facts.ChildRestarting) -> None:
-        self._child(event.app).restarts += 1
+        child = self._child(event.app)
+        child.restarts += 1
+        child.restarting = (event.reason, event.at + event.delay)
+
+    def _instances(self, event: facts.InstancesChanged) -> None:
+        child = self._child(event.app)
+        child.wanted, child.instances = event.wanted, event.instances
 
     def _condition(self, event: facts.ConditionChanged) -> None:
         if event.app:

@@ -281,7 +281,23 @@ class PictureCollector(Collector):
             "Share of new connections that a new version gets on trial; 0 without a canary.",
             labels=["app"],
         )
+        instances = GaugeMetricFamily(
+            "emptybox_app_instances", "Programs of the app that serve its clients.", labels=["app"]
+        )
+        wanted = GaugeMetricFamily(
+            "emptybox_app_instances_wanted", "How many there should be.", labels=["app"]
+        )
+        due = GaugeMetricFamily(
+            "emptybox_child_restart_due_seconds",
+            "Seconds until a program that ended is started again; 0 when none waits.",
+            labels=["app"],
+        )
         for name, app in apps.items():
+            if app.child is not None:
+                instances.add_metric([name], len(app.child.serving))
+                wanted.add_metric([name], app.child.wanted)
+                at = app.child.restarting[1] if app.child.restarting is not None else 0.0
+                due.add_metric([name], max(0.0, at - self._clock()))
             true = Tally(c.type for c in app.conditions.values() if c.status == "True")
             up.add_metric([name], app.serving)
             running.add_metric([name], app.run is not None)
@@ -293,4 +309,4 @@ class PictureCollector(Collector):
             if app.current is not None:
                 pair = app.current
                 info.add_metric([name, pair.version, pair.commit, pair.digest], 1)
-        yield from (up, info, state, running, canary, quarantined, environment)
+        yield from (up, info, state, running, canary, quarantined, environment, instances, wanted, due)

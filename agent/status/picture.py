@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.domain.errors import FailureInfo
-from agent.domain.model import AppState, Condition, Pair, PlannedStep, RunResult, StepResult
+from agent.domain.model import AppState, Condition, Instance, Pair, PlannedStep, RunResult, StepResult
 from agent.kit.clock import rfc3339
 
 Json = dict[str, Any]
@@ -153,21 +153,46 @@ class ChildPicture:
     """The children of an app: two during an overlap and a probation, one most of the time.
 
     `running` holds pid and start by the child's id, the newest last. `restarts` are those of what
-    serves now. `last_exit` is the newest end that nobody asked for, or that left no child.
+    serves now. `last_exit` is the newest end that nobody asked for, or that left no child. `restarting` says
+    why, and from when on (epoch seconds), one that ended is started again; `instances` are all there are.
     """
 
     running: dict[str, tuple[int, float]] = field(default_factory=dict)
     restarts: int = 0
     last_exit: Json | None = None
+    restarting: tuple[str, float] | None = None
+    wanted: int = 0
+    instances: tuple[Instance, ...] = ()
+
+    @property
+    def serving(self) -> list[Instance]:
+        """Those that clients are shared out to."""
+        return [instance for instance in self.instances if instance.state == "serving"]
 
     def as_json(self) -> Json:
-        """The form in /status: the newest child that runs."""
+        """The form in /status: the newest child that runs, and each instance."""
         pid, since = next(reversed(self.running.values()), (None, 0.0))
+        restarting = self.restarting
         return {
             "pid": pid,
             "since": rfc3339(since) or None,
             "restarts": self.restarts,
             "last_exit": self.last_exit,
+            "restarting": None
+            if restarting is None
+            else {"reason": restarting[0], "due": rfc3339(restarting[1])},
+            "instances_wanted": self.wanted,
+            "instances": [
+                {
+                    "number": each.number,
+                    "name": each.child,
+                    "pid": each.pid,
+                    "version": each.version,
+                    "state": each.state,
+                    "since": rfc3339(self.running.get(each.child, (0, 0.0))[1]) or None,
+                }
+                for each in self.instances
+            ],
         }
 
 

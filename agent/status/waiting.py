@@ -52,6 +52,9 @@ def _of(name: str, app: Json) -> Iterator[Json]:
         yield _wait(name, "probation", since, "the new version is watched", "health.probation")
     if app["gate"] in ("holding", "maintenance"):
         yield _wait(name, "port", None, f"clients are {app['gate']}", "the app answers again")
+    restarting = (app["child"] or {}).get("restarting")
+    if restarting is not None:
+        yield _wait(name, "restart", None, restarting["reason"], restarting["due"])
     for condition in app["conditions"]:
         if condition["status"] == "True" and condition["type"] in _UNTIL:
             why = f"{condition['reason']}: {condition['message']}"

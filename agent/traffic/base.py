@@ -7,7 +7,7 @@ import contextlib
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from agent.domain.events import Bus, GateChanged
 from agent.domain.spec import MaintenanceSpec, PortSpec
@@ -86,6 +86,16 @@ class BaseGate(ABC):
         """The numbers, by name, at which the child of `side` listens: the public ones."""
         check_side(side)
         return {port.name: port.port for port in self.ports}
+
+    async def staff(self, side: int, numbers: Collection[int]) -> None:
+        """A side is one child here. Raises ValueError for any other."""
+        for number in numbers:
+            check_side(side, number)
+
+    def staffed(self, side: int) -> Sequence[int]:
+        """The instances that get the clients of `side`."""
+        check_side(side)
+        return (0,)
 
     async def connections_gone(self, side: int, pid: int, deadline: float) -> bool:
         """Wait until the child of `side`, process `pid`, has no open connection; False at the deadline."""

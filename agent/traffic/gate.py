@@ -1,7 +1,9 @@
 """The gate of an app that is handed its listening socket (`socket: fd`): flips between static slots.
 
 Each port has three slots in one SO_REUSEPORT group (`slots.py`), and a steering program says which of
-them gets new connections (`steering.py`): 0 the responder's, 1 side 0's, 2 side 1's.
+them gets new connections (`steering.py`): 0 the responder's, 1 side 0's, 2 side 1's. Further instances of
+an app have slots of their own behind these; a side's connections are spread over those it is staffed with
+(`staff.py`).
 
 ============  ==================  =====================================================
 state         new connections     accepted there by
@@ -29,7 +31,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -37,11 +39,13 @@ from agent.domain.events import Bus, ConditionChanged
 from agent.domain.spec import MaintenanceSpec, PortSpec
 from agent.traffic.base import BaseGate
 from agent.traffic.drain import queues_empty
+from agent.traffic.groups import Groups
 from agent.traffic.page import Progress, Render
-from agent.traffic.ports import near_address, port_failure, short_of_room
+from agent.traffic.ports import near_address, short_of_room
 from agent.traffic.relay import relay
-from agent.traffic.slots import BACKLOG, RESPONDER, SLOTS, SlotGroup, SlotHolder, room, slot_of, waiting
-from agent.traffic.state import CLOSED, SIDES, GateNote, GateState, Mode, NotNow, Verb, advance, check_side
+from agent.traffic.slots import BACKLOG, RESPONDER, SlotHolder, room, slot_of, waiting
+from agent.traffic.staff import Staff
+from agent.traffic.state import CLOSED, GateNote, GateState, Mode, NotNow, Verb, advance, check_side
 from agent.traffic.steering import DUAL_STACK, PROBE_SOURCE, SERVING_SOURCE
 
 log = logging.getLogger(__name__)
@@ -70,8 +74,8 @@ class SlotGate(BaseGate):
     ) -> None:
         super().__init__(app, ports, holder, bus, maintenance=maintenance, progress=progress, render=render)
         self._holder = holder
-        self._groups: list[SlotGroup] = []
-        self._lent: set[int] = set()  # sides at which a child may be, so that its slot is its own
+        self._groups = Groups(holder, self.ports, self.key)
+        self._staff = Staff()
         self._probed: int | None = None
         self._seen = 0  # who was held at the last look
 
@@ -90,9 +94,9 @@ class SlotGate(BaseGate):
             if self._state != CLOSED:
                 return
             note = self._noted()
-            self._lent = set(note.lent if note is not None else ()) & set(SIDES)
+            self._staff = Staff(note)
             try:
-                await self._open_groups(note)
+                await self._groups.open(note)
                 self._tell_room()
                 if note is None:
                     await self._enter(advance(CLOSED, Verb.OPEN_PORTS))
@@ -102,18 +106,6 @@ class SlotGate(BaseGate):
                 await asyncio.shield(self._abandon(keep=note is not None))
                 raise
 
-    async def _open_groups(self, note: GateNote | None) -> None:
-        for port in self.ports:
-            try:
-                sockets = await self._holder.open(self.key(port), port.address, port.port, SLOTS)
-            except OSError as error:
-                raise await port_failure(port, error) from error
-            sockets[RESPONDER].setblocking(False)
-            group = SlotGroup(self.key(port), port, sockets)
-            order = note.order.get(port.name, []) if note is not None else []
-            group.order = order if sorted(order) == list(range(SLOTS)) else group.order
-            self._groups.append(group)
-
     def _tell_room(self) -> None:
         """Say so when fewer clients can wait than the agent wants; once for as long as the ports are open."""
         least = min(room(listener) for group in self._groups for listener in group.sockets)
@@ -122,33 +114,58 @@ class SlotGate(BaseGate):
 
     async def _abandon(self, *, keep: bool) -> None:
         """Ports could not be opened: leave none of them behind, but those that were there before."""
+        opened = [group.key for group in self._groups]
         for group in self._groups:
             for member in group.sockets:
                 self._acceptor.unwatch(member)
-            group.close()
-            if not keep:
-                await self._holder.close_slots(group.key)
-        self._groups = []
+        self._groups.close()
+        for key in opened if not keep else ():
+            await self._holder.close_slots(key)
 
-    def slots(self, side: int) -> list[tuple[str, int, str]]:
+    def slots(self, side: int, number: int = 0) -> list[tuple[str, int, str]]:
         """(key, index, port name) of each listening socket for `ChildRequest.slots`, in the ports' order."""
         check_side(side)
-        return [(self.key(port), slot_of(side), port.name) for port in self.ports]
+        return [(self.key(port), slot_of(side, number), port.name) for port in self.ports]
 
-    async def prepare(self, side: int, *, blocking: bool = True) -> None:
-        """The child of `side` is about to start: leave its slot to it, with a full backlog."""
+    async def prepare(self, side: int, number: int = 0, *, blocking: bool = True) -> None:
+        """An instance of `side` is about to start: leave its slot to it, with a full backlog.
+
+        Raises OperatorNeeded where it has none yet, and none is to be had.
+        """
         check_side(side)
+        slot = slot_of(side, number)
         async with self._changing:
             if self._state == CLOSED:
                 raise NotNow("a closed gate has no slot to lend")
-            if self._state == GateState(Mode.HOLDING, side):
+            if self._state == GateState(Mode.HOLDING, side) and number == 0:
                 self._look(self._state)  # the last look before the child begins to accept
                 self._probed = side  # probes reach the child also when the hold ends meanwhile
-            if side not in self._lent:
-                self._lend(side)
+            if number == 0 and not self._state.reaches(side):
+                self._staff.alone(side)
+            if await self._groups.grow(number):
+                await self._apply(self._state)  # probes reach each by its number from now on
+            if slot not in self._staff.lent:
+                self._staff.lent.add(slot)
+                self._watch(self._state)
                 await self._renote()
                 for group in self._groups:
-                    group.lend(slot_of(side), blocking=blocking)
+                    group.lend(slot, blocking=blocking)
+
+    def staffed(self, side: int) -> Sequence[int]:
+        """The instances that get the clients of `side`."""
+        check_side(side)
+        return self._staff.numbers(side)
+
+    async def staff(self, side: int, numbers: Collection[int]) -> None:
+        """These instances get the clients of `side` from now on."""
+        check_side(side)
+        async with self._changing:
+            if self._state == CLOSED:
+                raise NotNow("a closed gate has no clients to give")
+            self._staff.appoint(side, numbers)
+            self._lend(side)
+            await self._renote()
+            await self._apply(self._state)
 
     async def serve(self, side: int) -> None:
         """New connections go to the child of `side` from now on: the first one, or a flip."""
@@ -166,25 +183,31 @@ class SlotGate(BaseGate):
             self._lend(side)
             await self._enter(state)
 
-    def probe_source(self, side: int, port_name: str = "") -> str | None:  # noqa: ARG002 (all alike)
-        """The mark with which probes reach the child of `side` now (None: any). See `domain.probe_mark`."""
+    def probe_source(self, side: int, port_name: str = "", number: int = 0) -> str | None:
+        """The mark with which probes reach an instance of `side` now (None: any). See `domain.probe_mark`."""
         check_side(side)
+        port = self._port(port_name)
+        for group in self._groups:
+            if group.port == port and (source := group.probe_source(slot_of(side, number))) is not None:
+                return source
         if self._state == GateState(Mode.OPEN, side):
             return None
         beside = self._state.mode is Mode.CANARY and side == self._state.side
         return SERVING_SOURCE if beside else PROBE_SOURCE
 
-    def probe_target(self, side: int, port_name: str = "") -> tuple[str, int, str | None]:
-        """Host, port and source address for probing the child of `side` on the public port.
+    def probe_target(self, side: int, port_name: str = "", number: int = 0) -> tuple[str, int, str | None]:
+        """Host, port and source address for probing an instance of `side` on the public port.
 
         Args:
             side: 0 or 1.
             port_name: "" is the first port. Raises KeyError for a name that is not there.
+            number: which of several instances.
         """
         check_side(side)
         port = self._port(port_name)
-        host, number = near_address(port)
-        return "127.0.0.1" if port.address == DUAL_STACK else host, number, self.probe_source(side, port_name)
+        host, at = near_address(port)
+        source = self.probe_source(side, port_name, number)
+        return "127.0.0.1" if port.address == DUAL_STACK else host, at, source
 
     async def steer_probe(self, side: int | None) -> None:
         """Connections from the probe's source address reach `side`, whoever is served; None ends that."""
@@ -197,30 +220,34 @@ class SlotGate(BaseGate):
             self._probed = side
             await self._apply(self._state)
 
-    async def drained(self, side: int, deadline: float) -> bool:
-        """Wait until nobody waits for the child of `side`, nor is on the way to it; False at the deadline.
+    async def drained(self, side: int, deadline: float, number: int | None = None) -> bool:
+        """Wait until nobody waits for the children of `side`, nor is on the way; False at the deadline.
 
         Call it after the flip away from `side` and before its child is asked to stop; whoever still
-        comes afterwards is a case for `take_over`. Raises NotNow while `side` gets new connections.
+        comes afterwards is a case for `take_over`. For one instance alone, once `staff` left it out.
+        Raises NotNow while new connections go there.
         """
         check_side(side)
-        if self._state.reaches(side):
+        if self._state.reaches(side) and (number is None or number in self._staff.numbers(side)):
             raise NotNow(f"a gate that is {self._state} cannot drain side {side}")
-        listeners = [group.sockets[slot_of(side)] for group in self._groups]
+        listeners = [group.sockets[slot] for group in self._groups for slot in group.of(side, number)]
         return await queues_empty(
             lambda: sum(map(waiting, listeners)), [port.port for port in self.ports], deadline
         )
 
-    async def take_over(self, side: int) -> None:
-        """The child of `side` was told to stop, or has ended: from now on its slot is looked after here.
+    async def take_over(self, side: int, number: int | None = None) -> None:
+        """A child of `side` was told to stop, or has ended: from now on its slot is looked after here.
 
         Also puts the slot back in order when the child has shut it down: so call it after the child's
-        end in any case. A side that gets new connections is left alone: `hold` or `maintain` first.
+        end in any case. A slot that gets new connections is left alone: `hold`, `maintain` or `staff` first.
         """
         check_side(side)
         async with self._changing:
             if self._state != CLOSED:
-                self._lent.discard(side)
+                if number is None:
+                    self._staff.reclaim(side)
+                else:
+                    self._staff.lent.discard(slot_of(side, number))
                 await self._renote()
                 await self._apply(self._state)
 
@@ -231,63 +258,56 @@ class SlotGate(BaseGate):
             if state == self._state:
                 return
             await self._leave()
-            for port in self.ports:
-                await self._holder.close_slots(self.key(port))
+            await self._groups.give_up()
             await self._holder.note(self._note_key, None)
             self._become(state)
 
     async def _leave(self) -> None:
         await super()._leave()
-        for group in self._groups:
-            group.close()
-        self._groups = []
+        self._groups.close()
 
     def _reclaim(self, to: GateState) -> None:
         """A hold is for a child that is not there yet, and one that leads nowhere was for none that works."""
         if to != self._state and to.mode is Mode.HOLDING and to.side is not None:
             self._seen = 0
-            self._lent.discard(to.side)
+            self._staff.reclaim(to.side)
+            self._staff.alone(to.side)
         if self._state.mode is Mode.HOLDING and self._state.side not in (to.side, None):
-            self._lent.discard(self._state.side)
+            self._staff.reclaim(self._state.side)
             self._probed = None
 
     def _note(self, state: GateState, until: float) -> GateNote:
-        order = {group.port.name: group.order for group in self._groups}
-        return GateNote(state.mode, state.side, until, sorted(self._lent), order, percent=state.percent)
+        order = self._groups.order
+        lent, staff = self._staff.noted()
+        return GateNote(state.mode, state.side, until, lent, order, percent=state.percent, staff=staff)
 
     async def _apply(self, state: GateState) -> None:
-        if any(group.broken() for group in self._groups):
-            await self._mend()
-        slot = RESPONDER if state.side is None else slot_of(state.side)
+        if broken := self._groups.broken():
+            await self._mend(broken)
+        slots = [RESPONDER] if state.side is None else self._staff.slots(state.side)
         probed = None if self._probed is None else slot_of(self._probed)
-        canary = None if state.tried is None else (slot_of(state.tried), state.percent)
-        for group in self._groups:
-            group.steer(slot, probed, canary)
+        canary = None if state.tried is None else (self._staff.slots(state.tried), state.percent)
+        self._groups.steer(slots, probed, canary)
         self._watch(state)
 
-    async def _mend(self) -> None:
+    async def _mend(self, broken: dict[str, list[int]]) -> None:
         """Put back slots that a child has shut down. Their new order is noted before it becomes true."""
         log.warning("%s: a child shut its listening socket down; it is opened again", self.app)
-        broken = {group.key: group.broken() for group in self._groups}
-        after = {group.key: group.mended_order(broken[group.key]) for group in self._groups}
         if (note := self._noted()) is not None:
-            order = {group.port.name: after[group.key] for group in self._groups}
-            changed = msgspec.structs.replace(note, order=order)
+            changed = msgspec.structs.replace(note, order=self._groups.mended(broken))
             await self._holder.note(self._note_key, changed.encode())
-        for group in self._groups:
-            group.mend(broken[group.key], after[group.key])
+        self._groups.mend(broken)
 
     def _lend(self, side: int) -> None:
-        self._lent.add(side)
+        self._staff.lend(side)
         self._watch(self._state)
 
     def _watch(self, state: GateState) -> None:
         """Accept from the slots at which nobody else does."""
+        others = self._staff.lent.union(() if state.side is None else self._staff.slots(state.side))
         for group in self._groups:
-            self._acceptor.watch(group.sockets[RESPONDER], group.port)
-            for side in SIDES:
-                listener = group.sockets[slot_of(side)]
-                if side in self._lent or side == state.side:
+            for slot, listener in enumerate(group.sockets):
+                if slot in others:
                     self._acceptor.unwatch(listener)
                 else:
                     self._acceptor.watch(listener, group.port)
@@ -321,4 +341,5 @@ class SlotGate(BaseGate):
 
     def _held(self, state: GateState) -> list[tuple[socket.socket, PortSpec]]:
         assert state.side is not None
-        return [(group.sockets[slot_of(state.side)], group.port) for group in self._groups]
+        slots = self._staff.slots(state.side)
+        return [(group.sockets[slot], group.port) for group in self._groups for slot in slots]

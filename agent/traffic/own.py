@@ -127,17 +127,17 @@ class OwnGate(BaseGate):
                 await self._shut()
                 raise
 
-    def slots(self, side: int) -> list[tuple[str, int, str]]:
+    def slots(self, side: int, number: int = 0) -> list[tuple[str, int, str]]:
         """None: the child opens its sockets itself."""
-        check_side(side)
+        check_side(side, number)
         return []
 
-    async def prepare(self, side: int, *, blocking: bool = True) -> None:  # noqa: ARG002 (hands over none)
+    async def prepare(self, side: int, number: int = 0, *, blocking: bool = True) -> None:  # noqa: ARG002
         """The child of `side` is about to start: accept everyone who waits, and leave the port to it.
 
         Raises OperatorNeeded(PortTaken) when somebody else has it, NotNow when the gate is closed.
         """
-        check_side(side)
+        check_side(side, number)
         async with self._changing:
             if self._state == CLOSED:
                 raise NotNow("a closed gate has no port to leave")
@@ -159,14 +159,14 @@ class OwnGate(BaseGate):
         check_side(side)
         raise NotNow(f"a port that only one child can bind cannot give {percent} % to another")
 
-    def probe_source(self, side: int, port_name: str = "") -> str | None:  # noqa: ARG002 (all alike)
+    def probe_source(self, side: int, port_name: str = "", number: int = 0) -> str | None:  # noqa: ARG002
         """Any: there is never a second child."""
-        check_side(side)
+        check_side(side, number)
         return None
 
-    def probe_target(self, side: int, port_name: str = "") -> tuple[str, int, str | None]:
+    def probe_target(self, side: int, port_name: str = "", number: int = 0) -> tuple[str, int, str | None]:
         """Host and port of the child: the public port itself, for there is never a second child."""
-        check_side(side)
+        check_side(side, number)
         return *near_address(self._port(port_name)), None
 
     async def steer_probe(self, side: int | None) -> None:
@@ -174,12 +174,12 @@ class OwnGate(BaseGate):
         if side is not None:
             check_side(side)
 
-    async def drained(self, side: int, deadline: float) -> bool:  # noqa: ARG002 (never waits)
+    async def drained(self, side: int, deadline: float, number: int | None = None) -> bool:  # noqa: ARG002
         """True at once: who waits for the old child waits at a socket of its own."""
         check_side(side)
         return True
 
-    async def take_over(self, side: int) -> None:
+    async def take_over(self, side: int, number: int | None = None) -> None:  # noqa: ARG002
         """Nothing to take over: the queue ended with the child's socket."""
         check_side(side)
 

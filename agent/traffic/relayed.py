@@ -91,9 +91,9 @@ class RelayGate(SlotGate):
             for listener in group.sockets:
                 listener.setblocking(False)  # no child has them: spares five system calls an accept
 
-    def slots(self, side: int) -> list[tuple[str, int, str]]:
+    def slots(self, side: int, number: int = 0) -> list[tuple[str, int, str]]:
         """None: the child binds its private ports by itself."""
-        check_side(side)
+        check_side(side, number)
         return []
 
     def child_ports(self, side: int) -> dict[str, int]:
@@ -101,12 +101,12 @@ class RelayGate(SlotGate):
         check_side(side)
         return dict(self._private.get(side, {}))
 
-    async def prepare(self, side: int, *, blocking: bool = True) -> None:  # noqa: ARG002 (hands over none)
+    async def prepare(self, side: int, number: int = 0, *, blocking: bool = True) -> None:  # noqa: ARG002
         """The child of `side` is about to start: choose private ports for it.
 
         Raises Transient("NoPrivatePort"), NotNow when the gate is closed.
         """
-        check_side(side)
+        check_side(side, number)
         async with self._changing:
             if self._state == CLOSED:
                 raise NotNow("a closed gate has no child")
@@ -116,20 +116,20 @@ class RelayGate(SlotGate):
                 self._private[side] = await asyncio.to_thread(free_ports, names, taken)
             except OSError as error:
                 raise Transient("NoPrivatePort", str(error), where=self.app) from error
-            self._lent.add(side)
+            self._staff.lend(side)
             await self._renote()
 
-    def probe_target(self, side: int, port_name: str = "") -> tuple[str, int, str | None]:
+    def probe_target(self, side: int, port_name: str = "", number: int = 0) -> tuple[str, int, str | None]:
         """Where the child of `side` listens by itself. Raises NotNow before `prepare`, KeyError."""
-        check_side(side)
+        check_side(side, number)
         name = self._port(port_name).name
         if side not in self._private:
             raise NotNow(f"side {side} has no private port yet")
         return HOST, self._private[side][name], None
 
-    def probe_source(self, side: int, port_name: str = "") -> str | None:  # noqa: ARG002 (all alike)
+    def probe_source(self, side: int, port_name: str = "", number: int = 0) -> str | None:  # noqa: ARG002
         """Any: each child has a port of its own."""
-        check_side(side)
+        check_side(side, number)
         return None
 
     async def steer_probe(self, side: int | None) -> None:
@@ -137,7 +137,7 @@ class RelayGate(SlotGate):
         if side is not None:
             check_side(side)
 
-    async def drained(self, side: int, deadline: float) -> bool:
+    async def drained(self, side: int, deadline: float, number: int | None = None) -> bool:  # noqa: ARG002
         """Wait until no client is on its way to the child of `side`; False at the deadline.
 
         Raises NotNow while `side` gets new connections.
@@ -164,12 +164,12 @@ class RelayGate(SlotGate):
             return False
         return True
 
-    async def take_over(self, side: int) -> None:
+    async def take_over(self, side: int, number: int | None = None) -> None:
         """The child of `side` ends or has ended: forget its ports, unless it gets new connections."""
         check_side(side)
         if not self._state.reaches(side):
             self._private.pop(side, None)
-        await super().take_over(side)
+        await super().take_over(side, number)
 
     def _reclaim(self, to: GateState) -> None:
         if self._state.mode is Mode.HOLDING:

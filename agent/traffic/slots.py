@@ -1,8 +1,8 @@
 """Slots: the listening sockets of one public port, one SO_REUSEPORT group, held by the keeper.
 
-Three static slots a port: 0 is the responder's, 1 and 2 belong to side 0 and side 1. They are opened
-once and outlive the agent, so that a slot's index in the group never moves by itself. What this
-module knows of the kernel (each fact has a test):
+Three static slots a port: 0 is the responder's, 1 and 2 belong to side 0 and side 1; and two more, one a
+side, for each further instance of its app. They are opened once and outlive the agent, so that a slot's
+index in the group never moves by itself. What this module knows of the kernel (each fact has a test):
 
 - The file status flags and the backlog of a slot are shared by every duplicate, children's included.
   A child that wants a blocking accept must find one, whatever the last child did: `lend`.
@@ -18,18 +18,19 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.domain.spec import PortSpec
 from agent.traffic.steering import (
     SERVING_SOURCE,
-    Program,
-    always,
     attach,
+    by_number,
+    numbered_source,
     probe_first,
     split_share,
+    spread,
 )
 
 RESPONDER = 0
@@ -66,9 +67,14 @@ class SlotHolder(Notes, Protocol):
         """Close the slots under `key`."""
 
 
-def slot_of(side: int) -> int:
-    """The slot that belongs to a side."""
-    return side + 1
+def slot_of(side: int, number: int = 0) -> int:
+    """The slot that belongs to an instance of a side."""
+    return 1 + side + 2 * number
+
+
+def slots_for(number: int) -> int:
+    """How many slots a port has for this instance and those before it, on both sides."""
+    return slot_of(1, number) + 1
 
 
 def listening(listener: socket.socket) -> bool:
@@ -123,26 +129,54 @@ class SlotGroup:
     key: str
     port: PortSpec
     sockets: list[socket.socket]
-    order: list[int] = field(default_factory=lambda: list(range(SLOTS)))
+    order: list[int] = field(default_factory=list)
 
-    def steer(self, slot: int, probe: int | None = None, canary: tuple[int, int] | None = None) -> None:
-        """New connections to `slot`, those of the prober to slot `probe`. Raises OSError.
+    def __post_init__(self) -> None:
+        # What the keeper opened after the order was last noted is at the end.
+        self.order = [*self.order, *(slot for slot in range(len(self.sockets)) if slot not in self.order)]
+
+    def grow(self, sockets: Sequence[socket.socket]) -> None:
+        """Take duplicates of the whole group, which has become larger; those it has already are closed."""
+        for known in sockets[: len(self.sockets)]:
+            known.close()
+        for slot in range(len(self.sockets), len(sockets)):
+            self.sockets.append(sockets[slot])
+            self.order.append(slot)
+
+    def steer(
+        self, slots: Sequence[int], probe: int | None = None, canary: tuple[Sequence[int], int] | None = None
+    ) -> None:
+        """New connections to `slots`, one as often as another; the prober's to `probe`. Raises OSError.
+
+        In a group that has grown a prober reaches each slot by its number, see `probe_source`.
 
         Args:
-            slot: of those who are not told apart.
+            slots: of those who are not told apart.
             probe: of the prober, who comes from PROBE_SOURCE.
-            canary: a slot and its share of the new connections in percent; probes from SERVING_SOURCE
-                reach `slot` in any case.
+            canary: slots and their share of the new connections in percent; probes from SERVING_SOURCE
+                reach `slots` in any case.
         """
-        target = self.order.index(slot)
-        program: Program = always(target)
+        program = others = spread(self._indices(slots))
         if canary is not None:
             few, percent = canary
-            shared = split_share(percent, self.order.index(few), target)
-            program = probe_first(target, shared, SERVING_SOURCE, self.port.address)
-        if probe is not None and probe != slot:
-            program = probe_first(self.order.index(probe), program, address=self.port.address)
+            shared = split_share(percent, spread(self._indices(few)), others)
+            program = probe_first(others, shared, SERVING_SOURCE, self.port.address)
+        if probe is not None and [probe] != list(slots):
+            program = probe_first(spread(self._indices([probe])), program, address=self.port.address)
+        if len(self.sockets) > SLOTS:
+            program = by_number(program, self.port.address)
         attach(self.sockets[RESPONDER], program)
+
+    def of(self, side: int, number: int | None = None) -> list[int]:
+        """The slots of a side that there are, or that of one instance."""
+        return list(range(slot_of(side), len(self.sockets), 2)) if number is None else [slot_of(side, number)]
+
+    def _indices(self, slots: Sequence[int]) -> list[int]:
+        return [self.order.index(slot) for slot in slots]
+
+    def probe_source(self, slot: int) -> str | None:
+        """From where a prober reaches a slot whatever is steered; None in a group of two sides only."""
+        return numbered_source(self.order.index(slot)) if len(self.sockets) > SLOTS else None
 
     def lend(self, slot: int, *, blocking: bool = True) -> None:
         """Make a slot as a child expects it: blocking (sd_listen_fds(3)) or not, with the whole backlog."""
@@ -158,8 +192,9 @@ class SlotGroup:
     def mended_order(self, broken: list[int]) -> list[int]:
         """The order once `broken` are back: the last member has moved into each hole, they come at the end.
 
-        Computed again before they are back, it is the same: so it can be noted first. (Of three slots at
-        most one moves, in whatever order several have left.)
+        Computed again before they are back, it is the same: so it can be noted first. Of three slots at
+        most one moves, in whatever order several have left; of more this is right if they left one after
+        the other, each seen: so instances are stopped like that.
         """
         order = list(self.order)
         for slot in broken:

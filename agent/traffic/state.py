@@ -28,7 +28,7 @@ releases alternate between them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -131,10 +131,12 @@ class GateState:
 CLOSED = GateState(Mode.CLOSED)
 
 
-def check_side(side: int) -> None:
-    """Raises ValueError when there is no such side."""
+def check_side(side: int, number: int = 0) -> None:
+    """Raises ValueError when there is no such side, or no such instance where a side is one child."""
     if side not in SIDES:
         raise ValueError(f"there is no side {side}, only {SIDES[0]} and {SIDES[1]}")
+    if number:
+        raise ValueError(f"there is no instance {number} where a side is one child")
 
 
 def advance(state: GateState, verb: Verb, side: int | None = None, percent: int = 0) -> GateState:
@@ -156,8 +158,9 @@ class GateNote(msgspec.Struct, frozen=True):
     """What a gate leaves with the keeper, so that its successor changes nothing for traffic.
 
     `until` is when a hold ends (time.monotonic, which all processes of one boot share), `lent` the
-    sides at which a child may be, `order` each port's slots in the order of the kernel's indices,
-    `private` the private ports of relayed children by side and name, `percent` a canary's share.
+    sides at which a child may be (that of an instance n has 2n added), `order` each port's slots in the
+    order of the kernel's indices, `private` the private ports of relayed children by side and name,
+    `percent` a canary's share, `staff` the instances that get a side's clients, where it is not the first.
     """
 
     mode: Mode
@@ -167,6 +170,7 @@ class GateNote(msgspec.Struct, frozen=True):
     order: dict[str, list[int]] = {}
     private: dict[int, dict[str, int]] = {}
     percent: int = 0
+    staff: dict[int, list[int]] = {}
 
     def encode(self) -> str:
         """As text for the keeper."""
@@ -209,8 +213,8 @@ class Gate(Protocol):
         `close` or `detach`.
         """
 
-    def slots(self, side: int) -> list[tuple[str, int, str]]:
-        """(key, index, port name) of each listening socket for `ChildRequest.slots`."""
+    def slots(self, side: int, number: int = 0) -> list[tuple[str, int, str]]:
+        """(key, index, port name) of an instance's listening sockets for `ChildRequest.slots`."""
         ...
 
     def child_ports(self, side: int) -> dict[str, int]:
@@ -223,8 +227,10 @@ class Gate(Protocol):
     async def hold(self, side: int) -> None:
         """New connections wait for the child that `side` will get, for `hold` seconds at most."""
 
-    async def prepare(self, side: int, *, blocking: bool = True) -> None:
-        """Call right before the child of `side` is started. A side that has a child already is left alone.
+    async def prepare(self, side: int, number: int = 0, *, blocking: bool = True) -> None:
+        """Call right before an instance of `side` is started. One that is there already is left alone.
+
+        An instance gets no clients before `staff` names it, but for the first one of a side that begins.
 
         `blocking` is how the child finds the sockets it is handed. sd_listen_fds(3) says blocking, and
         servers that want it otherwise change it; nginx, which inherits by its variable NGINX, does not,
@@ -234,33 +240,43 @@ class Gate(Protocol):
     async def serve(self, side: int) -> None:
         """New connections go to the child of `side`: the flip."""
 
+    async def staff(self, side: int, numbers: Collection[int]) -> None:
+        """These instances get the clients of `side`, which are the first one's until this is called.
+
+        A gate at which a side is one child knows no other number than 0.
+        """
+
+    def staffed(self, side: int) -> Sequence[int]:
+        """The instances that get the clients of `side`."""
+        ...
+
     async def canary(self, side: int, percent: int) -> None:
         """`percent` (1 to 99) of the new connections go to the child of `side`, the others as before.
 
         Only while the other side is served. `serve` ends it, for one or the other.
         """
 
-    def probe_source(self, side: int, port_name: str = "") -> str | None:
-        """The source address from which probes reach the child of `side` now (None: any)."""
+    def probe_source(self, side: int, port_name: str = "", number: int = 0) -> str | None:
+        """The source address from which probes reach an instance of `side` now (None: any)."""
         ...
 
-    def probe_target(self, side: int, port_name: str = "") -> tuple[str, int, str | None]:
+    def probe_target(self, side: int, port_name: str = "", number: int = 0) -> tuple[str, int, str | None]:
         """Where the child of `side` is probed: host, port, source address to bind (None: any)."""
         ...
 
     async def steer_probe(self, side: int | None) -> None:
         """Let probes reach `side` whatever serves; None ends that. `serve` ends it too."""
 
-    async def drained(self, side: int, deadline: float) -> bool:
-        """Wait until nothing waits for the child of `side` any more; False at the deadline."""
+    async def drained(self, side: int, deadline: float, number: int | None = None) -> bool:
+        """Wait until nothing waits for the children of `side`, or that instance; False at the deadline."""
         ...
 
     async def connections_gone(self, side: int, pid: int, deadline: float) -> bool:
         """Wait until the child of `side`, process `pid`, has no open connection; False at the deadline."""
         ...
 
-    async def take_over(self, side: int) -> None:
-        """The child of `side` ends or has ended: whoever still comes to its slot is taken care of."""
+    async def take_over(self, side: int, number: int | None = None) -> None:
+        """The children of `side`, or that instance, end or have ended: who still comes is taken care of."""
 
     async def close(self) -> None:
         """Give the ports up for good."""

@@ -15,6 +15,7 @@ import ctypes
 import ipaddress
 import socket
 import struct
+from collections.abc import Sequence
 
 from agent.domain.probe_mark import traffic_class
 
@@ -22,13 +23,16 @@ SO_ATTACH_REUSEPORT_CBPF = 51
 DUAL_STACK = "::"
 PROBE_SOURCE = "127.83.0.1"  # loopback: needs no configuration, and no client outside can have it
 SERVING_SOURCE = "127.83.0.2"  # the same, for probes of the child that serves beside a canary
+_NUMBERED = ipaddress.IPv4Address("127.83.1.0")  # and of one of several instances: the index behind it
 
 _LOAD_WORD = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _LOAD_HALF = 0x28  # BPF_LD | BPF_H | BPF_ABS
+_MODULO = 0x94  # BPF_ALU | BPF_MOD | BPF_K
 _AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
 _JUMP_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _JUMP_AT_LEAST = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _RETURN = 0x06  # BPF_RET | BPF_K
+_RETURN_FOUND = 0x16  # BPF_RET | BPF_A
 _NETWORK_HEADER = -0x100000  # SKF_NET_OFF
 _IPV4_SOURCE = 12  # offset of the source address in an IPv4 header
 _IPV6_SOURCE = 8  # and in an IPv6 header
@@ -48,18 +52,30 @@ def always(index: int) -> Program:
     return ((_RETURN, 0, 0, index),)
 
 
-def split_share(percent: int, few: int, many: int) -> Program:
-    """`percent` of the new connections, drawn at random, to index `few`, all others to index `many`."""
+def spread(indices: Sequence[int]) -> Program:
+    """Each new connection, drawn at random, to one of `indices`; there is at least one."""
+    if len(indices) == 1:
+        return always(indices[0])
+    program: Program = ((_LOAD_WORD, 0, 0, _RANDOM & 0xFFFFFFFF), (_MODULO, 0, 0, len(indices)))
+    for number, index in enumerate(indices[1:], start=1):
+        program += ((_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, index))
+    return program + always(indices[0])
+
+
+def split_share(percent: int, few: Program, many: Program) -> Program:
+    """`percent` of the new connections, drawn at random, as `few` says, all others as `many` says."""
     return (
         (_LOAD_WORD, 0, 0, _RANDOM & 0xFFFFFFFF),
-        (_JUMP_AT_LEAST, 0, 1, (percent << 32) // 100),
-        (_RETURN, 0, 0, many),
-        (_RETURN, 0, 0, few),
+        (_JUMP_AT_LEAST, 0, len(many), (percent << 32) // 100),
+        *many,
+        *few,
     )
 
 
-def probe_first(probe: int, rest: Program, source: str = PROBE_SOURCE, address: str = "0.0.0.0") -> Program:
-    """Connections of the prober that is marked by `source` to index `probe`, all others as `rest` says.
+def probe_first(
+    probe: Program, rest: Program, source: str = PROBE_SOURCE, address: str = "0.0.0.0"
+) -> Program:
+    """Connections of the prober that is marked by `source` as `probe` says, all others as `rest` says.
 
     `address` is the one the group is bound to; at :: probes come over IPv4. See `domain.probe_mark`.
     """
@@ -70,30 +86,53 @@ def probe_first(probe: int, rest: Program, source: str = PROBE_SOURCE, address: 
 
 def split_probe(probe: int, others: int, source: str = PROBE_SOURCE) -> Program:
     """IPv4 connections from `source` to index `probe`, all others to index `others`."""
-    return probe_first(probe, always(others), source)
+    return probe_first(always(probe), always(others), source)
 
 
-def _source_first(index: int, rest: Program, source: str, *, dual: bool) -> Program:
+def numbered_source(index: int) -> str:
+    """The source address of a prober that wants to reach one index of the group. See `by_number`."""
+    return str(_NUMBERED + index)
+
+
+def by_number(rest: Program, address: str = "0.0.0.0") -> Program:
+    """Connections from `numbered_source(i)` to index i, all others as `rest` says. IPv4 clients only."""
+    program: Program = (
+        (_LOAD_WORD, 0, 0, (_NETWORK_HEADER + _IPV4_SOURCE) & 0xFFFFFFFF),
+        (_AND, 0, 0, 0xFFFFFF00),
+        (_JUMP_EQUAL, 0, 3, int(_NUMBERED)),
+        (_LOAD_WORD, 0, 0, (_NETWORK_HEADER + _IPV4_SOURCE) & 0xFFFFFFFF),
+        (_AND, 0, 0, 0xFF),
+        (_RETURN_FOUND, 0, 0, 0),
+    )
+    return _of_ipv4(program, address == DUAL_STACK) + rest
+
+
+def _source_first(probe: Program, rest: Program, source: str, *, dual: bool) -> Program:
     """By IPv4 source; in a `dual`-stack group IPv4 clients are told from IPv6 clients first."""
     program: Program = (
         (_LOAD_WORD, 0, 0, (_NETWORK_HEADER + _IPV4_SOURCE) & 0xFFFFFFFF),
-        (_JUMP_EQUAL, 0, 1, int(ipaddress.IPv4Address(source))),
-        (_RETURN, 0, 0, index),
+        (_JUMP_EQUAL, 0, len(probe), int(ipaddress.IPv4Address(source))),
+        *probe,
     )
-    if dual:
-        is_ipv4: Program = (
-            (_LOAD_HALF, 0, 0, _PROTOCOL & 0xFFFFFFFF),
-            (_JUMP_EQUAL, 0, len(program), _IPV4),
-        )
-        program = is_ipv4 + program
-    return program + rest
+    return _of_ipv4(program, dual) + rest
 
 
-def _class_first(index: int, rest: Program, wanted: int, address: str) -> Program:
+def _of_ipv4(program: Program, dual: bool) -> Program:
+    """Step over a program where the packet is one of IPv6."""
+    if not dual:
+        return program
+    return (
+        (_LOAD_HALF, 0, 0, _PROTOCOL & 0xFFFFFFFF),
+        (_JUMP_EQUAL, 0, len(program), _IPV4),
+        *program,
+    )
+
+
+def _class_first(probe: Program, rest: Program, wanted: int, address: str) -> Program:
     """By traffic class, of those who come from `address` itself: they are on this host."""
     packed = ipaddress.IPv6Address(address).packed
     words = [int.from_bytes(packed[at : at + 4], "big") for at in range(0, len(packed), 4)]
-    program: list[Instruction] = [(_RETURN, 0, 0, index)]
+    program: list[Instruction] = list(probe)
     for number, word in reversed(list(enumerate(words))):
         program.insert(0, (_JUMP_EQUAL, 0, len(program), word))
         program.insert(0, (_LOAD_WORD, 0, 0, (_NETWORK_HEADER + _IPV6_SOURCE + 4 * number) & 0xFFFFFFFF))

@@ -56,10 +56,11 @@ def stored(told: Json) -> Iterator[str]:
 
 def processes(told: Json) -> Iterator[str]:
     """A line a process."""
-    heading = ("APP", "VERSION", "PID", "STATE", "UP", "PSS", "RSS", "CPU", "RESTARTS")
+    heading = ("APP", "#", "VERSION", "PID", "STATE", "UP", "PSS", "RSS", "CPU", "RESTARTS")
     table = [
         (
             str(row.get("app") or f"({row.get('name')})"),
+            str(row["instance"]) if row.get("instance") is not None else "-",
             str(row.get("version") or "-"),
             str(row.get("pid")),
             str(row.get("state")),

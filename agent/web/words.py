@@ -147,6 +147,7 @@ def _app(name: str, app: Json, now: float) -> Iterator[str]:
     if wanted is not None and (current is None or wanted["spec"] != current["spec"]):
         why = f", {wanted['reason']}" if wanted["reason"] else ""
         yield f"  wanted   {_pair(wanted)}{why}"
+    yield from _children(app["child"] or {}, now)
     good = app["good"]
     if good is not None and (current is None or good["spec"] != current["spec"]):
         yield f"  good     {_pair(good)}"
@@ -165,6 +166,17 @@ def _app(name: str, app: Json, now: float) -> Iterator[str]:
         yield from _failure(failure, "    ")
         for line in failure["log"][-20:]:
             yield f"    | {line}"
+
+
+def _children(child: Json, now: float) -> Iterator[str]:
+    """A line each of several instances, and what is said of one that is started again."""
+    if child.get("instances_wanted", 0) > 1:
+        for each in child["instances"]:
+            since = f", since {ago(each['since'], now)}" if each["since"] else ""
+            told = f"{each['number']} {each['state']:9} {each['version']} pid {each['pid']}"
+            yield f"  instance {told}{since}"
+    if child.get("restarting"):
+        yield f"  restart  {child['restarting']['reason']}; next at {child['restarting']['due']}"
 
 
 def _pair(pair: Json) -> str:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.deploy.differences import changes
 from agent.deploy.graph import Graph, Node
-from agent.deploy.planner import Situation, changes, plan
+from agent.deploy.planner import Situation, plan
 from agent.domain.errors import FailureInfo, FailureKind
 from agent.domain.model import NoChange, Plan
 from agent.domain.spec import (
@@ -52,6 +53,26 @@ def steps(outcome: Plan | NoChange) -> list[str]:
 def needs(outcome: Plan | NoChange) -> dict[str, set[str]]:
     assert isinstance(outcome, Plan)
     return {step.name: set(step.needs) for step in outcome.steps}
+
+
+THREE = RunSpec(command=("bin/web",), instances=3)
+
+
+def test_further_instances_come_after_the_first_and_before_the_switch() -> None:
+    outcome = plan(other(version="2.0", run=THREE, env={"A": "b"}), Situation(current=WEB, alive=True))
+    assert steps(outcome)[-5:] == ["start", "probe", "rollout", "switch", "drain"]
+    canary = other(run=THREE, env={"A": "b"}, canary=CanarySpec(percent=10, duration=60.0))
+    outcome = plan(canary, Situation(current=WEB, alive=True))
+    assert needs(outcome)["rollout"] == {"canary"}
+    assert needs(outcome)["switch"] == {"rollout"}
+
+
+def test_another_number_of_instances_alone_touches_no_other() -> None:
+    outcome = plan(other(run=THREE), Situation(current=WEB, alive=True))
+    assert steps(outcome) == ["scale", "record"]
+    assert needs(outcome)["record"] == {"scale"}
+    assert isinstance(outcome, Plan)
+    assert outcome.steps[0].reason == "1 -> 3 instances"
 
 
 def test_what_serves_already_is_left_alone() -> None:

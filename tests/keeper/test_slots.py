@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from agent.keeper.client import PortTaken
+from agent.traffic.slots import waiting
+from agent.traffic.steering import always, attach
 from tests.kit.keepers import Agent, KeeperProcess, python
 
 SERVE = """
@@ -63,6 +65,22 @@ async def test_a_child_serves_on_the_sockets_it_is_handed_while_agents_come_and_
     assert await get(port) == f"pid {record.pid}"
 
 
+async def test_a_group_grows_behind_the_sockets_it_has(agent: Agent) -> None:
+    first = await agent.client.open("web", "127.0.0.1", 0, 3)
+    port = agent.client.groups["web"].port
+    more = await agent.client.open("web", "127.0.0.1", port, 5)
+    try:
+        assert agent.client.groups["web"].count == len(more) == 5
+        assert [os.fstat(s.fileno()).st_ino for s in more[:3]] == [os.fstat(s.fileno()).st_ino for s in first]
+        for index, sock in enumerate(more):
+            attach(more[0], always(index))
+            with socket.create_connection(("127.0.0.1", port), timeout=10):
+                assert waiting(sock) == 1
+    finally:
+        for sock in (*first, *more):
+            sock.close()
+
+
 async def test_a_group_is_opened_once_and_listens_in_order(agent: Agent) -> None:
     first = await agent.client.open("web", "127.0.0.1", 0, 3, backlog=16)
     port = agent.client.groups["web"].port
@@ -78,8 +96,9 @@ async def test_a_group_is_opened_once_and_listens_in_order(agent: Agent) -> None
             assert not os.get_inheritable(sock.fileno())
         with pytest.raises(FileExistsError):
             await agent.client.open("web", "127.0.0.2", port, 3)
-        with pytest.raises(FileExistsError):
-            await agent.client.open("web", "127.0.0.1", port, 2)
+        for sock in await agent.client.open("web", "127.0.0.1", port, 2):
+            again.append(sock)
+        assert len(again) == 6, "a group is told whole"
     finally:
         for sock in (*first, *again):
             sock.close()

@@ -81,7 +81,7 @@ async def test_ps_tells_every_process_and_what_it_uses(box: Box, operator: Opera
         assert row["rss"] >= row["pss"] > 0
         assert row["cpu_seconds"] >= 0
     told = (await operator("ps")).out.splitlines()
-    assert told[0].split()[:4] == ["APP", "VERSION", "PID", "STATE"]
+    assert told[0].split()[:4] == ["APP", "#", "VERSION", "PID"]
     assert any(line.startswith("web") and "standby" in line for line in told)
 
 

@@ -26,7 +26,9 @@ def condition(app: dict[str, Any], kind: str) -> str | None:
 @pytest.mark.parametrize("how", ["exit", "kill"])
 async def test_a_proven_child_that_ends_is_started_again_and_its_clients_wait(box: Box, how: str) -> None:
     world = World(box)
-    hook = world.shell('echo "$EMPTYBOX_EXIT_CODE/$EMPTYBOX_EXIT_SIGNAL" >> $W/crashes')
+    hook = world.shell(
+        'echo "$EMPTYBOX_EXIT_CODE/$EMPTYBOX_EXIT_SIGNAL" >> $W/crashes; echo "$EMPTYBOX_LOG_TAIL" > $W/tail'
+    )
     await world.running(run=run_with(world), hooks={"crashed": hook})
     (first,) = world.puppets()
     async with Load(box.port) as load:
@@ -35,6 +37,7 @@ async def test_a_proven_child_that_ends_is_started_again_and_its_clients_wait(bo
         else:
             os.kill(first[1], signal.SIGKILL)
         assert await world.said("crashes") == ["7/" if how == "exit" else "/9"]
+        assert "version 1.0 starts" in await world.said("tail")
         await world.said("lives", 2)
         await box.serving("1.0")
         app = await box.app_is(state="running", current__version="1.0")

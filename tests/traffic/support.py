@@ -37,6 +37,11 @@ def group_of(count: int, address: str = "127.0.0.1", port: int = 0) -> list[sock
         alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         alone.bind((address, port))
         port = alone.getsockname()[1]  # a port the kernel chose at a socket's own bind is lost by shutdown
+    return members(count, address, port)
+
+
+def members(count: int, address: str, port: int) -> list[socket.socket]:
+    """So many listening sockets more in the group of a port."""
     sockets = []
     for _ in range(count):
         sock = socket.socket()
@@ -61,6 +66,8 @@ class Holder:
     ) -> list[socket.socket]:
         if key not in self.groups:
             self.groups[key] = group_of(count, address, port)
+        held = self.groups[key]
+        held += members(count - len(held), address, held[0].getsockname()[1])
         return [sock.dup() for sock in self.groups[key]]
 
     async def close_slots(self, key: str) -> None:

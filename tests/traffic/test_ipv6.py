@@ -60,7 +60,7 @@ async def test_page_flip_and_probe_before_the_flip(agent: Agent, address: str) -
         for side in (0, 1):
             await gate.prepare(side)
             _, index, _ = gate.slots(side)[0]
-            stack.enter_context(child_on(gate._groups[0].sockets[index], f"v{side}"))
+            stack.enter_context(child_on(next(iter(gate._groups)).sockets[index], f"v{side}"))
         await gate.serve(0)
         await gate.steer_probe(1)
         for host in HOSTS[address]:

@@ -11,7 +11,17 @@ from contextlib import contextmanager
 import pytest
 
 from agent.traffic.slots import listening, waiting
-from agent.traffic.steering import PROBE_SOURCE, always, attach, probe_first, split_probe, split_share
+from agent.traffic.steering import (
+    PROBE_SOURCE,
+    always,
+    attach,
+    by_number,
+    numbered_source,
+    probe_first,
+    split_probe,
+    split_share,
+    spread,
+)
 from tests.traffic.support import eventually, group_of
 
 TCP_DEFER_ACCEPT = 9
@@ -76,7 +86,7 @@ def test_probes_are_told_apart_by_their_source_address() -> None:
 def test_a_share_of_new_connections_is_drawn_at_random(percent: int) -> None:
     drawn, count = 0, 3000
     with group() as sockets:
-        attach(sockets[0], split_share(percent, 2, 1))
+        attach(sockets[0], split_share(percent, always(2), always(1)))
         for _ in range(10):
             with clients(sockets, count // 10):
                 assert sum(queues(sockets)) == count // 10
@@ -85,15 +95,38 @@ def test_a_share_of_new_connections_is_drawn_at_random(percent: int) -> None:
                     while waiting(sock):
                         sock.accept()[0].close()
     expected = count * percent / 100
-    spread = (expected * (1 - percent / 100)) ** 0.5
-    assert abs(drawn - expected) < 6 * spread  # once in 500 million runs it is more
+    deviation = (expected * (1 - percent / 100)) ** 0.5
+    assert abs(drawn - expected) < 6 * deviation  # once in 500 million runs it is more
 
 
 def test_probes_are_told_apart_before_the_lot_is_drawn() -> None:
     with group() as sockets:
-        attach(sockets[0], probe_first(0, split_share(99, 2, 1)))
+        attach(sockets[0], probe_first(always(0), split_share(99, always(2), always(1))))
         with clients(sockets, 50, PROBE_SOURCE), clients(sockets, 50):
             assert queues(sockets)[0] == 50
+
+
+@pytest.mark.parametrize("indices", [[1], [0, 2], [2, 1, 0]])
+def test_connections_are_spread_over_several_indices_and_over_no_other(indices: list[int]) -> None:
+    with group() as sockets:
+        attach(sockets[0], spread(indices))
+        with clients(sockets, 300):
+            found = queues(sockets)
+        assert sum(found) == 300
+        assert [index for index, waits in enumerate(found) if waits] == sorted(indices)
+        assert min(found[index] for index in indices) > 40, "as often as another"
+
+
+def test_a_prober_reaches_each_index_by_its_number_and_others_go_on_as_they_did() -> None:
+    with group() as sockets:
+        attach(sockets[0], by_number(always(1)))
+        for index, sock in enumerate(sockets):
+            before = waiting(sock)
+            with clients(sockets, 1, numbered_source(index)):
+                assert waiting(sock) == before + 1
+        before = waiting(sockets[1])
+        with clients(sockets, 3):
+            assert waiting(sockets[1]) == before + 3
 
 
 def test_index_is_the_order_of_listen_and_not_of_bind() -> None:

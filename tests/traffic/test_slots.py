@@ -33,7 +33,7 @@ def test_accepting_takes_who_waits_never_blocks_and_leaves_the_flags_alone(
     group: SlotGroup, blocking: bool
 ) -> None:
     listener = group.sockets[1]
-    group.steer(1)
+    group.steer([1])
     os.set_blocking(listener.fileno(), blocking)
     flags = fcntl.fcntl(listener, fcntl.F_GETFL)
     assert accept_waiting(listener) is None
@@ -59,7 +59,7 @@ def test_a_lent_slot_is_blocking_again_and_has_its_whole_backlog_again(group: Sl
     listener.listen(0)
     group.lend(slot_of(0))
     assert os.get_blocking(listener.fileno())
-    group.steer(slot_of(0))
+    group.steer([slot_of(0)])
     clients = [client(group) for _ in range(20)]
     assert waiting(listener) == 20
     for one in clients:
@@ -67,10 +67,10 @@ def test_a_lent_slot_is_blocking_again_and_has_its_whole_backlog_again(group: Sl
 
 
 def test_probes_and_others_are_steered_apart_and_together_again(group: SlotGroup) -> None:
-    group.steer(1, probe=2)
+    group.steer([1], probe=2)
     with client(group), client(group, PROBE_SOURCE):
         assert [waiting(s) for s in group.sockets] == [0, 1, 1]
-    group.steer(2, probe=2)
+    group.steer([2], probe=2)
     with client(group), client(group, PROBE_SOURCE):
         assert [waiting(s) for s in group.sockets] == [0, 1, 3]
 
@@ -90,7 +90,7 @@ def test_slots_that_a_child_shut_down_are_mended_and_steered_to_rightly(
     group.mend(broken, group.mended_order(broken))
     assert all(listening(s) for s in group.sockets)
     for slot in range(SLOTS):
-        group.steer(slot)
+        group.steer([slot])
         before = waiting(group.sockets[slot])
         with client(group):
             assert waiting(group.sockets[slot]) == before + 1

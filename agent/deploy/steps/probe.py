@@ -13,10 +13,13 @@ class Probe(Step):
 
     def deadline(self, context: RunContext) -> float:
         """The specification's own deadline, and a margin that lets it speak first."""
-        return context.spec.health.deadline + context.spec.health.timeout + 10.0
+        each = context.spec.health.deadline + context.spec.health.timeout + 10.0
+        return each * (context.spec.run.instances if context.spec.run is not None else 1)
 
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Raises Permanent("ProbeFailed" | "ChildExited") with the child's last lines."""
         child = context.child or context.serving.child
         assert child is not None
-        await context.processes.until_healthy(child, context.spec.health)
+        crew = [child] if context.child is not None else context.serving.serving_crew(child)
+        for each in crew:
+            await context.processes.until_healthy(each, context.spec.health)

@@ -29,7 +29,8 @@ class Record(Step):
         context.switched = True
         child = context.serving.child
         if child is not None:
-            child.deployment = context.deployment
-            await context.processes.renamed(child)
+            for each in context.serving.crew(child):
+                each.deployment = context.deployment
+                await context.processes.renamed(each)
             context.serving.watch(child)
         context.bus.publish(PairCurrent(context.app, context.deployment.pair))

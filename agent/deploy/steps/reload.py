@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+from agent.deploy.child import Child
 from agent.deploy.instance import point_config
 from agent.deploy.run import RunContext, Step
 from agent.domain.model import PlannedStep
@@ -23,17 +24,17 @@ class Place(Step):
         """Raises OSError."""
         assert context.deployment is not None
         context.committed = True
-        child = context.serving.child
         generation = context.deployment.generation
-        if child is not None and generation is not None:
+        if generation is None:
+            return
+        for child in _crew(context):
             await asyncio.to_thread(point_config, child.instance, generation)
 
     async def undo(self, context: RunContext) -> None:
         """Show the child its old files again."""
-        child = context.serving.child
-        if context.switched or child is None or child.deployment.generation is None:
-            return
-        await asyncio.to_thread(point_config, child.instance, child.deployment.generation)
+        for child in _crew(context) if not context.switched else ():
+            if child.deployment.generation is not None:
+                await asyncio.to_thread(point_config, child.instance, child.deployment.generation)
 
 
 class Reload(Place):
@@ -44,16 +45,20 @@ class Reload(Place):
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Raises Permanent("ReloadFailed"), OSError."""
         await super().run(context, step)
-        child = context.serving.child
-        if child is not None:
+        for child in _crew(context):
             await context.processes.reload(child, context.spec, _targets(context))
 
     async def undo(self, context: RunContext) -> None:
         """Show the old files again and tell the child."""
         await super().undo(context)
-        child = context.serving.child
-        if not context.switched and child is not None and child.alive:
+        for child in _crew(context) if not context.switched else ():
             await context.processes.reload(child, child.deployment.spec, _targets(context))
+
+
+def _crew(context: RunContext) -> list[Child]:
+    """Every instance of what serves."""
+    child = context.serving.child
+    return context.serving.serving_crew(child) if child is not None else []
 
 
 def _targets(context: RunContext) -> tuple[str, ...]:

@@ -43,4 +43,5 @@ class Start(Step):
 
 
 def _stop_time(spec: AppSpec) -> float:
-    return spec.drain.deadline + (spec.run.stop.grace if spec.run is not None else 0.0)
+    stop = spec.run.stop.grace * spec.run.instances if spec.run is not None else 0.0
+    return spec.drain.deadline + stop

@@ -23,7 +23,8 @@ class Stop(Step):
     def deadline(self, context: RunContext) -> float:
         """The old child's grace, the drain, and a margin."""
         old = context.old
-        grace = old.deployment.spec.run.stop.grace if old is not None and old.deployment.spec.run else 10.0
+        run = old.deployment.spec.run if old is not None else None
+        grace = run.stop.grace * run.instances if run is not None else 10.0
         return grace + context.spec.drain.deadline + 30.0
 
     async def run(self, context: RunContext, step: PlannedStep) -> None:

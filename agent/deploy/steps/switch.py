@@ -33,8 +33,9 @@ class Switch(Step):
             await context.marked
         await context.written()
         await context.serving.stop_restarting()  # or it might flip the gate back
-        if not child.alive:
-            told = child.exit_failure()
+        gone = next((each for each in context.serving.crew(child) if not each.alive), None)
+        if gone is not None:
+            told = gone.exit_failure()
             raise Permanent(told.reason, told.message, where=told.where, remedy=told.remedy, log=told.log)
         if context.gate is not None:
             await context.gate.serve(context.side)

@@ -21,7 +21,7 @@ from agent.source.schema.health import Health, health_spec
 from agent.source.schema.later import Job
 from agent.source.schema.place import Place
 from agent.source.schema.placed import Drift, drift_spec, place_specs, refuse_mixtures
-from agent.source.schema.run import Run, run_spec
+from agent.source.schema.run import Run, check_instances, run_spec
 from agent.source.schema.scalars import Command, NotYet, Port, Raw
 from agent.source.schema.secrets import Revealed, Secret, secret_values
 from agent.source.schema.steps import Hooks, Migration, Task, hooks_spec, migration_specs, task_specs
@@ -94,7 +94,7 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
     socket = socket_mode(raw.socket, listens, place / "socket")
     meant = place.intact("listen", "socket")
     swap = swap_of(raw.swap, socket, place / "swap", udp=bool(udp), sound=meant)
-    return AppSpec(
+    spec = AppSpec(
         name=name,
         version=raw.version or "",
         artifact=artifact,
@@ -118,6 +118,8 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
         drift=drift_spec(raw.drift, place / "drift"),
         keep=raw.keep or AppSpec(name="", version="").keep,
     )
+    check_instances(spec.run, spec, place / "run" / "instances")
+    return spec
 
 
 def _of_files(name: str, raw: App, place: Place) -> AppSpec:

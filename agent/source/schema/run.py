@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from agent.domain.spec import ReloadSpec, RestartSpec, RunSpec, StopSpec
+from agent.domain.spec import AppSpec, ReloadSpec, RestartSpec, RunSpec, SocketMode, StopSpec
 from agent.source.problems import nearest, shown
 from agent.source.schema.place import Place
 from agent.source.schema.scalars import Command, Count, Duration, NotYet, Raw, Size, seconds
 
 _SIGNALS = frozenset(s.name.removeprefix("SIG") for s in signal.Signals) - {"KILL", "STOP", "CHLD", "CLD"}
+INSTANCES_MAX = 16
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?|[0-9]{1,9}")
 
 
@@ -55,7 +56,7 @@ class Run(Raw, frozen=True, kw_only=True):
     command: Command | None = None
     user: str | None = None
     driver: Literal["exec", "oci"] | None = None
-    instances: Count | None = None
+    instances: Annotated[int, msgspec.Meta(ge=1, le=INSTANCES_MAX)] | None = None
     stop: Stop | None = None
     restart: Restart | None = None
     reload: Reload | None = None
@@ -69,13 +70,12 @@ def run_spec(raw: Run, place: Place) -> RunSpec:
         place.missing("command")
     if raw.driver == "oci":
         (place / "driver").problem("oci is not yet supported; exec is")
-    if (raw.instances or 1) > 1:
-        (place / "instances").problem("more than one instance is not yet supported")
     if raw.user is not None and not _USER.fullmatch(raw.user):
         (place / "user").problem(f"{shown(raw.user)!r} is not the name or number of a user")
     return RunSpec(
         command=(place / "command").command(raw.command),
         user=raw.user or "",
+        instances=raw.instances or 1,
         stop=_stop(raw.stop or Stop(), place / "stop"),
         restart=_restart(raw.restart or Restart(), place / "restart"),
         reload=reload_spec(
@@ -84,6 +84,23 @@ def run_spec(raw: Run, place: Place) -> RunSpec:
             place / "reload",
         ),
     )
+
+
+def check_instances(spec: RunSpec | None, app: AppSpec, place: Place) -> None:
+    """Several instances need a socket that can be shared out."""
+    if spec is None or spec.instances == 1:
+        return
+    why = ""
+    if app.socket is SocketMode.RELAY:
+        why = "one program is relayed; several need socket: adopt or socket: fd"
+    elif app.listen and app.socket is SocketMode.OWN:
+        why = "only one program can have the port alone"
+    elif app.udp:
+        why = "only one program can have a udp port"
+    elif any(":" in port.address and port.address != "::" for port in app.listen):
+        why = "several need ports at an IPv4 address, or at ::"
+    if why:
+        place.problem(why)
 
 
 def _stop(raw: Stop, place: Place) -> StopSpec:
