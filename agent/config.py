@@ -93,6 +93,8 @@ class Settings:
     s3_credentials_file: Path | None = None
     gcs_credentials_file: Path | None = None
     azure_connection_file: Path | None = None
+    sftp_key: Path | None = None
+    sftp_passphrase_file: Path | None = None
     shutdown_delay: float = 0.0
     grace_period: float = 0.0
     status_token_file: Path | None = None
@@ -250,6 +252,7 @@ SECRET_FILES = (
     "control_token_file",
     "status_token_file",
     "ssh_passphrase_file",
+    "sftp_passphrase_file",
     "age_identity",
 )
 _SECRET_MAX = 1 << 16  # bytes of a secret file that are looked at

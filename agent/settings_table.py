@@ -149,7 +149,7 @@ SETTINGS: tuple[Setting, ...] = (
         "--ssh-known-hosts",
         "FILE",
         Path,
-        "known hosts for Git over SSH (default: ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts)",
+        "known hosts for Git over SSH and SFTP (default: ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts)",
         many=True,
     ),
     Setting("ssh_agent", "--ssh-agent", "PATH", Path, "socket of an ssh-agent whose keys may be used"),
@@ -279,6 +279,14 @@ SETTINGS: tuple[Setting, ...] = (
         "FILE",
         Path,
         "connection string for az://; read again on each use (default: as for s3://)",
+    ),
+    Setting("sftp_key", "--sftp-key", "FILE", Path, "private key for sftp://; read again on each use"),
+    Setting(
+        "sftp_passphrase_file",
+        "--sftp-passphrase-file",
+        "FILE",
+        Path,
+        "file with the passphrase of --sftp-key",
     ),
     Setting(
         "insecure_registries",

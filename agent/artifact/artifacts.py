@@ -35,6 +35,7 @@ from agent.artifact.partial import Open
 from agent.artifact.pipeline import Meter, Progress, carry, check_space, telling
 from agent.artifact.release import release_id
 from agent.artifact.s3 import S3, S3Access
+from agent.artifact.sftp import SftpSource
 from agent.artifact.source import Source, shown, split
 from agent.artifact.store import AGAIN, Store
 from agent.domain.errors import Permanent
@@ -42,6 +43,7 @@ from agent.domain.spec import ArtifactSpec, Checksum
 from agent.kit.machine import architecture
 from agent.kit.tasks import Owned, stop
 from agent.kit.threads import settled
+from agent.ssh.access import SFTP, SshAccess
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,6 +66,7 @@ class Artifacts:
         s3: how S3 is reached.
         gcs: file with credentials for Google Cloud Storage, see `gcs`.
         azure: file with a connection string of Azure, see `azure`.
+        sftp: how SFTP servers are reached.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Artifacts:
         s3: S3Access | None = None,
         gcs: Path | None = None,
         azure: Path | None = None,
+        sftp: SshAccess | None = None,
     ) -> None:
         self.store = store
         self._limits = limits
@@ -89,7 +93,8 @@ class Artifacts:
         self._images = Images(registry, store, limits, self._executor, ("linux", architecture()))
         clouds = (S3(s3 or S3Access()), Gcs(gcs), Azure(azure))
         objects = (ObjectSource(cloud, limits, self._http.client.trust) for cloud in clouds)
-        sources: tuple[Source, ...] = (self._http, files, *objects)
+        hosts = SftpSource(sftp or SshAccess(words=SFTP), limits)
+        sources: tuple[Source, ...] = (self._http, files, hosts, *objects)
         self._sources = {scheme: source for source in sources for scheme in source.schemes}
         self._flights: dict[str, Flight] = {}
         self._ensuring: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

@@ -7,6 +7,7 @@ from agent.artifact.http_access import HttpAccess
 from agent.artifact.s3 import S3Access
 from agent.artifact.store import Store
 from agent.config import Settings
+from agent.ssh.access import SFTP, SshAccess
 
 
 def artifacts_of(settings: Settings, store: Store) -> Artifacts:
@@ -24,4 +25,7 @@ def artifacts_of(settings: Settings, store: Store) -> Artifacts:
         ),
         gcs=settings.gcs_credentials_file,
         azure=settings.azure_connection_file,
+        sftp=SshAccess(
+            settings.sftp_key, settings.sftp_passphrase_file, settings.ssh_known_hosts, words=SFTP
+        ),
     )

@@ -1,4 +1,4 @@
-"""A real sshd on a free port, with its own host keys and authorized keys: Git over SSH for tests.
+"""A real sshd on a free port, with its own host keys and authorized keys: Git over SSH and SFTP for tests.
 
 async with Sshd(tmp_path / "ssh") as server:
     server.allow(server.key("deploy"))                  # made by ssh-keygen
@@ -85,6 +85,7 @@ class Sshd:
                     f"AuthorizedKeysFile {self.directory / 'authorized'}",
                     "AcceptEnv GIT_PROTOCOL",
                     "AllowTcpForwarding yes",
+                    "Subsystem sftp internal-sftp",
                     "LogLevel VERBOSE",
                     "PasswordAuthentication no",
                     "PermitRootLogin prohibit-password",

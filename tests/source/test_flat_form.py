@@ -88,12 +88,12 @@ def test_the_template_may_lie_in_the_image(tmp_path: Path, name: str) -> None:
         ('{"version": "1"}', ["state.json:1:1 distro-url: missing"]),
         ('{"distro-url": "http://x/y"}', ["state.json:1:1 version: missing"]),
         (
-            '{"version": ["1"], "distro-url": "ftp://x/y", "checksum": {}, "vars": "x"}',
+            '{"version": ["1"], "distro-url": "gopher://x/y", "checksum": {}, "vars": "x"}',
             [
                 "state.json:1:13 version: expected a text, found a list",
-                f"state.json:1:34 distro-url: unknown scheme ftp, known are {', '.join(SCHEMES)}",
-                "state.json:1:59 checksum: expected a text, found a mapping",
-                "state.json:1:71 vars: expected a mapping, found a text",
+                f"state.json:1:34 distro-url: unknown scheme gopher, known are {', '.join(SCHEMES)}",
+                "state.json:1:62 checksum: expected a text, found a mapping",
+                "state.json:1:74 vars: expected a mapping, found a text",
             ],
         ),
         (

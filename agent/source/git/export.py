@@ -21,9 +21,9 @@ from pathlib import Path
 
 from agent.domain.errors import OperatorNeeded, Permanent
 from agent.kit.files import remove_tree
+from agent.kit.text import printable
 from agent.source.git.objects import BLOB, read_tree
 from agent.source.git.pktline import Garbled
-from agent.source.git.protocol import printable
 from agent.source.git.transport import Objects
 
 DIRECTORY, LINK, SUBMODULE = 0o040000, 0o120000, 0o160000

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.domain.errors import Permanent
+from agent.kit.text import printable
 from agent.source.git.pktline import Garbled
-from agent.source.git.protocol import ID_DIGITS, is_object_id, printable
+from agent.source.git.protocol import ID_DIGITS, is_object_id
 from agent.source.git.transport import Objects
 
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4

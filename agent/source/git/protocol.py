@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from agent.kit.text import printable
 from agent.source.git.pktline import Garbled, Mark, Packet, encode
 
 AGENT = b"agent=emptybox"
@@ -37,12 +38,6 @@ class RemoteError(Exception):
 
     def __init__(self, words: bytes) -> None:
         super().__init__(printable(words.decode("utf-8", "replace"), 200))
-
-
-def printable(text: str, limit: int) -> str:
-    """Text from outside, fit for logs and terminals: one line, no control characters, cut at `limit`."""
-    text = "".join(c if c.isprintable() else " " for c in text[: 4 * limit]).strip()
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def is_object_id(text: str) -> bool:

@@ -16,18 +16,20 @@ from typing import Any, Self, TypeVar
 
 from agent.config import Settings
 from agent.domain.errors import Failure, OperatorNeeded, Transient
+from agent.kit.text import printable
 from agent.source.git import address
-from agent.source.git.access import HttpAccess, SshAccess, http_access, ssh_access
+from agent.source.git.access import HttpAccess, http_access, ssh_access
 from agent.source.git.client import ProtocolClient
 from agent.source.git.failover import Failover
 from agent.source.git.history import Passage, TooLong
 from agent.source.git.http import HttpTransport
 from agent.source.git.local import LocalRepository
-from agent.source.git.protocol import Ref, is_object_id, is_ref_name, printable
+from agent.source.git.protocol import Ref, is_object_id, is_ref_name
 from agent.source.git.snapshot import Snapshot
 from agent.source.git.ssh import SshTransport
 from agent.source.git.threads import abandonable
 from agent.source.git.transport import Repository
+from agent.ssh.access import SshAccess
 
 __all__ = ["GitRemote", "Snapshot", "remote_of"]
 

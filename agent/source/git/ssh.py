@@ -15,12 +15,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from agent.domain.errors import Failure, OperatorNeeded, Transient
-from agent.source.git.access import SshAccess
 from agent.source.git.address import Address
 from agent.source.git.pktline import Decoder, Garbled, Mark
+from agent.ssh.access import SshAccess
 
 if TYPE_CHECKING:
-    from agent.source.git.ssh_session import Channel, Connection
+    from agent.source.git.ssh_session import Channel
+    from agent.ssh.connection import Connection
 
 ADVERTISEMENT_MAX = 8 << 20  # with protocol v0 it names every ref
 FLUSH = b"0000"
@@ -84,14 +85,14 @@ class SshTransport:
     async def _begin(self, connection: Connection) -> tuple[Channel, bytes]:
         import asyncssh
 
-        from agent.source.git.ssh_session import unavailable
+        from agent.source.git.ssh_session import run, unavailable
 
         channel: Channel | None = None
         try:
-            channel = await connection.run(f"git-upload-pack {shlex.quote(self._address.path)}")
+            channel = await run(connection, f"git-upload-pack {shlex.quote(self._address.path)}")
             return channel, await self._advertisement(channel)
         except (asyncssh.Error, OSError) as error:
-            raise unavailable(error, self.where) from error
+            raise unavailable(error, self.where, self._access.words) from error
         except BaseException:
             if channel is not None:
                 channel.close()
@@ -118,7 +119,7 @@ class SshTransport:
             async for chunk in channel.chunks():
                 yield chunk
         except (asyncssh.Error, OSError) as error:
-            raise unavailable(error, self.where) from error
+            raise unavailable(error, self.where, self._access.words) from error
 
     def _refused(self, channel: Channel) -> Failure:
         """upload-pack ended without an advertisement: what its words mean, which differ with every forge."""
@@ -139,7 +140,7 @@ class SshTransport:
                 return self._connection, False
             await self.aclose()
             session = await asyncio.to_thread(importlib.import_module, "agent.source.git.ssh_session")
-            self._connection = await session.connect(self._address, self._access)
+            self._connection = await session.connected(self._address, self._access)
             return self._connection, True
 
     async def _drop(self, connection: Connection) -> None:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Collection, Iterable
 from enum import Enum, auto
 
+from agent.kit.text import printable
 from agent.source.git.pktline import Garbled, Mark, Packet, encode
 from agent.source.git.protocol import (
     AGENT,
@@ -25,7 +26,6 @@ from agent.source.git.protocol import (
     Ref,
     Unsupported,
     is_object_id,
-    printable,
     sideband,
     text_of,
 )

@@ -14,8 +14,8 @@ URL_MAX = 4096
 MIRRORS_MAX = 8
 HEADERS_MAX = 16
 HEADER_MAX = 8192  # characters of a value
-SCHEMES = ("http", "https", "file", "oci", "s3", "gs", "az")
-LATER = ("sftp", "git")
+SCHEMES = ("http", "https", "file", "oci", "s3", "gs", "az", "sftp")
+LATER = ("git",)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")  # a token of RFC 9110
 _OURS = re.compile(
     r"host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|range|user-agent|cookie2?"
@@ -48,6 +48,8 @@ def checked(url: str, place: Place) -> str:
         place.problem("a URL holds no spaces or control characters")
     elif scheme.lower() == "file" and (host or not parts.path.startswith("/")):
         place.problem("a file URL names an absolute path: file:///srv/app.tar.gz")
+    elif scheme.lower() == "sftp" and (not parts.username or parts.password):
+        place.problem("write sftp://USER@HOST/PATH, without a password; the agent has a key (--sftp-key)")
     elif scheme.lower() != "file" and not host:
         place.problem("the URL names no host")
     else:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from agent.config import Settings
 from agent.domain.errors import OperatorNeeded
-from agent.source.git.protocol import printable
+from agent.kit.text import printable
 from agent.source.trust import openpgp, signed, signers, sshsig
 from agent.source.trust.signed import NotSigned, Signed
 

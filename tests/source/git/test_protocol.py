@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.kit.text import printable
 from agent.source.git import protocol
 from agent.source.git.pktline import Garbled, Mark, Packet
 from agent.source.git.protocol import (
@@ -16,7 +17,6 @@ from agent.source.git.protocol import (
     RemoteError,
     Unsupported,
     is_ref_name,
-    printable,
     read_advertisement,
 )
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.domain.errors import OperatorNeeded, Transient
-from agent.source.git.access import SshAccess
 from agent.source.git.remote import GitRemote
+from agent.ssh.access import SshAccess
 from tests.kit.git_server import Forge, Repository
 from tests.kit.hostile_git import failure
 from tests.kit.ssh_server import Sshd, keygen, ssh_agent

@@ -10,14 +10,14 @@ import asyncssh
 
 from agent.domain.errors import OperatorNeeded
 from agent.kit.mask import secrets
-from agent.source.git.access import SshAccess
-from agent.source.git.protocol import printable
+from agent.kit.text import printable
+from agent.ssh.access import SshAccess, Words
 
 FILE_MAX = 1 << 20  # bytes of a key, passphrase or known_hosts file
 
 
 async def agent_keys(access: SshAccess, stack: AsyncExitStack) -> Sequence[asyncssh.SSHKeyPair]:
-    """The keys of the ssh-agent, to be used until `stack` ends. Raises OperatorNeeded("GitAuth")."""
+    """The keys of the ssh-agent, to be used until `stack` ends. Raises OperatorNeeded."""
     if access.agent is None:
         return ()
     try:
@@ -27,7 +27,7 @@ async def agent_keys(access: SshAccess, stack: AsyncExitStack) -> Sequence[async
         return list(await agent.get_keys())
     except (OSError, ValueError) as error:
         raise OperatorNeeded(
-            "GitAuth",
+            access.words.denied,
             f"the SSH agent does not answer: {getattr(error, 'strerror', None) or type(error).__name__}",
             where=str(access.agent),
             remedy="start it, and let --ssh-agent name its socket",
@@ -41,7 +41,7 @@ def known_hosts(access: SshAccess) -> asyncssh.SSHKnownHosts:
         if not access.known_hosts and not path.exists():
             continue
         try:
-            known.load(_read(path).decode())
+            known.load(_read(path, access.words).decode())
         except (ValueError, UnicodeDecodeError) as error:
             raise OperatorNeeded(
                 "HostKeyRefused",
@@ -53,34 +53,33 @@ def known_hosts(access: SshAccess) -> asyncssh.SSHKnownHosts:
 
 
 def private_key(access: SshAccess) -> asyncssh.SSHKey:
-    """The key of the settings. Blocks, long for an encrypted one. Raises OperatorNeeded("GitAuth")."""
+    """The key of the settings. Blocks, long for an encrypted one. Raises OperatorNeeded."""
     assert access.key is not None
     passphrase = None
     if access.passphrase is not None:
-        passphrase = _read(access.passphrase).decode("utf-8", "replace").rstrip("\r\n")
+        passphrase = _read(access.passphrase, access.words).decode("utf-8", "replace").rstrip("\r\n")
         secrets.add(passphrase)
     try:
-        return asyncssh.import_private_key(_read(access.key), passphrase)
-    except asyncssh.KeyEncryptionError as error:
-        words = "the passphrase does not open the key" if passphrase else "the key is encrypted"
-        remedy = "let --ssh-passphrase-file name a file with its passphrase"
-        raise OperatorNeeded("GitAuth", words, where=str(access.key), remedy=remedy) from error
-    except asyncssh.KeyImportError as error:
-        words = "the file holds no private key that can be read"
-        if "assphrase" in str(error):
-            words = "the key is encrypted"
-        remedy = "--ssh-key names a private key as ssh-keygen(1) writes it"
-        raise OperatorNeeded("GitAuth", words, where=str(access.key), remedy=remedy) from error
+        return asyncssh.import_private_key(_read(access.key, access.words), passphrase)
+    except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as error:
+        called = access.words
+        if isinstance(error, asyncssh.KeyEncryptionError) or "assphrase" in str(error):
+            words = "the passphrase does not open the key" if passphrase else "the key is encrypted"
+            remedy = f"let {called.passphrase} name a file with its passphrase"
+        else:
+            words = "the file holds no private key that can be read"
+            remedy = f"{called.key} names a private key as ssh-keygen(1) writes it"
+        raise OperatorNeeded(called.denied, words, where=str(access.key), remedy=remedy) from error
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, called: Words) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(FILE_MAX + 1)
     except OSError as error:
         words = f"the file cannot be read: {error.strerror or type(error).__name__}"
-        raise OperatorNeeded("GitAuth", words, where=str(path), remedy="check path and owner") from error
+        raise OperatorNeeded(called.denied, words, where=str(path), remedy="check path and owner") from error
     if len(data) > FILE_MAX:
         words = f"the file is larger than {FILE_MAX} bytes"
-        raise OperatorNeeded("GitAuth", words, where=str(path), remedy="name the right file")
+        raise OperatorNeeded(called.denied, words, where=str(path), remedy="name the right file")
     return data

@@ -1,0 +1,126 @@
+"""sftp://USER@HOST[:PORT]/PATH (draft-ietf-secsh-filexfer-02, what OpenSSH speaks), by asyncssh.
+
+The path is absolute, or with /~/ below the user's home. A download goes on where an earlier one ended when
+size and time of the file are the same; that is no proof, as a strong ETag is one, so the digest of the whole
+has to be right, and all is fetched anew when it is not. asyncssh is loaded with the first such artifact.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from agent.artifact.limits import Limits
+from agent.artifact.source import Body, Have, path_of, shown, split
+from agent.domain.errors import OperatorNeeded, Permanent, Transient
+from agent.kit.text import printable
+from agent.ssh.access import SSH_PORT, Host, SshAccess
+
+if TYPE_CHECKING:
+    from asyncssh import SFTPClientFile
+
+_PIECE = 1024 * 1024  # asked for at once, in parts that are under way side by side
+
+
+class SftpSource:
+    """See Source. A connection each time: it costs little beside what is worth fetching."""
+
+    schemes: tuple[str, ...] = ("sftp",)
+
+    def __init__(self, access: SshAccess, limits: Limits) -> None:
+        self._access = access
+        self._limits = limits
+
+    @asynccontextmanager
+    async def open(
+        self, url: str, *, unless: str = "", have: Have | None = None
+    ) -> AsyncIterator[Body | None]:
+        """See Source.open. The validator is made of size and time."""
+        where = shown(url)
+        host, path = parse(url)
+        async with AsyncExitStack() as stack:
+            with self._telling(where):
+                async with asyncio.timeout(self._limits.connect + self._limits.idle):
+                    file = await self._opened(host, path, stack)
+                    attributes = await file.stat()
+            if attributes.permissions is not None and not stat.S_ISREG(attributes.permissions):
+                raise Permanent("ArtifactRefused", "not a regular file", where=where)
+            size, validator = attributes.size, f"{attributes.size}-{attributes.mtime}"
+            if validator == unless:
+                yield None
+                return
+            fits = have is not None and (have.total, have.validator) == (size, validator)
+            start = have.size if have is not None and fits else 0
+            position = start
+
+            async def read() -> bytes:
+                nonlocal position
+                with self._telling(where):
+                    async with asyncio.timeout(self._limits.idle):
+                        piece: Any = await file.read(_PIECE, position)  # bytes, without an encoding
+                position += len(piece)
+                return bytes(piece)
+
+            yield Body(size, validator, read, start, resumable=bool(size))
+
+    async def aclose(self) -> None:
+        """Nothing is kept open."""
+
+    async def _opened(self, host: Host, path: str, stack: AsyncExitStack) -> SFTPClientFile:
+        session = await asyncio.to_thread(importlib.import_module, "agent.ssh.connection")
+        connection = await session.connect([host], self._access)
+        stack.push_async_callback(connection.aclose)
+        client = await connection.ssh.start_sftp_client()
+        file: SFTPClientFile = await client.open(path, "rb", encoding=None)
+        return file
+
+    @contextmanager
+    def _telling(self, where: str) -> Iterator[None]:
+        """Tell the library's errors as failures."""
+        try:
+            yield
+        except TimeoutError:
+            raise Transient("ArtifactTimeout", "the SFTP server fell silent", where=where) from None
+        except Exception as error:
+            import asyncssh  # known by now, or the error is none of its own
+
+            from agent.ssh.connection import unavailable
+
+            if isinstance(error, (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)):
+                raise Permanent(
+                    "ArtifactNotFound",
+                    "the SFTP server has no such file",
+                    where=where,
+                    remedy="upload it, or correct the URL",
+                ) from None
+            if isinstance(error, asyncssh.SFTPPermissionDenied):
+                raise OperatorNeeded(
+                    "ArtifactDenied", "the SFTP server refuses", where=where, remedy="let the user read it"
+                ) from None
+            if isinstance(error, asyncssh.SFTPError):
+                message = f"the SFTP server says: {printable(error.reason, 200)}"
+                raise Transient("ArtifactUnavailable", message, where=where) from None
+            if isinstance(error, (asyncssh.Error, OSError)):
+                raise unavailable(error, where, self._access.words) from None
+            raise
+
+
+def parse(url: str) -> tuple[Host, str]:
+    """The server, and the path there. Raises Permanent (UrlInvalid)."""
+    where, parts, path = shown(url), split(url), path_of(url)
+    try:
+        host, port = parts.hostname, parts.port or SSH_PORT
+    except ValueError:
+        host, port = None, 0
+    user = unquote(parts.username or "")
+    if parts.password:
+        message = "a password is of no use with sftp; name a key (--sftp-key)"
+        raise Permanent("UrlInvalid", message, where=where)
+    if not host or not user or parts.query or parts.fragment or len(path) < 2 or not path.isprintable():
+        raise Permanent("UrlInvalid", "write sftp://USER@HOST/PATH", where=where)
+    return Host(host, port, user, where), path.removeprefix("/~/")
