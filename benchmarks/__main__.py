@@ -10,7 +10,7 @@ import sys
 
 from benchmarks.report import Report, machine
 
-NAMES = ("push_to_live", "idle", "webhooks", "rollback", "throughput", "flood")
+NAMES = ("push_to_live", "idle", "apps", "webhooks", "rollback", "throughput", "flood")
 
 
 def main() -> None:

@@ -10,9 +10,10 @@ After: `watch`.
        +------one passes---------+         `successes` in a row-----+--> healthy
 
 What a watch costs: while a child is on probation, is suspected, or has just changed its verdict, it is
-probed every `interval`; after `probation` seconds of quiet only every CALM seconds. A probe wakes the
-agent about four times, so an idle app costs 0.4 wake-ups a second and not 8; the price is that a child
-that goes bad later is found out after at most CALM + `failures` x (`interval` + `timeout`).
+probed every `interval`; after `probation` seconds of quiet only every CALM seconds, all children in the
+same moment. A probe wakes the agent about four times, so idle apps cost about 0.4 wake-ups a second
+together and not 8 each; the price is that a child that goes bad later is found out after at most
+CALM + `failures` x (`interval` + `timeout`).
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ async def watch(spec: HealthSpec, target: ProbeTarget) -> AsyncIterator[FailureI
     bad, passed, failed = False, 0, 0
     while True:
         attentive = loop.time() - quiet_since < spec.probation or (failed > 0 and not bad)
-        await asyncio.sleep(spec.interval if attentive else max(spec.interval, CALM))
+        period = max(spec.interval, CALM)
+        # Calm probes of all children meet: what wakes up for one of them wakes up for all.
+        await asyncio.sleep(spec.interval if attentive else period - loop.time() % period)
         result = await probe(spec, target)
         if not target.alive():
             return
