@@ -74,6 +74,8 @@ class Look:
             return ""
         if self._keys != self._provenance.keys_version():
             return "a trusted key was replaced"
+        if not self._secrets.watched:
+            return ""
         programs = time.monotonic() - self._asked >= self._settings.poll
         if programs:
             self._asked = time.monotonic()

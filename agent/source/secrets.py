@@ -105,6 +105,11 @@ class SecretReader:
             raise found
         return found
 
+    @property
+    def watched(self) -> bool:
+        """Whether there is anything that `changed` could find."""
+        return bool(self._read)
+
     def changed(self, *, programs: bool = True) -> list[str]:
         """Those that are others now than they were read, or are there at last, in words.
 
