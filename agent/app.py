@@ -59,6 +59,7 @@ from agent.keeper.protocol import KEEPER_FD_VARIABLE, VERSION
 from agent.kit.mask import secrets
 from agent.kit.tasks import Owned
 from agent.notify.post import Post
+from agent.once import EXIT_FAILED, Once, carry_out, read
 from agent.process.adoption import Adoption
 from agent.process.strays import end_strays
 from agent.receiving import receiver
@@ -90,11 +91,10 @@ GATES: Mapping[SocketMode, type[SlotGate | OwnGate]] = {
     SocketMode.RELAY: RelayGate,
     SocketMode.OWN: OwnGate,
 }
-EXIT_FAILED = 1
 EXIT_SETTINGS = 2
+UPGRADED = -1  # no exit code, for a job may have any
 EXIT_UPGRADED = 3  # any code but 0 and 2: the keeper starts the next agent at once
 STOP_MARGIN = 30.0  # seconds for the agent's own end beside the apps'
-ONCE_DEADLINE = 3600.0  # seconds `emptybox once` waits for the sync
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -104,6 +104,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps({"version": version("emptybox"), "protocol": VERSION, "format": FORMAT}))
         return 0
     try:
+        once, flags = read(flags) if verb == "once" else (None, flags)
         settings = load(flags, os.environ)
     except ConfigError as error:
         for problem in error.problems:
@@ -114,28 +115,27 @@ def main(arguments: Sequence[str]) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a gate may hold thousands of clients
     try:
-        return asyncio.run(live(settings, int(os.environ[KEEPER_FD_VARIABLE]), once=verb == "once"))
+        return asyncio.run(live(settings, int(os.environ[KEEPER_FD_VARIABLE]), once))
     except Failure as failure:
         log.error("%s", failure)
         return EXIT_SETTINGS
 
 
-async def live(settings: Settings, keeper_fd: int, *, once: bool) -> int:
+async def live(settings: Settings, keeper_fd: int, once: Once | None) -> int:
     """The agent's whole life. Raises Failure when it cannot begin."""
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
-        agent = await build(settings, keeper_fd, stack)
-        await agent.begin(once=once)
+        agent = await build(settings, keeper_fd, stack, once)
+        await agent.begin()
         loop.add_signal_handler(signal.SIGHUP, agent.look_now)
         code = await agent.until(stopped)
-        if code == EXIT_UPGRADED:
-            await agent.tasks.aclose()
-            await hand_on(agent.lanes.live().values())
-        else:
-            await agent.shut_down(code)
-        return code
+        if code != UPGRADED:
+            return await agent.shut_down(code)
+        await agent.tasks.aclose()
+        await hand_on(agent.lanes.live().values())
+        return EXIT_UPGRADED
 
 
 @dataclass(slots=True)
@@ -162,16 +162,17 @@ class Agent:
     post: Post
     tasks: Owned
     broken: asyncio.Event
+    once: Once | None
     first: asyncio.Future[SyncResult] | None = None  # the last word on the first sync, for `once`
 
-    async def begin(self, *, once: bool) -> None:
+    async def begin(self) -> None:
         """Open the doors, recover what is on disk, without Git, and then look at the truth."""
         if not self.keeper.children:
             await end_strays(self.data.box, {os.getpid(), self.keeper.keeper_pid})
         await asyncio.to_thread(self.store.sweep)
         await self.face.start()  # first, so that an agent which cannot begin has started nothing
         await self.journal.mark_interrupted()
-        known = self.data.known_apps()
+        known = [name for name in self.data.known_apps() if self._concerns(name)]
         for name in known:
             self.lanes.get(name)
         for run in self.unfinished.rest(known):
@@ -180,7 +181,7 @@ class Agent:
         if (message := self.journal.fact(PAUSE)) is not None:
             self.bus.publish(PauseChanged(message, "an earlier agent"))
         sync = self.inbox.offer(Trigger(TriggerKind.START)).sync
-        if once:
+        if self.once is not None:
             self.first = last_word(self.bus, sync)
         self.tasks.start(self.reconciler.run(), name="reconciler")
         self.tasks.start(self.poller.run(), name="poller")
@@ -198,34 +199,32 @@ class Agent:
             self.tasks.start(stopped.wait(), name="signal"): EXIT_FAILED if self.first else 0,
             self.tasks.start(self.keeper.lost.wait(), name="keeper"): EXIT_FAILED,
             self.tasks.start(self.broken.wait(), name="broken"): EXIT_FAILED,
-            self.tasks.start(self.operator.upgrading.wait(), name="upgrade"): EXIT_UPGRADED,
+            self.tasks.start(self.operator.upgrading.wait(), name="upgrade"): UPGRADED,
         }
-        first = self.tasks.start(self._first_sync(self.first), name="once") if self.first else None
+        first = None
+        if self.once is not None and self.first is not None:
+            first = self.tasks.start(carry_out(self.once, self.lanes, self.first), name="once")
         done, _ = await asyncio.wait(
             {*waits, *([first] if first else [])}, return_when=asyncio.FIRST_COMPLETED
         )
         ended = done.pop()
         return first.result() if first is not None and ended is first else waits.get(ended, EXIT_FAILED)
 
-    async def _first_sync(self, end: asyncio.Future[SyncResult]) -> int:
-        """The last word on the first sync, as an exit code."""
-        try:
-            async with asyncio.timeout(ONCE_DEADLINE):
-                result = await end
-        except TimeoutError:
-            log.error("once: not done within %.0f s", ONCE_DEADLINE)
-            return EXIT_FAILED
-        log.info("once: %s", result)
-        return 0 if result in (SyncResult.SUCCEEDED, SyncResult.UNCHANGED) else EXIT_FAILED
+    def _concerns(self, app: str) -> bool:
+        """Whether an app is any business of `once`."""
+        return self.once is None or self.once.app in ("", app)
 
     def look_now(self) -> None:
         """SIGHUP: an operator wants a look at the truth."""
         self.inbox.offer(Trigger(TriggerKind.OPERATOR, detail="SIGHUP"))
 
-    async def shut_down(self, code: int) -> None:
-        """End in order: say so, keep serving a while, take no more triggers, stop the apps, close."""
+    async def shut_down(self, code: int) -> int:
+        """End in order: say so, keep serving a while, take no more triggers, stop the apps, close.
+
+        Returns the agent's own exit code: the keeper was told `code`, and ends with it.
+        """
         if self.keeper.lost.is_set() or self.broken.is_set():
-            return  # the children are none of ours any more, or the next agent's
+            return EXIT_FAILED  # the children are none of ours any more, or the next agent's
         log.info("shutting down")
         lanes = self.lanes.live().values()
         longest = max((longest_stop(lane.app) for lane in lanes), default=0.0)
@@ -242,9 +241,10 @@ class Agent:
                 group.create_task(lane.shut_down(), name=f"stop {lane.name}")
         self.reconciler.interrupt()
         log.info("stopped")
+        return 0
 
 
-async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Agent:
+async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once: Once | None) -> Agent:
     """Put everything together; `stack` closes it again, last built first. Raises Failure."""
     keeper = await KeeperClient.connect(keeper_fd)
     stack.push_async_callback(keeper.aclose)
@@ -299,7 +299,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
         data=data, journal=journal, bus=bus, store=store, artifacts=artifacts, processes=processes,
         make_gate=make_gate, earlier=look.earlier, retry_later=retries.later,
         paused=lambda: journal.fact(PAUSE), frozen=freezer.now, collect=upkeep.collect, unfinished=unfinished,
-        adoption=adoption, stop_room=settings.stop_room,
+        adoption=adoption, stop_room=settings.stop_room, once=once is not None,
     )  # fmt: skip
 
     def make_lane(name: str) -> Lane:
@@ -309,7 +309,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
 
     lanes = Lanes(make_lane)
     reachability = Reachability(bus)
-    reconciler = Reconciler(inbox, look, reachability, lanes, journal, bus, retries.later, freezer)
+    only = once.app if once is not None else ""
+    reconciler = Reconciler(inbox, look, reachability, lanes, journal, bus, retries.later, freezer, only)
     table = ProcessTable(keeper, lanes, (keeper.keeper_pid, os.getpid()), version("emptybox"))
     said = Said(data.apps, lanes, processes, kept=settings.app_log_size > 0)
     operator = Operator(
@@ -324,7 +325,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack) -> Ag
     return Agent(
         settings, keeper, data, journal, bus, store, inbox, look, retries, lanes, reconciler, poller,
         processes,
-        face, operator, metrics, unfinished, post, tasks, broken,
+        face, operator, metrics, unfinished, post, tasks, broken, once,
     )  # fmt: skip
 
 

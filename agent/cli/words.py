@@ -23,6 +23,8 @@ _CONTROL = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _COLOURS = {
     "running": "green",
     "placed": "green",
+    "ready": "green",
+    "working": "green",
     "succeeded": "green",
     "unchanged": "green",
     "updating": "cyan",

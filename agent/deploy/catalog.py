@@ -18,6 +18,7 @@ from agent.deploy.steps.release import Release
 from agent.deploy.steps.reload import Place, Reload
 from agent.deploy.steps.render import Render
 from agent.deploy.steps.repair import Repair
+from agent.deploy.steps.rest import Rest
 from agent.deploy.steps.rollout import Rollout, Scale
 from agent.deploy.steps.start import Start
 from agent.deploy.steps.stop import Stop
@@ -28,7 +29,7 @@ from agent.deploy.steps.verify import Verify
 _STEPS: tuple[Step, ...] = (
     Fetch(), Verify(), Release(), Render(), Check(), Task(), Migrate(), Stop(),
     Start(), Probe(), CanaryStep(), Switch(), Drain(), Place(), Reload(), Record(),
-    Put(), After(), Unplace(), Repair(), Rollout(), Scale(),
+    Put(), After(), Unplace(), Repair(), Rollout(), Scale(), Rest(),
 )  # fmt: skip
 
 CATALOG: Mapping[str, Step] = MappingProxyType({step.kind: step for step in _STEPS})

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from agent.deploy import journal_rows, quarantine
+from agent.deploy.jobs import ledger
+from agent.deploy.jobs.ledger import Ledger
 from agent.deploy.journal_rows import UnfinishedRun, stored_failure, stored_plan
 from agent.deploy.journal_schema import COMPACTION, connect, failure
 from agent.deploy.quarantine import Quarantine
@@ -49,6 +51,7 @@ class Journal:
         self.recovered_from: Path | None = None
         self.quarantine: Quarantine
         self.outbox: Outbox
+        self.jobs: Ledger
         self._database: Database
         self._facts: dict[str, str] = {}
         self._on_error = on_error
@@ -70,14 +73,15 @@ class Journal:
 
         self._database = await Database.open(prepare, name="journal", on_error=self._trouble)
         try:
-            entries, facts, letters = await self._database.read(
-                lambda c: (quarantine.read(c), journal_rows.facts(c), outbox.read(c))
+            entries, facts, letters, jobs = await self._database.read(
+                lambda c: (quarantine.read(c), journal_rows.facts(c), outbox.read(c), ledger.read(c))
             )
         except BaseException:
             await self._database.aclose()
             raise
         self.quarantine = Quarantine(entries, self._write)
         self.outbox = Outbox(letters, self._write)
+        self.jobs = Ledger(jobs, self._write, self._read)
         self._facts = facts
         return self
 

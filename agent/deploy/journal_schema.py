@@ -17,11 +17,12 @@ import sqlite3
 import time
 from pathlib import Path
 
+from agent.deploy.jobs import ledger
 from agent.domain.errors import Failure, OperatorNeeded
 from agent.kit.database import Statement, primary_code
 from agent.notify import outbox
 
-VERSION = 2
+VERSION = 3
 KEEP_RUNS = 1000
 KEEP_SYNCS = 1000
 
@@ -60,7 +61,7 @@ CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
 # From each older version to the next.
-_UPGRADES: dict[int, str] = {1: outbox.TABLE}
+_UPGRADES: dict[int, str] = {1: outbox.TABLE, 2: ledger.TABLES}
 
 COMPACTION: tuple[Statement, ...] = (
     (
@@ -74,6 +75,7 @@ COMPACTION: tuple[Statement, ...] = (
         " AND id NOT IN (SELECT sync FROM runs)",
         (KEEP_SYNCS,),
     ),
+    *ledger.COMPACTION,
 )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from typing import NoReturn
 
 from agent.deploy.child import Child
@@ -63,6 +64,7 @@ class Lane:
         self.wanted: Pair | None = None  # the newest wish as it was told
         self._attempts = 0  # transient failures in a row
         self.app.canary.changed = self._canary_changed
+        self.app.jobs.changed = self._tell_state
         quarantine = services.journal.quarantine
         self._drift = Drift(self.app, self._resting, self._word.want)
         self._fallback = Fallback(
@@ -132,8 +134,8 @@ class Lane:
 
     async def run(self) -> NoReturn:
         """Recover what is on disk, then follow wishes until cancelled."""
-        async with self.trial, self._tasks:
-            for begin in (self._recover, self._end_commands):
+        async with self.trial, self._tasks, aclosing(self.app.jobs):
+            for begin in (self._recover, self._end_commands, self.app.jobs.begin):
                 try:
                     await self._word.accompany(begin(), self._word.ends)
                 except Exception as error:  # whatever it is, it must not end the lane
@@ -147,6 +149,7 @@ class Lane:
                 except Exception as error:
                     self._survive(as_info(error, self.name))
                 self._drift.changed()
+                self.app.jobs.wake()
                 self._tell_state()
 
     def _resting(self) -> bool:

@@ -37,12 +37,14 @@ async def remove(app: AppContext) -> None:
 
     Raises Failure, OSError.
     """
+    await app.jobs.end("its app was removed")
     await _stop_children(app)
     await _clean_up(app)
     await _give_up_ports(app)
     places = app.services.processes.surroundings.places(app.name)
     await asyncio.to_thread(places.settle, ())
     await asyncio.to_thread(app.deployments.forget)
+    await app.jobs.forget()
     app.services.bus.publish(AppRemoved(app.name))
 
 
@@ -51,7 +53,7 @@ async def stop_with_agent(app: AppContext) -> None:
 
     Whatever goes wrong, the rest is done; who is left is the keeper's to end.
     """
-    for step in (_stop_children, _clean_up, _give_up_ports):
+    for step in (_stop_jobs, _stop_children, _clean_up, _give_up_ports):
         try:
             await step(app)
         except Exception as error:
@@ -64,7 +66,8 @@ def longest_stop(app: AppContext) -> float:
     if current is None:
         return 0.0
     spec = current.spec
-    grace = spec.run.stop.grace if spec.run is not None else 0.0
+    program = spec.run or spec.job
+    grace = program.stop.grace if program is not None else 0.0
     return spec.drain.deadline + grace + (spec.hooks.timeout if spec.hooks.cleanup else 0.0)
 
 
@@ -78,6 +81,10 @@ def tell_grace(app: AppContext) -> None:
         f"drain, stop and cleanup may take {longest:g} s, --grace-period leaves {max(0.0, room):g} s for them"
     )
     app.condition("GraceShort", True, "EndTooLong", told)
+
+
+async def _stop_jobs(app: AppContext) -> None:
+    await app.jobs.end("the agent was stopped")
 
 
 async def _stop_children(app: AppContext) -> None:

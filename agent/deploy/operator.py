@@ -14,6 +14,7 @@ from typing import Any
 from agent.artifact.store import Store
 from agent.deploy.canary import Canary
 from agent.deploy.deployments import Deployment
+from agent.deploy.jobs.desk import JobDesk
 from agent.deploy.journal import Journal
 from agent.deploy.lane import Lane
 from agent.deploy.look import Look
@@ -62,6 +63,7 @@ class Operator:
         self._try_successor = try_successor
         self._table = table
         self._examine = examine
+        self.jobs = JobDesk(lanes, journal.jobs)
         self.upgrading = asyncio.Event()  # this agent is to make way for the next one
 
     def sync(

@@ -11,6 +11,7 @@ The shapes of a plan (`-->` waits for):
     record    record             only what the agent itself uses changed: nothing is touched
     scale     scale --> record             only the number of instances changed
     place     fetch --> verify --> unpack, render --> check --> place --> after --> record    no program
+    job       ... check --> rest --> migrate --> record       a program that runs to its end, between two runs
     repair    repair --> reload --> probe          files of what serves were changed on this host
 
 In a freeze only what comes before `migrate` is planned, without tasks: a run that prepares.
@@ -29,12 +30,12 @@ from agent.deploy.differences import (
     scaled,
     told,
 )
+from agent.deploy.plan_tasks import PREPARE, with_tasks
 from agent.domain.errors import FailureInfo
 from agent.domain.model import NoChange, Plan, PlannedStep
 from agent.domain.spec import AppSpec, OnChange, Swap
 
 PREPARING = ("fetch", "verify", "release", "render", "check")  # kinds of steps that touch nothing that runs
-PREPARE = ("fetch", "verify", "unpack", "render", "check")
 POINTS = (
     *PREPARE,
     "migrate",
@@ -48,6 +49,7 @@ POINTS = (
     "place",
     "after",
     "unplace",
+    "rest",
     "repair",
 )
 
@@ -119,11 +121,15 @@ def _scale(current: AppSpec, wanted: AppSpec, last: tuple[str, ...] = ()) -> lis
 
 
 def _anew(wanted: AppSpec, now: Situation, reason: str) -> Plan:
+    if wanted.job is not None:
+        return _job(wanted, now, reason)
     return _placement(wanted, now, reason) if wanted.run is None else _replacement(wanted, now, reason)
 
 
 def _why_anew(wanted: AppSpec, now: Situation) -> str:
     """Why there is everything to do, where nothing is alive."""
+    if wanted.job is not None:
+        return "first release" if now.current is None else "the last update did not end"
     if wanted.run is not None:
         return "first start" if now.current is None else "nothing runs"
     return "first placing" if now.current is None else "the last placing did not end"
@@ -160,12 +166,47 @@ def _telling(targets: tuple[str, ...], last: str) -> list[PlannedStep]:
     ]
 
 
+def _job(wanted: AppSpec, now: Situation, reason: str) -> Plan:
+    """A job's release: between two runs, from one instant to the next."""
+    old = now.current if now.alive else None
+    steps = _prepare(wanted, now)
+    if old is not None and old.run is not None:
+        steps.append(PlannedStep("stop", "stop", "the app is a job now", ("check",)))
+    steps += _rest(now)
+    steps += _migrations(wanted, steps[-1].name)
+    gate = (steps[-1].name,)
+    steps.append(PlannedStep("record", "record", reason, gate))
+    if old is not None and old.places:
+        steps.append(PlannedStep("unplace", "unplace", "the app is a job now", ("record",)))
+    return Plan(wanted.name, reason, tuple(with_tasks(wanted, steps)))
+
+
+def _rest(now: Situation) -> list[PlannedStep]:
+    """Where the app is a job: wait for its run, and let none begin meanwhile."""
+    if now.current is None or now.current.job is None:
+        return []
+    return [PlannedStep("rest", "rest", "never in the middle of a run", ("check",))]
+
+
+def _migrations(wanted: AppSpec, last: str) -> list[PlannedStep]:
+    """The migrations, one after the other, after the step `last`."""
+    steps: list[PlannedStep] = []
+    for migration in wanted.migrate:
+        name = f"migrate {migration.name}" if len(wanted.migrate) > 1 else "migrate"
+        why, options = "the new version needs it", {"migration": migration.name}
+        steps.append(PlannedStep(name, "migrate", why, (last,), options))
+        last = name
+    return steps
+
+
 def _placement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
     steps = _prepare(wanted, now)
     last = "check"
     if now.alive and now.current is not None and now.current.run is not None:
         steps.append(PlannedStep("stop", "stop", "the app has no program any more", (last,)))
         last = "stop"
+    steps += _rest(now)
+    last = steps[-1].name
     steps.append(PlannedStep("place", "put", reason, (last,)))
     last = "place"
     if wanted.after:
@@ -221,15 +262,9 @@ def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
     if placed:
         now = replace(now, alive=False)  # there is no old child
     steps = _prepare(wanted, now)
-    gate = ["check"]
-    for migration in wanted.migrate:
-        name = f"migrate {migration.name}" if len(wanted.migrate) > 1 else "migrate"
-        steps.append(
-            PlannedStep(
-                name, "migrate", "the new version needs it", tuple(gate), {"migration": migration.name}
-            )
-        )
-        gate = [name]
+    before = [*_rest(now), *_migrations(wanted, "rest" if _rest(now) else "check")]
+    steps += before
+    gate = [before[-1].name if before else "check"]
     why = _why_restart(wanted, now)
     restart = bool(why)
     if restart and now.alive:
@@ -253,7 +288,7 @@ def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
         steps.append(PlannedStep("unplace", "unplace", "the app has a program now", ("switch",)))
     if now.alive and not restart and wanted.listen:
         steps.append(PlannedStep("drain", "drain", "no waiting connection is lost", ("switch",)))
-    return Plan(wanted.name, reason, tuple(_with_tasks(wanted, steps)))
+    return Plan(wanted.name, reason, tuple(with_tasks(wanted, steps)))
 
 
 def _can_share(wanted: AppSpec, now: Situation) -> bool:
@@ -269,43 +304,3 @@ def _why_restart(wanted: AppSpec, now: Situation) -> str:
     if now.gate_conflict:
         return "its ports overlap with the old ones"
     return f"no memory for two: {now.memory_short}" if now.memory_short else ""
-
-
-def _with_tasks(wanted: AppSpec, steps: list[PlannedStep]) -> list[PlannedStep]:
-    """Hang the operator's tasks into the graph.
-
-    A task always waits for `check` (its working directory is complete then) and, unless it says
-    otherwise, holds up `switch`. A point that this plan does not have is no bar.
-    """
-    if not wanted.tasks:
-        return steps
-    tasks = {task.name for task in wanted.tasks}
-    migrations = [s.name for s in steps if s.kind == "migrate"]
-    there = {s.name for s in steps}
-
-    def resolve(point: str, last: bool) -> list[str]:
-        if point in tasks:
-            return [f"task {point}"]
-        if point == "migrate" and migrations:
-            return [migrations[-1 if last else 0]]
-        return [point] if point in there else []
-
-    waits: dict[str, list[str]] = {}
-    planned = []
-    for task in wanted.tasks:
-        name = f"task {task.name}"
-        needs = ["check", *(n for point in task.after if point not in PREPARE for n in resolve(point, True))]
-        planned.append(
-            PlannedStep(
-                name, "task", "the specification has it", tuple(dict.fromkeys(needs)), {"task": task.name}
-            )
-        )
-        before = task.before or (() if {"switch", "drain"} & set(task.after) else ("switch",))
-        for point in before:
-            # What has to be done before clients come has to be done before the first of them come.
-            first = next((name for name in ("canary", "rollout") if name in there), point)
-            for later in resolve(first if point == "switch" else point, False):
-                waits.setdefault(later, []).append(name)
-    return [
-        replace(s, needs=tuple(dict.fromkeys((*s.needs, *waits.get(s.name, ()))))) for s in (*steps, *planned)
-    ]

@@ -6,6 +6,7 @@ the agent and are found again by their notes (`leftovers`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from agent.process.probe import ProbeTarget
 from agent.process.stop import end_group, signal_number, stop
 from agent.traffic.state import CLOSED, Gate, GateState, Mode
 
+LIFE = "life"  # the keeper's note that tells one of its lives from another
+
 
 class Processes:
     """All processes of all apps, through the keeper. `leftovers` is what an earlier agent left there."""
@@ -36,8 +39,16 @@ class Processes:
     def __init__(self, keeper: Keeper, bus: Bus, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
         self.leftovers = Leftovers(keeper)
-        self._keeper = keeper
+        self.keeper = self._keeper = keeper
         self._bus = bus
+        self._life = asyncio.Lock()
+
+    async def life(self) -> str:
+        """The keeper's life as an id: another one means that every child of before is gone."""
+        async with self._life:
+            if LIFE not in self._keeper.notes:
+                await self._keeper.note(LIFE, new_id("life"))
+            return self._keeper.notes[LIFE]
 
     # -- children ------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NoReturn
 
 from agent.deploy.failures import as_info
@@ -92,6 +93,7 @@ class Reconciler:
         bus: where facts are told.
         retry_later: asks for another look: (app, seconds, reason), app "" for the state itself.
         freezer: keeps the freeze windows of the newest state.
+        only: the one app that is looked after; "" means all.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Reconciler:
         bus: Bus,
         retry_later: Callable[[str, float, str], None],
         freezer: Freezer,
+        only: str = "",
     ) -> None:
         self._inbox = inbox
         self._look = look
@@ -113,6 +116,7 @@ class Reconciler:
         self._bus = bus
         self._retry_later = retry_later
         self._freezer = freezer
+        self._only = only
         self._failed_looks = 0  # in a row, of those that no poll repeats
         self._prune_all = False
         self._accept_history = False
@@ -144,6 +148,7 @@ class Reconciler:
                 desired = await self._look.resolve(announced, accept_history=accept)
             self._resolved(pending, desired)
             self._refuse_silent_emptying(desired)
+            desired = self._of_concern(desired)
         except TimeoutError:
             error = Transient("GitTimeout", f"no look at the state repository within {LOOK_DEADLINE:.0f} s")
             self._refused(pending, error)
@@ -162,7 +167,8 @@ class Reconciler:
         if pending.by_artifact:
             self._journal.quarantine.release(NOT_THERE)
         wanted = [*desired.apps, *desired.refused]
-        leaving = {n: lane for n, lane in self._lanes.live().items() if n not in wanted}
+        gone = {} if self._only else self._lanes.live()
+        leaving = {n: lane for n, lane in gone.items() if n not in wanted}
         settlement = Settlement(pending.sync, desired.commit, [*wanted, *leaving], self.ended)
         for name, spec in desired.apps.items():
             wish = Wish(
@@ -197,6 +203,18 @@ class Reconciler:
             where=desired.commit[:12],
             remedy="if that is meant: emptybox sync --prune-all",
         )
+
+    def _of_concern(self, desired: DesiredState) -> DesiredState:
+        """The state as far as it is looked after."""
+        if not self._only:
+            return desired
+        apps = {name: spec for name, spec in desired.apps.items() if name == self._only}
+        refused = {name: failure for name, failure in desired.refused.items() if name == self._only}
+        if not apps and not refused:
+            there = ", ".join((*desired.apps, *desired.refused)) or "none"
+            told = f"the state names no app {self._only} for this host; there are: {there}"
+            raise OperatorNeeded("AppUnknown", told, where=desired.commit[:12])
+        return replace(desired, apps=apps, refused=refused)
 
     def _refused(self, pending: PendingSync, error: Failure) -> None:
         info = error.info

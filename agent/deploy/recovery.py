@@ -40,7 +40,8 @@ async def recover(app: AppContext, trial: Trial) -> None:
     app.services.bus.publish(PairGood(app.name, good.pair if good else None))
     serving = await _still_serving(app, current, good)
     processes = app.services.processes
-    await processes.surroundings.sweep(app.name, {child.instance for child in app.serving.everyone()})
+    lived_in = {child.instance for child in app.serving.everyone()} | app.jobs.instances()
+    await processes.surroundings.sweep(app.name, lived_in)
     if serving is not None:
         if current is None or current.pair.spec != serving.deployment.pair.spec:
             await app.link_current(serving.deployment)
@@ -191,7 +192,8 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
     child, good = app.serving.child, app.good
     runs = unfinished.take(app.name)
     if child is None and (current := app.current) is not None and current.spec.run is None:
-        app.placed = all(run.spec != current.pair.spec for run in runs)  # else `after` may not have run
+        # What a placing has still to do may not have been done; a job has no more to do than what is linked.
+        app.placed = current.spec.job is not None or all(run.spec != current.pair.spec for run in runs)
     last: UnfinishedRun | None = None
     for run in runs:
         if child is not None and run.spec == child.deployment.pair.spec:

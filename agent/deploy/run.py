@@ -28,6 +28,7 @@ from agent.deploy.deployments import Deployment, Deployments, pair_of
 from agent.deploy.failures import as_info
 from agent.deploy.gates import Gates
 from agent.deploy.graph import Graph, Node
+from agent.deploy.jobs.jobs import Jobs
 from agent.deploy.journal import Journal
 from agent.deploy.layout import AppDirectory
 from agent.deploy.processes import Processes
@@ -60,6 +61,7 @@ class RunContext:
     gate: Gate | None
     gates: Gates
     canary: Canary
+    jobs: Jobs
     journal: Journal
     bus: Bus
     first: bool

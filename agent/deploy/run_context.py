@@ -79,6 +79,7 @@ def run_context(
         serving=serving,
         gate=gate,
         canary=app.canary,
+        jobs=app.jobs,
         gates=app.gates,
         journal=services.journal,
         bus=services.bus,

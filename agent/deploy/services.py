@@ -13,6 +13,7 @@ from agent.artifact.store import Store
 from agent.deploy.canary import Canary
 from agent.deploy.deployments import Deployment, Deployments
 from agent.deploy.gates import Gates, MakeGate
+from agent.deploy.jobs.jobs import Jobs
 from agent.deploy.journal import Journal
 from agent.deploy.layout import AppDirectory, DataDirectory
 from agent.deploy.processes import Processes
@@ -45,7 +46,8 @@ class Services:
     reason)` asks for a new sync then. `paused()` is the operator's message or None,
     `frozen()` the freeze window that is now. `collect()` removes
     releases nobody names. `unfinished` is what the last agent left without an end. `adoption` says whether
-    programs can be adopted here. `stop_room` are the seconds the platform leaves an app for its stop.
+    programs can be adopted here. `stop_room` are the seconds the platform leaves an app for its stop. `once`:
+    jobs run only when they are asked to.
     """
 
     data: DataDirectory
@@ -63,6 +65,7 @@ class Services:
     unfinished: Unfinished
     adoption: Adoption
     stop_room: float
+    once: bool = False
 
 
 class AppContext:
@@ -76,6 +79,10 @@ class AppContext:
         self.serving = Serving(name, services.processes, services.bus, watcher)  # type: ignore[arg-type]
         self.gates = Gates(name, services.make_gate, services.bus)
         self.canary = Canary()
+        self.jobs = Jobs(
+            name, services.processes, self.deployments, services.journal.jobs, services.bus,
+            by_itself=not services.once,
+        )  # fmt: skip
         self.wanted: AppSpec | None = None
         self.unhealthy: FailureInfo | None = None
         self.placed = False  # without a program: all that its placing asked for was done

@@ -35,11 +35,11 @@ class Surroundings:
 
     def user(self, spec: AppSpec) -> User:
         """Who the app's programs run as. Raises OperatorNeeded."""
-        return find_user(spec.run.user if spec.run else "", self._settings.users)
+        return find_user(spec.user, self._settings.users)
 
     def owner(self, spec: AppSpec) -> Owner | None:
         """Uid and gid of the app's user, None for the agent's own. Raises OperatorNeeded."""
-        if spec.run is None:  # files that nobody but the agent has to write
+        if spec.run is None and spec.job is None:  # files that nobody but the agent has to write
             return None
         user = self.user(spec)
         return None if user.uid is None or user.gid is None else (user.uid, user.gid)

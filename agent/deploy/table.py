@@ -81,7 +81,7 @@ def _command(note: str, app: str) -> str | None:
         told = msgspec.json.decode(note, type=dict[str, str])
     except msgspec.MsgspecError:
         return None
-    return told.get("command") if told.get("app") == app else None
+    return ("job" if "job" in told else told.get("command")) if told.get("app") == app else None
 
 
 def _told(row: _Row, used: Usage | None) -> dict[str, Any]:

@@ -23,8 +23,12 @@ def state_of(app: AppContext, *, updating: bool, on_trial: bool) -> AppState:
     if child is None and current is not None and current.spec.run is None:
         if updating:
             return AppState.UPDATING
+        if app.jobs.working:
+            return AppState.WORKING
         as_wanted = app.wanted is None or app.wanted.digest == current.spec.digest
-        return AppState.PLACED if app.placed and as_wanted else AppState.DEGRADED
+        if not app.placed or not as_wanted:
+            return AppState.DEGRADED
+        return AppState.PLACED if current.spec.job is None else AppState.READY
     if child is None or app.serving.restarting:
         gate = app.gates.main
         if gate is not None and gate.state.mode in (Mode.MAINTENANCE, Mode.HOLDING):

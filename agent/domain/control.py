@@ -43,8 +43,28 @@ class Line:
     pid: int = 0
 
 
+class JobControl(Protocol):
+    """Wishes about jobs. Each raises UnknownApp and NotPossible."""
+
+    async def run(self, app: str, by: str, parameters: Mapping[str, str]) -> str:
+        """Begin a run now; returns its id."""
+
+    async def stop(self, app: str, by: str) -> None:
+        """Stop the runs under way."""
+
+    async def wait(self, app: str, run: str, deadline: float) -> Mapping[str, Any] | None:
+        """A run as JSON once it has ended; None when `deadline` seconds passed first."""
+
+    async def runs(self, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:
+        """Past and present runs as JSON, newest first, with what they said."""
+
+
 class Control(Protocol):
     """Wishes of an operator. `by` names who asked, for history."""
+
+    @property
+    def jobs(self) -> JobControl:
+        """Wishes about jobs."""
 
     def sync(
         self, by: str, *, prune_all: bool = False, accept_history: bool = False, override: str = ""

@@ -6,10 +6,12 @@ duration. Within one, runs prepare what is wanted and do not switch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from agent.domain import cron
+from agent.domain.cron import CronInvalid
 from agent.domain.spec import Spec
 
 LONGEST = 31 * 86400.0  # seconds a window may last
@@ -22,14 +24,6 @@ class FreezeSpec(Spec, frozen=True, kw_only=True):
     duration: float
     time_zone: str = "UTC"
     reason: str = ""
-
-
-class FreezeInvalid(ValueError):
-    """A window that cannot be one; `field` says what of it."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +39,8 @@ class Frozen:
 
 
 def check(window: FreezeSpec) -> None:
-    """Raises FreezeInvalid for an unknown time zone and for what is no cron expression."""
-    _crons(window, 0.0, reverse=False)
+    """Raises CronInvalid for an unknown time zone and for what is no cron expression."""
+    cron.occurrences(window.cron, window.time_zone, 0.0)
 
 
 def frozen(windows: Sequence[FreezeSpec], now: float) -> Frozen | None:
@@ -74,32 +68,14 @@ def next_change(windows: Sequence[FreezeSpec], now: float) -> float | None:
 def _last(window: FreezeSpec, now: float) -> float | None:
     """The last begin that is not after `now`."""
     try:
-        return next(
-            at for begin in _crons(window, now + 61.0, reverse=True) if (at := begin.timestamp()) <= now
-        )
-    except (StopIteration, FreezeInvalid):  # a cron of the 30th of February never begins
+        return cron.last(window.cron, window.time_zone, now)
+    except CronInvalid:
         return None
 
 
 def _next(window: FreezeSpec, now: float) -> float | None:
     """The first begin after `now`."""
     try:
-        return next(at for begin in _crons(window, now, reverse=False) if (at := begin.timestamp()) > now)
-    except (StopIteration, FreezeInvalid):
+        return cron.following(window.cron, window.time_zone, now)
+    except CronInvalid:
         return None
-
-
-def _crons(window: FreezeSpec, at: float, *, reverse: bool) -> Iterator[datetime]:
-    """The begins of a window after `at`, or before it."""
-    from zoneinfo import ZoneInfo
-
-    from cronsim import CronSim, CronSimError
-
-    try:
-        zone = ZoneInfo(window.time_zone)
-    except (KeyError, ValueError, OSError):
-        raise FreezeInvalid("time_zone", f"there is no time zone {window.time_zone[:64]!r}") from None
-    try:
-        return CronSim(window.cron, datetime.fromtimestamp(at, zone), reverse=reverse)
-    except CronSimError as error:
-        raise FreezeInvalid("cron", f"{window.cron[:64]!r} is not a cron expression: {error}") from None

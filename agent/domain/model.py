@@ -136,6 +136,8 @@ class AppState(StrEnum):
     FAILED = "failed"  # nothing serves
     STOPPED = "stopped"
     PLACED = "placed"  # no process is wanted; the files are there
+    READY = "ready"  # a job between two runs
+    WORKING = "working"  # a job, a run of which is under way
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,23 @@ class RunSpec(Spec, frozen=True, kw_only=True):
     reload: ReloadSpec = ReloadSpec()
 
 
+class JobSpec(Spec, frozen=True, kw_only=True):
+    """A program that runs to its end: when its time comes, after a release, or when somebody asks."""
+
+    command: tuple[str, ...]
+    schedule: str = ""  # cron, see `agent.domain.cron`; "" = only when asked for, and after a release
+    time_zone: str = "UTC"
+    after_release: bool = False
+    overlap: bool = False  # whether a run may begin while another is under way
+    missed: str = "once"  # "once": one run makes up for all that nobody was there for; "skip": none does
+    retries: int = 0  # further attempts of a run that failed
+    backoff: float = 10.0  # before the second attempt; doubles from one to the next
+    timeout: float = 3600.0  # of one attempt
+    parameters: dict[str, str] = {}  # names and defaults of variables that may be given with a run
+    user: str = ""
+    stop: StopSpec = StopSpec()
+
+
 class PortSpec(Spec, frozen=True, kw_only=True):
     """One public port, of TCP if nothing else is said."""
 
@@ -242,6 +259,7 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     drain: DrainSpec = DrainSpec()
     maintenance: MaintenanceSpec = MaintenanceSpec()
     hooks: HooksSpec = HooksSpec()
+    job: JobSpec | None = None  # only without `run` and `places`
     places: tuple[PlaceSpec, ...] = ()  # only without `run`
     after: tuple[str, ...] = ()  # run once the files of `places` have changed
     drift: DriftSpec = DriftSpec()
@@ -251,6 +269,12 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     def digest(self) -> str:
         """The identity of what is wanted: sha256 over the canonical encoding, as hex."""
         return canonical_digest(self)
+
+    @property
+    def user(self) -> str:
+        """The name of the user that the app's programs run as; "" = the agent's own."""
+        program = self.run or self.job
+        return program.user if program is not None else ""
 
     @property
     def ports(self) -> tuple[tuple[PortSpec, ...], SocketMode]:

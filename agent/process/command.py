@@ -18,7 +18,7 @@ from agent.domain.model import new_id
 from agent.domain.spec import StopSpec
 from agent.keeper.client import KeeperLost
 from agent.keeper.protocol import ChildRecord
-from agent.kit.tasks import uninterrupted
+from agent.kit.tasks import uninterrupted, unless
 from agent.process.context import ChildContext
 from agent.process.keepers import Keeper
 from agent.process.stop import end_group, stop
@@ -82,6 +82,30 @@ async def run_command(
     record, lines = await uninterrupted(_finish(keeper, child, late), name=f"finish {child}")
     seconds = time.monotonic() - started
     return CommandResult(record.code, record.signal, tuple(lines), seconds, timeout if late else None)
+
+
+async def to_its_end(
+    keeper: Keeper, child: str, *, timeout: float, asked: asyncio.Event, ladder: StopSpec
+) -> CommandResult:
+    """Wait for the end of a command that is there, or bring it about by `ladder`.
+
+    That is when `timeout` seconds have passed since it was started, or when `asked` is set. Cancelled, the
+    command goes on. It is not forgotten. Raises LookupError, OperatorNeeded("ProcessStuck"), KeeperLost.
+    """
+    started = keeper.children[child].started
+    record, late = None, False
+    try:
+        async with asyncio.timeout(max(0.0, started + timeout - time.time())):
+            record = await unless(asked, keeper.wait(child), name=f"wait {child}")
+    except TimeoutError:
+        late = True
+    if record is None:
+        record = await stop(keeper, child, ladder)
+    else:
+        await end_group(keeper, child)
+    lines = tuple(await keeper.tail(child))
+    seconds = time.time() - started
+    return CommandResult(record.code, record.signal, lines, seconds, timeout if late else None)
 
 
 async def _finish(keeper: Keeper, child: str, late: bool) -> tuple[ChildRecord, list[str]]:

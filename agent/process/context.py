@@ -88,7 +88,7 @@ class ChildContext:
 
     `directory` is where it starts, `environment` all of its environment, `prefix` heads its lines in
     the output ("" = the app's name), `note` is what the keeper remembers with it, `log` is the file that
-    keeps its lines (see `ChildRequest`).
+    keeps its lines (see `ChildRequest`). `plain`: nothing heads its lines.
     """
 
     app: str
@@ -98,6 +98,7 @@ class ChildContext:
     prefix: str = ""
     note: str = ""
     log: tuple[str, int, int] | None = None
+    plain: bool = False
 
     def request(
         self,
@@ -123,7 +124,7 @@ class ChildContext:
             argv=list(argv),
             environment=environment,
             directory=str(self.directory),
-            prefix=self.prefix or self.app,
+            prefix="" if self.plain else self.prefix or self.app,
             uid=self.user.uid,
             gid=self.user.gid,
             groups=list(self.user.groups),

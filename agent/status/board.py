@@ -20,6 +20,7 @@ from agent.kit.clock import rfc3339
 from agent.kit.mask import secrets
 from agent.status.conditions import AVAILABLE, PAUSED
 from agent.status.feed import Feed
+from agent.status.job_picture import JobPicture
 from agent.status.picture import (
     AppPicture,
     ChildPicture,
@@ -109,6 +110,10 @@ class Board:
             facts.InstancesChanged: self._instances,
             facts.AppFailed: self._failed,
             facts.ConditionChanged: self._condition,
+            facts.JobPlanned: self._job_planned,
+            facts.JobStarted: lambda e: self._job(e.app).started(e),
+            facts.JobEnded: lambda e: self._job(e.app).ended(e),
+            facts.JobPassed: lambda e: self._job(e.app).missed(e),
         }
 
     def hear(self, event: facts.Event) -> None:
@@ -245,6 +250,17 @@ class Board:
     def _instances(self, event: facts.InstancesChanged) -> None:
         child = self._child(event.app)
         child.wanted, child.instances = event.wanted, event.instances
+
+    def _job(self, app: str) -> JobPicture:
+        picture = self._app(app)
+        picture.job = picture.job or JobPicture()
+        return picture.job
+
+    def _job_planned(self, event: facts.JobPlanned) -> None:
+        if event.gone:
+            self._app(event.app).job = None
+        else:
+            self._job(event.app).planned(event)
 
     def _condition(self, event: facts.ConditionChanged) -> None:
         if event.app:

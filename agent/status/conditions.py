@@ -56,6 +56,7 @@ MEMORY_SHORT = "MemoryShort"
 TAG_MOVED = "TagMoved"
 GRACE_SHORT = "GraceShort"
 DRIFTED = "Drifted"
+JOB_FAILING = "JobFailing"
 
 _TYPES = (
     ConditionType(SOURCE_REACHABLE, "agent", Polarity.NORMAL, "The state repository answers."),
@@ -93,6 +94,7 @@ _TYPES = (
         GRACE_SHORT, "app", Polarity.ABNORMAL, "Stopping in order may take longer than the platform allows."
     ),
     ConditionType(DRIFTED, "app", Polarity.ABNORMAL, "Managed files or links were changed on this host."),
+    ConditionType(JOB_FAILING, "app", Polarity.ABNORMAL, "The job's last run did not succeed."),
     ConditionType(SOCKET_MODE, "app", Polarity.NEUTRAL, "How the app gets its listening socket."),
     ConditionType(
         BACKLOG_LIMITED, "app", Polarity.ABNORMAL, "The host lets fewer clients wait at a port than wanted."
@@ -125,6 +127,7 @@ _REASONS: dict[str, str] = {
     "TreeRefused": "The repository holds what must not be written to disk.",
     "TreeTooLarge": "The repository's tree is larger than it may be.",
     "ExportFailed": "The state's files cannot be written.",
+    "AppUnknown": "emptybox once is to look after an app that the state does not name.",
     "PruneRefused": "The state names no app any more; that has to be said twice.",
     "HistoryRewritten": "The last deployed commit is not behind the new one: a push by force.",
     "HistoryTooLong": "More commits came since the last deployed one than are looked through.",
@@ -195,6 +198,10 @@ _REASONS: dict[str, str] = {
     "CanaryFailed": "The new version failed while it had a share of the clients.",
     "ProbeFailed": "The app did not become healthy, or did not stay so.",
     "ChildExited": "The program ended by itself.",
+    "JobFailed": "A run of the job failed, with all its attempts.",
+    "DeadlineExceeded": "A run of the job did not end in its time and was stopped.",
+    "JobInterrupted": "A run of the job was cut short; how far it got is not known.",
+    "JobStopped": "A run of the job was stopped, with the agent, with its app or by an operator.",
     "HookFailed": "A hook's command failed.",
     "UserUnknown": "There is no such user on this machine.",
     "UserNotAllowed": "The agent's settings do not let apps run as this user.",
@@ -251,6 +258,7 @@ _REASONS: dict[str, str] = {
     "FilesChanged": "Managed files or links are not as they were written.",
     "RepairsSpent": "They were put right and changed again more often than is repaired.",
     "BudgetSpent": "The child ended more often than it may be started again.",
+    "JobSucceeded": "The last run of the job succeeded.",
     "Restarted": "The child runs again.",
     "SomaxconnTooLow": "The host's net.core.somaxconn is lower than what the agent asks for.",
     "Adopted": "The program binds its port by itself and gets the agent's socket instead.",

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from agent.domain.errors import FailureInfo
 from agent.domain.events import ChildExited, Event, RunFinished, StepProgress
+from agent.domain.job import JobRun, run_json
 from agent.domain.model import Condition, Pair, PlannedStep
 from agent.kit.clock import rfc3339
 from agent.status.picture import Json, condition_json, failure_json, pair_json
@@ -163,7 +164,7 @@ def fact_json(event: Event) -> Json:
     """A fact as JSON: its fields by name, without log lines and without the options of steps."""
     values = {f.name: getattr(event, f.name) for f in fields(event) if f.name != "log"}
     data = {name: _plain(value) for name, value in values.items()}
-    for name in ("at", "due"):
+    for name in ("at", "due", "next", "first", "last"):
         if name in data:
             data[name] = rfc3339(data[name])
     return data
@@ -174,6 +175,8 @@ def _plain(value: Any) -> Any:
         return pair_json(value)
     if isinstance(value, FailureInfo):
         return failure_json(value)
+    if isinstance(value, JobRun):
+        return run_json(value)
     if isinstance(value, Condition):
         return condition_json(value)
     if isinstance(value, PlannedStep):

@@ -22,6 +22,7 @@ from agent.domain.errors import FailureInfo
 from agent.domain.model import AppState, RunResult, StepResult, SyncResult
 from agent.status.board import Board
 from agent.status.conditions import ENVIRONMENT_FAILING, QUARANTINED, known_reason
+from agent.status.job_metrics import of_jobs
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of the text `Metrics.text` gives."""
@@ -98,6 +99,12 @@ class Metrics:
             ["app", "how"],
             registry=registry,
         )
+        self._jobs = Counter(
+            "emptybox_job_runs",
+            "Runs of jobs, and times that had none.",
+            ["app", "result"],
+            registry=registry,
+        )
         self._of_app: dict[str, set[tuple[Any, tuple[str, ...]]]] = {}
         self._kinds: set[str] = set()
         self._refusals: set[tuple[str, str]] = set()
@@ -121,6 +128,8 @@ class Metrics:
             facts.DriftFound: lambda e: self._count(self._drift, e.app, "repaired" if e.repaired else "told"),
             facts.RequestsAnswered: lambda e: self._count(self._answered, e.app, e.how, by=e.count),
             facts.NoticeTried: self._notice_tried,
+            facts.JobEnded: self._job_ended,
+            facts.JobPassed: lambda e: self._count(self._jobs, e.app, str(e.result), by=e.count),
             facts.AppRemoved: self._removed,
         }
 
@@ -176,6 +185,10 @@ class Metrics:
         self._count(self._runs, event.app, str(event.result))
         self._failure(event.app, event.run, event.failure)
 
+    def _job_ended(self, event: facts.JobEnded) -> None:
+        if not event.earlier:
+            self._count(self._jobs, event.app, str(event.run.result))
+
     def _sync_finished(self, event: facts.SyncFinished) -> None:
         if event.result is SyncResult.PROBATION:
             return
@@ -223,7 +236,7 @@ class PictureCollector(Collector):
 
     def look(self) -> None:
         """Read the board: on the event loop, where nobody changes it meanwhile."""
-        self._seen = [*self._of_agent(), *self._of_apps()]
+        self._seen = [*self._of_agent(), *self._of_apps(), *of_jobs(self._board)]
 
     def collect(self) -> Iterable[Metric]:
         """What was seen last; everything about the agent, then everything about apps."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.domain import events as facts
 from agent.domain.errors import FailureInfo, FailureKind
+from agent.domain.job import JobResult
 from agent.domain.model import RunResult, StepResult, SyncResult
 from agent.kit.clock import rfc3339, span
 from agent.status.log import bind
@@ -30,6 +31,7 @@ def _tell(event: facts.Event) -> None:
     if line is None or not log.isEnabledFor(line[0]):
         return
     ids = {name: getattr(event, name, "") for name in ("sync", "run")}
+    ids = {name: value for name, value in ids.items() if isinstance(value, str)}
     with bind(**ids):
         log.log(line[0], "%s", line[1])
         for text in _last_lines(event):
@@ -130,6 +132,20 @@ def _condition(event: facts.ConditionChanged) -> Line:
     )
 
 
+def _job_ended(event: facts.JobEnded) -> Line | None:
+    run = event.run
+    if event.earlier:
+        return None
+    text = f"{event.app}: run {run.id} ({run.cause}) {run.result} after {span(event.seconds)}"
+    level = INFO if run.result in (JobResult.SUCCEEDED, JobResult.STOPPED) else WARNING
+    return level, text + _because(run.failure)
+
+
+def _job_passed(event: facts.JobPassed) -> Line:
+    times = "once" if event.count == 1 else f"{event.count} times"
+    return WARNING, f"{event.app}: {event.result} {times}, last due at {rfc3339(event.last)}"
+
+
 def _pause(event: facts.PauseChanged) -> Line:
     by = f" by {event.by}" if event.by else ""
     if event.message is None:
@@ -159,4 +175,7 @@ _TELLERS: dict[type[facts.Event], Callable[[Any], Line | None]] = {
     facts.GateChanged: lambda e: (DEBUG, f"{e.app}: gate {e.state}"),
     facts.ConditionChanged: _condition,
     facts.PauseChanged: _pause,
+    facts.JobStarted: lambda e: (INFO, f"{e.app}: run {e.run} ({e.cause}) runs with pid {e.pid}"),
+    facts.JobEnded: _job_ended,
+    facts.JobPassed: _job_passed,
 }

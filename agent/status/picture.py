@@ -12,6 +12,7 @@ from typing import Any
 from agent.domain.errors import FailureInfo
 from agent.domain.model import AppState, Condition, Instance, Pair, PlannedStep, RunResult, StepResult
 from agent.kit.clock import rfc3339
+from agent.status.job_picture import JobPicture
 
 Json = dict[str, Any]
 """A JSON object."""
@@ -213,6 +214,7 @@ class AppPicture:
     child: ChildPicture | None = None
     gate: str | None = None
     canary_percent: int = 0  # of new connections, for the new version; 0 without a canary
+    job: JobPicture | None = None
 
     @property
     def serving(self) -> bool:
@@ -248,6 +250,7 @@ class AppPicture:
             "conditions": conditions_json(self.conditions),
             "last_failure": None if self.last_failure is None else self.last_failure.as_json(),
             "child": None if self.child is None else self.child.as_json(),
+            "job": None if self.job is None else self.job.as_json(),
         }
 
 

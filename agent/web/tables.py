@@ -54,6 +54,25 @@ def stored(told: Json) -> Iterator[str]:
     yield f"{_mib(told['disk'])} in all, {_mib(told['free'])} free"
 
 
+def jobs(told: Json) -> Iterator[str]:
+    """A line a run of a job."""
+    heading = ("AT", "APP", "RUN", "CAUSE", "RESULT", "CODE", "TOOK", "REASON")
+    table = [
+        (
+            str(row.get("started") or row.get("due") or ""),
+            str(row.get("app")),
+            str(row.get("id")),
+            str(row.get("cause")),
+            str(row.get("result")) + (f" {row['count']}x" if row["count"] > 1 else ""),
+            str(row["code"] if row.get("code") is not None else "-"),
+            _took(row.get("seconds")),
+            _reason(row),
+        )
+        for row in told["jobs"]
+    ]
+    yield from _columns([heading, *table])
+
+
 def processes(told: Json) -> Iterator[str]:
     """A line a process."""
     heading = ("APP", "#", "VERSION", "PID", "STATE", "UP", "PSS", "RSS", "CPU", "RESTARTS")

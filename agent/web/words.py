@@ -15,6 +15,8 @@ Json = dict[str, Any]
 _TONES = {
     "running": "well",
     "placed": "well",
+    "ready": "well",
+    "working": "well",
     "updating": "busy",
     "canary": "busy",
     "probation": "busy",

@@ -44,6 +44,7 @@ from agent.status.board import AgentInfo, Board
 from agent.status.metrics import Metrics
 from agent.web.server import Face
 from tests.kit.faces import STORED
+from tests.kit.jobs import PlayedJobs
 
 COMMIT = "c0ffee" + "0" * 34
 
@@ -103,11 +104,13 @@ class Stage:
         self.planned: dict[str, Any] = {}
         self.planning = 0.0  # seconds that a plan takes
         self.ends: dict[str, SyncFinished] = {}
+        self.jobs = PlayedJobs()
 
     async def command(self, *words: str, color: bool = False) -> Answer:
         """Carry out a command line that asks this agent."""
-        verb, rest = words[0], words[1:]
-        return await asyncio.to_thread(run_here, verb, "--socket", str(self.socket), *rest, color=color)
+        first = 2 if words[0] == "job" else 1
+        verb, rest = words[:first], words[first:]
+        return await asyncio.to_thread(run_here, *verb, "--socket", str(self.socket), *rest, color=color)
 
     def tell(self, *events: Event) -> None:
         for event in events:

@@ -50,6 +50,8 @@ def test_commands_and_settings_that_are_shown_exist() -> None:
         "--override",
         "--prune-all",
         "--accept-history",
+        "--app",
+        "--output",
         "--config",
         "--help",
         "--bundle",

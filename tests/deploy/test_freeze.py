@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.deploy.freezer import Freezer
+from agent.domain.cron import CronInvalid
 from agent.domain.events import Bus, ConditionChanged, Event
-from agent.domain.freeze import FreezeInvalid, FreezeSpec, check, frozen, next_change
+from agent.domain.freeze import FreezeSpec, check, frozen, next_change
 from agent.domain.model import TriggerKind
 from agent.source.inbox import TriggerInbox
 
@@ -63,7 +64,7 @@ def test_a_cron_that_never_comes_freezes_nothing() -> None:
     never = FreezeSpec(cron="0 0 30 2 *", duration=60.0)
     try:
         check(never)
-    except FreezeInvalid:
+    except CronInvalid:
         return
     assert frozen([never], at("2026-11-21 12:00:00")) is None
     assert next_change([never], at("2026-11-21 12:00:00")) is None
@@ -82,7 +83,7 @@ def test_a_cron_that_never_comes_freezes_nothing() -> None:
     ],
 )
 def test_what_is_no_window_is_refused_by_its_field(cron: str, zone: str, field: str) -> None:
-    with pytest.raises(FreezeInvalid) as caught:
+    with pytest.raises(CronInvalid) as caught:
         check(FreezeSpec(cron=cron, duration=60.0, time_zone=zone))
     assert caught.value.field == field
 

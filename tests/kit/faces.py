@@ -16,6 +16,7 @@ from agent.config import Address, Settings
 from agent.domain.control import Accepted, Line, NotPossible, UnknownApp
 from agent.domain.events import SyncFinished
 from agent.web.server import Face
+from tests.kit.jobs import PlayedJobs
 from tests.kit.scenes import Stage
 
 LOOPBACK = Address("127.0.0.1", 0)
@@ -50,6 +51,7 @@ class RecordingControl:
     slow: asyncio.Event | None = None  # a rollback ends once it is set
     carried_out: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
+    jobs: PlayedJobs = field(default_factory=PlayedJobs)
 
     def _heard(self, *wish: Any) -> Accepted:
         self.wishes.append(wish)

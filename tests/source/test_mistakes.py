@@ -63,7 +63,7 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, lines: str, expected:
 def test_an_app_with_nothing_to_run_says_why(tmp_path: Path) -> None:
     text = "apps:\n  a: {version: 1}\n  b: {version: 1, place: /srv}\n  c: {run: {command: [x]}}\n"
     assert mistakes(tmp_path, text) == [
-        "state.yaml:2:3 apps.a.run: missing; or place, for an app of files only; jobs are not yet supported",
+        "state.yaml:2:3 apps.a.run: missing; or job, which runs to its end, or place, for files only",
         "state.yaml:3:19 apps.b.place: there is nothing to place: the app has no artifact and no files",
         "state.yaml:4:3 apps.c.version: missing",
     ]

@@ -18,7 +18,7 @@ from agent.source.schema.files import (
     managed_files,
 )
 from agent.source.schema.health import Health, health_spec
-from agent.source.schema.later import Job
+from agent.source.schema.job import Job, job_spec, refuse_servers_keys
 from agent.source.schema.place import Place
 from agent.source.schema.placed import Drift, drift_spec, place_specs, refuse_mixtures
 from agent.source.schema.run import Run, check_instances, run_spec
@@ -67,7 +67,7 @@ class App(Raw, frozen=True, kw_only=True):
     place: str | dict[str, str] | None = None
     after: Command | None = None
     drift: Drift | None = None
-    job: NotYet[Job] = None
+    job: Job | None = None
     needs: NotYet[list[str]] = None
 
 
@@ -80,8 +80,11 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
     if raw.place is not None:
         refuse_mixtures(msgspec.structs.asdict(raw), place)
         return _of_files(name, raw, place)
+    if raw.job is not None:
+        refuse_servers_keys(msgspec.structs.asdict(raw), place)
+        return _of_job(name, raw, raw.job, place)
     if raw.run is None and place.intact("place", "job"):
-        place.missing("run", "or place, for an app of files only; jobs are not yet supported")
+        place.missing("run", "or job, which runs to its end, or place, for files only")
     if raw.after is not None:
         (place / "after").problem("needs place", key=True)
     secrets = secret_values(raw.secrets or {}, place / "secrets")
@@ -139,6 +142,34 @@ def _of_files(name: str, raw: App, place: Place) -> AppSpec:
         after=(place / "after").command(raw.after),
         health=HealthSpec(probation=0.0),
         hooks=hooks_spec(raw.hooks, place / "hooks"),
+        drift=drift_spec(raw.drift, place / "drift"),
+        keep=raw.keep or AppSpec(name="", version="").keep,
+    )
+
+
+def _of_job(name: str, raw: App, job: Job, place: Place) -> AppSpec:
+    """A job: nothing to keep running, nothing to probe."""
+    secrets = secret_values(raw.secrets or {}, place / "secrets")
+    files = managed_files(raw.files or [], place / "files", secrets)
+    dirs = directories(raw.dirs, place / "dirs")
+    check_overlaps(files, dirs, place)
+    hooks = hooks_spec(raw.hooks, place / "hooks")
+    if hooks.crashed:
+        (place / "hooks" / "crashed").problem("how a job's runs end is in its history", key=True)
+    return AppSpec(
+        name=name,
+        version=raw.version or "",
+        artifact=artifact_spec(raw.artifact, place / "artifact", secrets) if raw.artifact else None,
+        files=files,
+        dirs=dirs,
+        env=environment(raw.env, (place / "env").seeing(secrets=secrets)),
+        secrets=dict(secrets.values_read),
+        salt=_salt(secrets, place),
+        tasks=task_specs(raw.tasks or {}, place / "tasks"),
+        migrate=() if raw.migrate is None else migration_specs(raw.migrate, place / "migrate"),
+        job=job_spec(job, place / "job"),
+        health=HealthSpec(probation=0.0),
+        hooks=hooks,
         drift=drift_spec(raw.drift, place / "drift"),
         keep=raw.keep or AppSpec(name="", version="").keep,
     )

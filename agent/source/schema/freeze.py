@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.domain.freeze import LONGEST, FreezeInvalid, FreezeSpec, check
+from agent.domain.cron import CronInvalid
+from agent.domain.freeze import LONGEST, FreezeSpec, check
 from agent.source.schema.place import Place
 from agent.source.schema.scalars import Duration, Raw, seconds
 
@@ -43,7 +44,7 @@ def freezes(raw: list[Freeze], place: Place) -> tuple[FreezeSpec, ...]:
             continue
         try:
             check(spec)
-        except FreezeInvalid as error:
+        except CronInvalid as error:
             (at / error.field).problem(str(error))
             continue
         found.append(spec)

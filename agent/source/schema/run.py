@@ -15,7 +15,7 @@ from agent.source.schema.scalars import Command, Count, Duration, NotYet, Raw, S
 
 _SIGNALS = frozenset(s.name.removeprefix("SIG") for s in signal.Signals) - {"KILL", "STOP", "CHLD", "CLD"}
 INSTANCES_MAX = 16
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?|[0-9]{1,9}")
+USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?|[0-9]{1,9}")
 
 
 class Stop(Raw, frozen=True, kw_only=True):
@@ -70,13 +70,13 @@ def run_spec(raw: Run, place: Place) -> RunSpec:
         place.missing("command")
     if raw.driver == "oci":
         (place / "driver").problem("oci is not yet supported; exec is")
-    if raw.user is not None and not _USER.fullmatch(raw.user):
+    if raw.user is not None and not USER.fullmatch(raw.user):
         (place / "user").problem(f"{shown(raw.user)!r} is not the name or number of a user")
     return RunSpec(
         command=(place / "command").command(raw.command),
         user=raw.user or "",
         instances=raw.instances or 1,
-        stop=_stop(raw.stop or Stop(), place / "stop"),
+        stop=stop_spec(raw.stop or Stop(), place / "stop"),
         restart=_restart(raw.restart or Restart(), place / "restart"),
         reload=reload_spec(
             raw.reload.signal if raw.reload else None,
@@ -103,7 +103,8 @@ def check_instances(spec: RunSpec | None, app: AppSpec, place: Place) -> None:
         place.problem(why)
 
 
-def _stop(raw: Stop, place: Place) -> StopSpec:
+def stop_spec(raw: Stop, place: Place) -> StopSpec:
+    """How a program is asked to stop."""
     spec = StopSpec()
     name = _signal(raw.signal, place / "signal") or spec.signal
     return StopSpec(signal=name, grace=seconds(raw.grace, spec.grace))
