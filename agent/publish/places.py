@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from agent.artifact.source import shown
+from agent.domain.errors import Failure
 from agent.kit.files import sync_directory
 from agent.publish.http import Sender, Upload, refusal
 from agent.publish.pack import Tell
@@ -168,7 +169,10 @@ class Http:
     async def _secret(self, url: str) -> dict[str, str]:
         if self._credentials is None:
             return {}
-        login = await asyncio.to_thread(read_login, self._credentials, url, named_only=True)
+        try:
+            login = await asyncio.to_thread(read_login, self._credentials, url, named_only=True)
+        except Failure as failure:
+            raise Trouble.of(failure) from None
         return {"Authorization": basic(*login)} if login else {}
 
 

@@ -105,6 +105,29 @@ async def test_a_login_in_the_url_is_refused_and_not_repeated(ci: Ci, tree: Path
     assert "--credentials-file" in answer.err
 
 
+@pytest.mark.parametrize("target", ["http://127.0.0.1:9/web.tar", "state"])
+async def test_a_file_of_logins_that_is_none_is_told_without_its_content(
+    ci: Ci, tree: Path, tmp_path: Path, target: str
+) -> None:
+    logins = tmp_path / "logins"
+    logins.write_text("http://ci:a-secret-of-ci@[\n")
+    words = [tree, "--to", target, "--credentials-file", logins]
+    if target == "state":
+        words[2:3] = [
+            tmp_path / "out.tar",
+            "--state",
+            "http://127.0.0.1:9/x.git",
+            "--app",
+            "a",
+            "--version",
+            "1",
+        ]
+    answer = await ci.publish(*words)
+    assert answer.code == FAILED
+    assert f"{logins}: the credentials file cannot be used" in answer.err
+    assert "a-secret-of-ci" not in answer.err
+
+
 async def test_a_server_that_is_away_is_tried_again_and_told_apart(ci: Ci, tree: Path) -> None:
     answer = await ci.publish(tree, "--to", f"http://127.0.0.1:{free_port()}/web.tar")
     assert answer.code == NOT_NOW
