@@ -1,7 +1,7 @@
 """Sending over HTTP (RFC 9110): whole bodies, redirects that keep them, deadlines, and who we say we are.
 
-Proxies and logins come from where programs of CI look for them: HTTPS_PROXY and the like, and ~/.netrc (or
-NETRC); a private authority from SSL_CERT_FILE.
+Proxies come from where programs of CI look for them: HTTPS_PROXY and the like; a private authority from
+SSL_CERT_FILE.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
+from agent.artifact.http_proxy import proxy_for
 from agent.artifact.source import shown
+from agent.domain.errors import Failure
 from agent.publish.pack import Tell
 from agent.publish.trouble import Trouble
 
@@ -47,7 +49,6 @@ class Sender:
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT, sock_read=IDLE),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
         )
         return self
 
@@ -99,8 +100,15 @@ class Sender:
         body: Upload | bytes | Mapping[str, str] | None,
     ) -> aiohttp.ClientResponse:
         assert self._session is not None
+        try:
+            way = proxy_for(url)
+        except Failure as failure:
+            raise Trouble.of(failure) from None
+        headers = {**headers, **way.pop("headers", {})}
         if not isinstance(body, Upload):
-            return await self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
+            return await self._session.request(
+                method, url, headers=headers, data=body, allow_redirects=False, **way
+            )
         lasting = asyncio.get_running_loop().time
         async with asyncio.timeout(CONNECT + IDLE) as patience:
 
@@ -115,7 +123,7 @@ class Sender:
 
             sized = {**headers, "Content-Length": str(body.size)}
             return await self._session.request(
-                method, url, headers=sized, data=pieces(), allow_redirects=False
+                method, url, headers=sized, data=pieces(), allow_redirects=False, **way
             )
 
 
@@ -152,7 +160,7 @@ def _next(response: aiohttp.ClientResponse, url: URL, where: str, *, keeps_body:
     target = url.join(_url(location) if "://" in location else URL(location, encoded=location.isascii()))
     if target.scheme not in ("http", "https") or (url.scheme == "https" and target.scheme == "http"):
         raise Trouble(f"{where}: redirected to {shown(str(target))}, which is not https")
-    return target
+    return target.with_user(None)
 
 
 @contextmanager

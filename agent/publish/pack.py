@@ -199,23 +199,22 @@ def _pieces(entry: _Entry) -> Iterator[bytes]:
         yield tar.header(entry.name, entry.kind, mode=entry.mode, time=_FIRST_TIME, link=entry.link)
         return
     with open(os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        if entry.size <= _WHOLE:
-            data = file.read(entry.size + 1)
-            before = hashlib.sha256(data).digest()
-            same = len(data) == entry.size
-            pieces: Iterator[bytes] = iter([data])
-        else:
-            before = _digest(file)
-            same = file.seek(0) == 0
-            pieces = iter(lambda: file.read(_PIECE), b"")
-        time = _FIRST_TIME + int.from_bytes(before[:4], "big") % _SPAN
+        whole = file.read(entry.size + 1) if entry.size <= _WHOLE else None
+        content = _digest(file) if whole is None else hashlib.sha256(whole).digest()
+        time = _FIRST_TIME + int.from_bytes(content[:4], "big") % _SPAN
         yield tar.header(entry.name, tar.FILE, size=entry.size, mode=entry.mode, time=time)
-        after, size = hashlib.sha256(), 0
-        for piece in pieces:
-            after.update(piece)
-            size += len(piece)
-            yield piece
-        if not same or size != entry.size or after.digest() != before:
+        if whole is not None:
+            yield whole
+            same = len(whole) == entry.size
+        else:
+            file.seek(0)
+            again, size = hashlib.sha256(), 0
+            while piece := file.read(_PIECE):
+                again.update(piece)
+                size += len(piece)
+                yield piece
+            same = size == entry.size and again.digest() == content
+        if not same:
             raise Trouble(f"{shown(entry.name)} changed while it was packed", "pack when the build is done")
         yield tar.padding(entry.size)
 

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from yarl import URL
+
+from agent.artifact.http_access import authorization
 from agent.artifact.source import shown
 from agent.domain.errors import Failure
 from agent.kit.files import sync_directory
@@ -138,6 +141,8 @@ class Http:
     def __init__(self, sender: Sender, credentials: Path | None) -> None:
         self._sender = sender
         self._credentials = credentials
+        netrc = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+        self._netrc = netrc if netrc.is_file() else None
 
     async def sha256(self, url: str) -> str:
         """See Place."""
@@ -167,13 +172,18 @@ class Http:
                 )
 
     async def _secret(self, url: str) -> dict[str, str]:
-        if self._credentials is None:
-            return {}
+        """Of the file of credentials, else as curl(1) finds it: NETRC or ~/.netrc."""
         try:
-            login = await asyncio.to_thread(read_login, self._credentials, url, named_only=True)
+            if self._credentials is not None:
+                login = await asyncio.to_thread(read_login, self._credentials, url, named_only=True)
+                if login is not None:
+                    return {"Authorization": basic(*login)}
+            found = await authorization(self._netrc, URL(url))
         except Failure as failure:
             raise Trouble.of(failure) from None
-        return {"Authorization": basic(*login)} if login else {}
+        except ValueError:
+            raise Trouble(f"{shown(url)}: not a URL") from None
+        return {"Authorization": found} if found else {}
 
 
 def digest_of(path: Path) -> str:

@@ -82,7 +82,7 @@ async def test_a_directory_is_put_by_http_once_and_fetched_as_it_was(
 
 
 async def test_without_a_login_nothing_is_written_and_netrc_is_one(
-    ci: Ci, server: ArtifactServer, tree: Path
+    ci: Ci, server: ArtifactServer, tree: Path, tmp_path: Path
 ) -> None:
     words = (tree, "--to", f"{server.url}/web.tar")
     denied = await ci.publish(*words)
@@ -96,6 +96,11 @@ async def test_without_a_login_nothing_is_written_and_netrc_is_one(
     answer = await ci.publish(*words, env={"NETRC": str(netrc)})
     assert answer.code == OK, answer.err
     assert (server.root / "web.tar").exists()
+    netrc.write_text("machine 127.0.0.1 login ci password another-secret\n")
+    netrc.rename(ci.home / ".netrc")
+    assert (await ci.publish(tree, "--to", f"{server.url}/other.tar")).code == FAILED
+    both = ("--credentials-file", credentials(tmp_path, server.url))  # which counts before
+    assert (await ci.publish(tree, "--to", f"{server.url}/other.tar", *both)).code == OK
 
 
 async def test_a_login_in_the_url_is_refused_and_not_repeated(ci: Ci, tree: Path) -> None:
