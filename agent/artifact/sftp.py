@@ -10,21 +10,25 @@ from __future__ import annotations
 import asyncio
 import importlib
 import stat
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
 from agent.artifact.limits import Limits
 from agent.artifact.source import Body, Have, path_of, shown, split
 from agent.domain.errors import OperatorNeeded, Permanent, Transient
+from agent.kit.tasks import Owned
 from agent.kit.text import printable
 from agent.ssh.access import SSH_PORT, Host, SshAccess
 
 if TYPE_CHECKING:
     from asyncssh import SFTPClientFile
 
-_PIECE = 1024 * 1024  # asked for at once, in parts that are under way side by side
+_BLOCK = 128 * 1024  # asked for at once; a server may answer less
+_AHEAD = 8  # blocks under way side by side
 
 
 class SftpSource:
@@ -50,23 +54,22 @@ class SftpSource:
                     attributes = await file.stat()
             if attributes.permissions is not None and not stat.S_ISREG(attributes.permissions):
                 raise Permanent("ArtifactRefused", "not a regular file", where=where)
+            if attributes.size is None:
+                raise Permanent("ArtifactRefused", "the SFTP server does not tell its size", where=where)
             size, validator = attributes.size, f"{attributes.size}-{attributes.mtime}"
             if validator == unless:
                 yield None
                 return
             fits = have is not None and (have.total, have.validator) == (size, validator)
             start = have.size if have is not None and fits else 0
-            position = start
+            ahead = await stack.enter_async_context(_Ahead(file, start, size))
 
             async def read() -> bytes:
-                nonlocal position
                 with self._telling(where):
                     async with asyncio.timeout(self._limits.idle):
-                        piece: Any = await file.read(_PIECE, position)  # bytes, without an encoding
-                position += len(piece)
-                return bytes(piece)
+                        return await ahead.read()
 
-            yield Body(size, validator, read, start, resumable=bool(size))
+            yield Body(size, validator, read, start, resumable=size > 0)
 
     async def aclose(self) -> None:
         """Nothing is kept open."""
@@ -76,7 +79,7 @@ class SftpSource:
         connection = await session.connect([host], self._access)
         stack.push_async_callback(connection.aclose)
         client = await connection.ssh.start_sftp_client()
-        file: SFTPClientFile = await client.open(path, "rb", encoding=None)
+        file: SFTPClientFile = await client.open(path, "rb", encoding=None, block_size=0)
         return file
 
     @contextmanager
@@ -108,6 +111,42 @@ class SftpSource:
             if isinstance(error, (asyncssh.Error, OSError)):
                 raise unavailable(error, where, self._access.words) from None
             raise
+
+
+class _Ahead:
+    """Reads a file from `start` to `end`, some blocks ahead. An asynchronous context manager."""
+
+    def __init__(self, file: SFTPClientFile, start: int, end: int) -> None:
+        self._file = file
+        self._next = start
+        self._end = end
+        self._blocks: deque[asyncio.Task[bytes]] = deque()
+        self._tasks = Owned("sftp", on_error=lambda _: None)  # told by `read`
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._tasks.aclose()
+
+    async def read(self) -> bytes:
+        """The next bytes, b"" at the end, even one that comes early. Raises asyncssh.Error, OSError."""
+        while self._next < self._end and len(self._blocks) < _AHEAD:
+            size = min(_BLOCK, self._end - self._next)
+            self._blocks.append(self._tasks.start(self._block(self._next, size), name=f"at {self._next}"))
+            self._next += size
+        return await self._blocks.popleft() if self._blocks else b""
+
+    async def _block(self, offset: int, size: int) -> bytes:
+        block = b""
+        while len(block) < size:
+            piece: Any = await self._file.read(size - len(block), offset + len(block))
+            if not piece:
+                break
+            block += piece
+        return block
 
 
 def parse(url: str) -> tuple[Host, str]:
