@@ -54,6 +54,7 @@ from agent.domain.errors import Failure
 from agent.domain.events import Bus, PauseChanged
 from agent.domain.model import SyncResult, Trigger, TriggerKind
 from agent.domain.spec import AppSpec, SocketMode
+from agent.git_artifacts import GitPacker
 from agent.keeper.client import KeeperClient
 from agent.keeper.protocol import KEEPER_FD_VARIABLE, VERSION
 from agent.kit.mask import secrets
@@ -268,7 +269,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     post = Post(settings, bus, journal.outbox)
     stack.callback(post.close)
     store = Store(data.store)
-    artifacts = await stack.enter_async_context(artifacts_of(settings, store))
+    artifacts = await stack.enter_async_context(artifacts_of(settings, store, GitPacker(settings)))
     remote = remote_of(settings)
     stack.push_async_callback(remote.aclose)
     adoption = Adoption(keeper)

@@ -22,6 +22,7 @@ from agent.artifact.checksum import find
 from agent.artifact.delivery import Delivery, Flight, streamed
 from agent.artifact.file import FileSource
 from agent.artifact.gcs import Gcs
+from agent.artifact.git import GitSource, Packer
 from agent.artifact.http import HttpSource
 from agent.artifact.http_access import HttpAccess
 from agent.artifact.http_client import same_origin
@@ -67,6 +68,7 @@ class Artifacts:
         gcs: file with credentials for Google Cloud Storage, see `gcs`.
         azure: file with a connection string of Azure, see `azure`.
         sftp: how SFTP servers are reached.
+        git: what gets at repositories; without it there is no git+https:// and the like.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Artifacts:
         gcs: Path | None = None,
         azure: Path | None = None,
         sftp: SshAccess | None = None,
+        git: Packer | None = None,
     ) -> None:
         self.store = store
         self._limits = limits
@@ -95,6 +98,8 @@ class Artifacts:
         objects = (ObjectSource(cloud, limits, self._http.client.trust) for cloud in clouds)
         hosts = SftpSource(sftp or SshAccess(words=SFTP), limits)
         sources: tuple[Source, ...] = (self._http, files, hosts, *objects)
+        if git is not None:
+            sources = (*sources, GitSource(git, self._executor))
         self._sources = {scheme: source for source in sources for scheme in source.schemes}
         self._flights: dict[str, Flight] = {}
         self._ensuring: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

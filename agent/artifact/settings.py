@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.artifact.artifacts import Artifacts
+from agent.artifact.git import Packer
 from agent.artifact.http_access import HttpAccess
 from agent.artifact.s3 import S3Access
 from agent.artifact.store import Store
@@ -10,10 +11,11 @@ from agent.config import Settings
 from agent.ssh.access import SFTP, SshAccess
 
 
-def artifacts_of(settings: Settings, store: Store) -> Artifacts:
-    """Artifacts as the settings let them be reached."""
+def artifacts_of(settings: Settings, store: Store, git: Packer) -> Artifacts:
+    """Artifacts as the settings let them be reached; `git` gets at repositories."""
     return Artifacts(
         store,
+        git=git,
         file_roots=settings.file_roots,
         http=HttpAccess(settings.artifact_ca, settings.netrc_file),
         registry_auth=settings.registry_auth_file,

@@ -117,9 +117,9 @@ class _Export:
         path = level.path + name
         self._entries += 1
         if self._entries > self._limits.entries:
-            raise _too_large(f"more than {self._limits.entries} entries", path)
+            raise too_large(f"more than {self._limits.entries} entries", path)
         if not is_plain(name):
-            raise _refused(f"{printable(repr(name)[1:], 80)} is not a name a file may have", level.path)
+            raise refused(f"{printable(repr(name)[1:], 80)} is not a name a file may have", level.path)
         try:
             if mode == DIRECTORY:
                 self._directory(level, name, oid)
@@ -129,13 +129,13 @@ class _Export:
             elif mode == LINK:
                 self._link(level, name, self._blob(oid, path))
             elif mode == SUBMODULE:
-                raise _refused(
+                raise refused(
                     "a submodule, which is not supported", path, "put its files into the repository"
                 )
             else:
-                raise _refused(f"an entry of unknown mode {mode:o}", path)
+                raise refused(f"an entry of unknown mode {mode:o}", path)
         except FileExistsError:
-            raise _refused("listed twice in one directory", path) from None
+            raise refused("listed twice in one directory", path) from None
         return False
 
     def _blob(self, oid: str, path: bytes) -> bytes:
@@ -144,13 +144,13 @@ class _Export:
             raise Garbled(f"{oid} is not a blob")
         self._bytes += len(content)
         if self._bytes > self._limits.bytes:
-            raise _too_large(f"more than {self._limits.bytes} bytes", path)
+            raise too_large(f"more than {self._limits.bytes} bytes", path)
         return content
 
     def _directory(self, level: _Level, name: bytes, oid: str) -> None:
         path = level.path + name + b"/"
         if len(self._levels) >= self._limits.depth:
-            raise _too_large(f"more than {self._limits.depth} levels", path)
+            raise too_large(f"more than {self._limits.depth} levels", path)
         os.mkdir(name, 0o755, dir_fd=level.fd)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, dir_fd=level.fd)
@@ -159,8 +159,8 @@ class _Export:
         self._levels[-1].entries = read_tree(self._objects, oid)
 
     def _file(self, fd: int, name: bytes, mode: int, content: bytes, path: bytes) -> None:
-        if content.startswith(_LFS) and len(content) <= _LFS_MAX:
-            raise _refused(
+        if is_lfs(content):
+            raise refused(
                 "a Git LFS pointer, which is not supported", path, "put the file itself into the repository"
             )
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -176,13 +176,13 @@ class _Export:
     def _link(self, level: _Level, name: bytes, target: bytes) -> None:
         path = level.path + name
         if not target or len(target) > LINK_MAX or b"\0" in target:
-            raise _refused("a symbolic link to nothing that could be", path)
+            raise refused("a symbolic link to nothing that could be", path)
         parts = [part for part in target.split(b"/") if part not in (b"", b".")]
         up = 0
         while up < len(parts) and parts[up] == b"..":
             up += 1
         if target.startswith(b"/") or up >= len(self._levels) or b".." in parts[up:]:
-            raise _refused(
+            raise refused(
                 "a symbolic link that could lead out of the repository",
                 path,
                 "make it relative, with `..` at its beginning only",
@@ -201,15 +201,22 @@ def is_plain(name: bytes) -> bool:
     )
 
 
+def is_lfs(content: bytes) -> bool:
+    """Whether a file stands for one that Git LFS keeps elsewhere."""
+    return content.startswith(_LFS) and len(content) <= _LFS_MAX
+
+
 def _shown(path: bytes) -> str:
     return printable(path.decode("utf-8", "replace"), 200)
 
 
-def _refused(what: str, path: bytes, remedy: str = "") -> Permanent:
+def refused(what: str, path: bytes, remedy: str = "") -> Permanent:
+    """What may not be written."""
     return Permanent("TreeRefused", what, where=_shown(path) or "the repository's root", remedy=remedy)
 
 
-def _too_large(what: str, path: bytes) -> Permanent:
+def too_large(what: str, path: bytes) -> Permanent:
+    """What would be too much."""
     return Permanent(
         "TreeTooLarge",
         f"the repository's tree has {what}",

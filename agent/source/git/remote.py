@@ -47,6 +47,7 @@ class GitRemote:
         credentials: file with a token or user:password, read again on each use; wins over the URL's.
         ssh: how to reach SSH servers.
         http: how to reach HTTP servers.
+        named_only: credentials that name no host are meant for another repository, not for this one.
         mirrors: other places of the repository, asked in this order when `url` does not answer.
         deadline: seconds that any one call may take, everything included.
         scratch: directory for packs that are too large for memory; None is the system's.
@@ -65,6 +66,7 @@ class GitRemote:
         ssh: SshAccess | None = None,
         http: HttpAccess | None = None,
         mirrors: Sequence[str] = (),
+        named_only: bool = False,
         deadline: float = 30.0,
         scratch: Path | None = None,
     ) -> None:
@@ -79,7 +81,7 @@ class GitRemote:
                 return ProtocolClient(SshTransport(place, ssh), scratch=scratch)
             return ProtocolClient(HttpTransport(place, credentials, http, mirror=mirror), scratch=scratch)
 
-        places = [reach(url), *(reach(other, mirror=True) for other in mirrors)]
+        places = [reach(url, mirror=named_only), *(reach(other, mirror=True) for other in mirrors)]
         self._repository = Failover(places, deadline / len(places)) if mirrors else places[0]
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -11,6 +11,7 @@ from agent.domain.errors import Transient
 from agent.source.git.export import DIRECTORY, FILES, export_tree
 from agent.source.git.history import Passage, passage
 from agent.source.git.objects import CommitInfo, peel, read_commit, read_tree
+from agent.source.git.packing import pack
 from agent.source.git.pktline import Garbled
 from agent.source.git.threads import stoppable
 from agent.source.git.transport import Objects
@@ -83,6 +84,12 @@ class Snapshot:
     def read(self, path: str) -> bytes | None:
         """One file's content; None when there is no regular file of that path. Blocks for its size."""
         return self._reading(lambda: self._find(path.encode("utf-8", "surrogateescape")))
+
+    def packed(self, path: str) -> Iterator[bytes]:
+        """A file, or a directory as a tar, see `packing.pack`. Each step blocks, may raise Failure."""
+        pieces = pack(self._objects, self.tree, path, self._where)
+        while piece := self._reading(lambda: next(pieces, b"")):
+            yield piece
 
     def log(self, count: int) -> list[str]:
         """This commit and its first parents, newest first, at most `count`, as far as they are at hand.

@@ -54,8 +54,8 @@ def artifact_spec(raw: Artifact, place: Place, secrets: Revealed) -> ArtifactSpe
     image = _image(url, place / "url")
     if image is not None:
         expected = _image_digest(image, raw, place)
-    elif raw.checksum is None and place.work.flat:
-        pass  # the flat form may leave it out; whoever reads the state is warned
+    elif raw.checksum is None and (place.work.flat or (url or raw.url or "").startswith("git+")):
+        pass  # a commit's id is one; the flat form may leave it out: whoever reads the state is warned
     elif raw.checksum is None:
         place.missing("checksum", "say sha256:… of the file, or sha256:URL of a file that lists it")
     else:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from agent.domain import git_reference
 from agent.source.problems import nearest, shown
 from agent.source.schema.place import Place
 from agent.source.schema.secrets import Revealed
@@ -14,8 +15,7 @@ URL_MAX = 4096
 MIRRORS_MAX = 8
 HEADERS_MAX = 16
 HEADER_MAX = 8192  # characters of a value
-SCHEMES = ("http", "https", "file", "oci", "s3", "gs", "az", "sftp")
-LATER = ("git",)
+SCHEMES = ("http", "https", "file", "oci", "s3", "gs", "az", "sftp", *git_reference.SCHEMES)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")  # a token of RFC 9110
 _OURS = re.compile(
     r"host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|range|user-agent|cookie2?"
@@ -38,8 +38,6 @@ def checked(url: str, place: Place) -> str:
         return ""
     if not separator or not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]*", scheme):
         place.problem("not a URL; write https://… or file:///…")
-    elif scheme.lower() in LATER:
-        place.problem(f"{scheme.lower()}:// is not yet supported; {', '.join(SCHEMES)} are")
     elif scheme.lower() not in SCHEMES:
         place.problem(f"unknown scheme {shown(scheme)}{hint}")
     elif len(url) > URL_MAX:
@@ -50,10 +48,21 @@ def checked(url: str, place: Place) -> str:
         place.problem("a file URL names an absolute path: file:///srv/app.tar.gz")
     elif scheme.lower() == "sftp" and (not parts.username or parts.password):
         place.problem("write sftp://USER@HOST/PATH, without a password; the agent has a key (--sftp-key)")
+    elif scheme.lower() in git_reference.SCHEMES and (wrong := _mistake(url)):
+        place.problem(wrong)
     elif scheme.lower() != "file" and not host:
         place.problem("the URL names no host")
     else:
         return url
+    return ""
+
+
+def _mistake(url: str) -> str:
+    """What is wrong with the address of a path in Git."""
+    try:
+        git_reference.parse(url)
+    except ValueError as error:
+        return str(error)
     return ""
 
 
