@@ -56,6 +56,9 @@ def _app(name: str, app: Json) -> Iterator[str]:
         needs = ", ".join(clean(need) for need in step.get("needs") or [])
         after = dim(f"  after {needs}") if needs else ""
         yield f"  {clean(step.get('name', '')).ljust(14)} {clean(step.get('reason') or '')}{after}".rstrip()
+    for key in ("rollback", "after_probation"):
+        if text := app.get(key):
+            yield f"  {key.replace('_', ' ')}: {clean(text)}"
     for target, lines in (app.get("files") or {}).items():
         yield f"  {clean(target)}"
         yield from (f"    {_coloured(clean(line))}" for line in lines)

@@ -10,7 +10,7 @@ from agent.deploy.steps.canary import CanaryStep
 from agent.deploy.steps.check import Check
 from agent.deploy.steps.drain import Drain
 from agent.deploy.steps.fetch import Fetch
-from agent.deploy.steps.migrate import Migrate
+from agent.deploy.steps.migrate import Contract, Down, Migrate
 from agent.deploy.steps.probe import Probe
 from agent.deploy.steps.put import After, Put, Unplace
 from agent.deploy.steps.record import Record
@@ -27,7 +27,7 @@ from agent.deploy.steps.task import Task
 from agent.deploy.steps.verify import Verify
 
 _STEPS: tuple[Step, ...] = (
-    Fetch(), Verify(), Release(), Render(), Check(), Task(), Migrate(), Stop(),
+    Fetch(), Verify(), Release(), Render(), Check(), Task(), Migrate(), Contract(), Down(), Stop(),
     Start(), Probe(), CanaryStep(), Switch(), Drain(), Place(), Reload(), Record(),
     Put(), After(), Unplace(), Repair(), Rollout(), Scale(), Rest(),
 )  # fmt: skip

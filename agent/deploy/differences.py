@@ -24,7 +24,8 @@ def changes(old: AppSpec, new: AppSpec) -> list[str]:
 
 
 AGENT_ONLY = (
-    "version", "secrets", "health", "canary", "drain", "maintenance", "keep", "hooks", "swap", "drift",
+    "down", "version", "secrets", "health", "canary", "drain", "maintenance", "keep", "hooks", "swap",
+    "drift",
 )  # fmt: skip
 
 
@@ -75,3 +76,9 @@ def scaled(old: AppSpec, new: AppSpec) -> str:
     if old.run is None or new.run is None or old.run.instances == new.run.instances:
         return ""
     return f"{old.run.instances} -> {new.run.instances} instances"
+
+
+def sql_changed(old: AppSpec, new: AppSpec) -> bool:
+    """Whether a rendered file is one of a migration's."""
+    targets = [file.target for file in changed_files(old, new)]
+    return any(target.startswith(m.sql + "/") for m in new.migrate if m.sql for target in targets)

@@ -1,4 +1,4 @@
-"""The journal: syncs, runs, steps, milestones, quarantine, letters to others and small facts, in SQLite.
+"""The journal: syncs, runs, steps, milestones, quarantine, ledger, letters and small facts, in SQLite.
 
 It is history, and word to the next life of the agent; what serves is told by the links on disk, never
 from here. Methods that write return at once and are not awaited, except with `durable=True`: then the
@@ -16,11 +16,12 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from agent.deploy import journal_rows, quarantine
-from agent.deploy.jobs import ledger
-from agent.deploy.jobs.ledger import Ledger
+from agent.deploy import journal_rows, ledger, quarantine
+from agent.deploy.jobs import ledger as job_ledger
+from agent.deploy.jobs.ledger import Ledger as JobLedger
 from agent.deploy.journal_rows import UnfinishedRun, stored_failure, stored_plan
 from agent.deploy.journal_schema import COMPACTION, connect, failure
+from agent.deploy.ledger import Ledger
 from agent.deploy.quarantine import Quarantine
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.model import Plan, RunResult, StepResult, SyncResult
@@ -50,8 +51,9 @@ class Journal:
         self.path = path
         self.recovered_from: Path | None = None
         self.quarantine: Quarantine
+        self.ledger: Ledger
         self.outbox: Outbox
-        self.jobs: Ledger
+        self.jobs: JobLedger
         self._database: Database
         self._facts: dict[str, str] = {}
         self._on_error = on_error
@@ -73,15 +75,22 @@ class Journal:
 
         self._database = await Database.open(prepare, name="journal", on_error=self._trouble)
         try:
-            entries, facts, letters, jobs = await self._database.read(
-                lambda c: (quarantine.read(c), journal_rows.facts(c), outbox.read(c), ledger.read(c))
+            entries, facts, letters, jobs, (migrations, reached) = await self._database.read(
+                lambda c: (
+                    quarantine.read(c),
+                    journal_rows.facts(c),
+                    outbox.read(c),
+                    job_ledger.read(c),
+                    ledger.read(c),
+                )
             )
         except BaseException:
             await self._database.aclose()
             raise
         self.quarantine = Quarantine(entries, self._write)
+        self.ledger = Ledger(migrations, reached, self._write)
         self.outbox = Outbox(letters, self._write)
-        self.jobs = Ledger(jobs, self._write, self._read)
+        self.jobs = JobLedger(jobs, self._write, self._read)
         self._facts = facts
         return self
 

@@ -17,12 +17,13 @@ import sqlite3
 import time
 from pathlib import Path
 
-from agent.deploy.jobs import ledger
+from agent.deploy import ledger
+from agent.deploy.jobs import ledger as job_ledger
 from agent.domain.errors import Failure, OperatorNeeded
 from agent.kit.database import Statement, primary_code
 from agent.notify import outbox
 
-VERSION = 3
+VERSION = 4
 KEEP_RUNS = 1000
 KEEP_SYNCS = 1000
 
@@ -61,7 +62,7 @@ CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
 # From each older version to the next.
-_UPGRADES: dict[int, str] = {1: outbox.TABLE, 2: ledger.TABLES}
+_UPGRADES: dict[int, str] = {1: outbox.TABLE, 2: job_ledger.TABLES, 3: ledger.TABLES}
 
 COMPACTION: tuple[Statement, ...] = (
     (
@@ -75,7 +76,7 @@ COMPACTION: tuple[Statement, ...] = (
         " AND id NOT IN (SELECT sync FROM runs)",
         (KEEP_SYNCS,),
     ),
-    *ledger.COMPACTION,
+    *job_ledger.COMPACTION,
 )
 
 

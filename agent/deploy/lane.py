@@ -20,6 +20,7 @@ from contextlib import aclosing
 from typing import NoReturn
 
 from agent.deploy.child import Child
+from agent.deploy.data import contract_wish, held_back
 from agent.deploy.deployments import pair_of
 from agent.deploy.drift import Drift
 from agent.deploy.failures import as_info
@@ -35,6 +36,7 @@ from agent.deploy.services import AppContext, Services
 from agent.deploy.settlement import Settlement
 from agent.deploy.trial import Trial
 from agent.deploy.unchanged import settle_unchanged
+from agent.deploy.unclear import settle_migrations
 from agent.deploy.wish import Wish
 from agent.deploy.word import Word
 from agent.deploy.wording import state_of, tell_instances, tell_standing
@@ -160,7 +162,7 @@ class Lane:
         await recover(self.app, self.trial)
 
     async def _end_commands(self) -> None:
-        await self.services.processes.leftovers.end_commands(self.name)
+        await settle_migrations(self.app)
 
     def _survive(self, failure: FailureInfo) -> None:
         """Something unexpected went wrong: whoever waits is told, and all is tried again later."""
@@ -182,6 +184,8 @@ class Lane:
             leaving.settle(self.name, SyncResult.UNCHANGED)
         if self.trial.due and self.trial.verdict is None:
             await self.trial.prove()
+        if not (self.trial.running or self._word.waits) and (due := contract_wish(self.app)) is not None:
+            self._word.want(due)
         if self.trial.verdict is not None:
             given_up = await self.trial.roll_back()
             if given_up is not None:
@@ -202,6 +206,8 @@ class Lane:
         for deployment in (self.app.current, self.app.good):
             if deployment is not None and deployment.spec.run is None:
                 return
+            if deployment is not None and not self.app.fit(deployment):
+                continue
             if deployment is not None and self.app.quarantined(deployment.spec) is None:
                 gate = self.app.gates.of(deployment.spec)
                 self.app.gates.lead(gate)
@@ -225,6 +231,9 @@ class Lane:
         spec, release = looking.result()
         if wish.newest:
             self.app.wanted, self._asked = spec, wish.spec.digest
+        if (held := held_back(self.app, wish, spec, release)) is not None:
+            self._failed_early(wish, held)
+            return
         outcome = plan(spec, situation(self.app, spec, release, wish))
         self._tell_wanted(wish, spec, release, outcome)
         if isinstance(outcome, NoChange):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 from agent.deploy.child import ChildNote
+from agent.process.command import CommandResult
 from agent.process.keepers import Keeper
 from agent.process.stop import end_group
 
@@ -22,8 +24,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEAVING = "leaving"  # a child that was asked to end
-MIGRATION = "migrate"  # the kind of command that is never cut short by a new agent
-MIGRATION_DEADLINE = 600.0  # seconds a migration of an earlier agent is waited for
+MIGRATIONS = ("migrate", "down")  # kinds of commands that are never cut short by a new agent
+SHORTEST = 10.0  # seconds that one is waited for at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +63,46 @@ class Leftovers:
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
-        self._commands: dict[str, list[tuple[str, str]]] = {}  # app: (child, kind)
+        self._commands: dict[str, list[tuple[str, dict[str, str]]]] = {}  # app: (child, note)
         for record in keeper.children.values():
             command = _decoded(record.note, dict[str, str])
             if command is not None and "command" in command:
                 mine = self._commands.setdefault(command.get("app", ""), [])
-                mine.append((record.child, command["command"]))
+                mine.append((record.child, command))
 
-    async def end_commands(self, app: str) -> None:
+    def migrates(self, app: str) -> bool:
+        """Whether a migration that an earlier agent began is not settled yet."""
+        return any(note["command"] in MIGRATIONS for _, note in self._commands.get(app, []))
+
+    async def end_commands(self, app: str) -> list[tuple[int, CommandResult]]:
         """End an app's commands; a migration is waited for, so that it never runs twice at once.
 
-        Raises what the process package raises.
+        Returns how migrations ended, each with its number in the ledger (0: of none). Raises what the process
+        package raises.
         """
-        for child, kind in self._commands.pop(app, []):
-            if kind == MIGRATION and self._keeper.children[child].running:
-                log.info("%s: waiting for the migration an earlier agent began", app)
-                try:
-                    async with asyncio.timeout(MIGRATION_DEADLINE):
-                        await self._keeper.wait(child)
-                except TimeoutError:
-                    log.error("%s: the migration does not end; it is killed", app)
+        ended = []
+        for child, note in self._commands.pop(app, []):
+            if note["command"] in MIGRATIONS:
+                ended.append((int(note.get("entry", "0")), await self._outlast(app, child, note)))
             await self.end(child)
+        return ended
+
+    async def _outlast(self, app: str, child: str, note: dict[str, str]) -> CommandResult:
+        timeout: float | None = None
+        record = self._keeper.children[child]
+        if record.running:
+            log.info("%s: waiting for the migration an earlier agent began", app)
+            left = record.started + float(note.get("timeout", "600")) - time.time()
+            try:
+                async with asyncio.timeout(max(SHORTEST, left)):
+                    await self._keeper.wait(child)
+            except TimeoutError:
+                log.error("%s: the migration does not end; it is killed", app)
+                await end_group(self._keeper, child)
+                timeout = float(note.get("timeout", "600"))
+        record = await self._keeper.wait(child)
+        lines = await self._keeper.tail(child)
+        return CommandResult(record.code, record.signal, tuple(lines), timeout=timeout)
 
     async def end(self, child: str) -> None:
         """End and forget whoever it is, at once."""

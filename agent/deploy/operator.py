@@ -13,11 +13,13 @@ from typing import Any
 
 from agent.artifact.store import Store
 from agent.deploy.canary import Canary
+from agent.deploy.data import way_to
 from agent.deploy.deployments import Deployment
 from agent.deploy.jobs.desk import JobDesk
 from agent.deploy.journal import Journal
 from agent.deploy.lane import Lane
 from agent.deploy.look import Look
+from agent.deploy.planned_migrations import after
 from agent.deploy.planner import Situation, plan
 from agent.deploy.reconciler import Lanes, Reconciler
 from agent.deploy.run_context import situation
@@ -93,6 +95,9 @@ class Operator:
             return await self.abort(app, by)
         current = lane.app.current
         target = self._target(lane, current, to)
+        way = way_to(lane.app, target.spec, target.pair.release, back=True)
+        if way.blocked:
+            raise NotPossible(str(way.failure()))
         if current is not None:
             left = lane.wanted if target is current and lane.wanted is not None else current.pair
             failure = FailureInfo(
@@ -227,6 +232,8 @@ class Operator:
             now = Situation(in_store=self._store.has(release), first=True)
         else:
             current, now = lane.app.current, situation(lane.app, spec, release)
+            if (way := way_to(lane.app, spec, release)).blocked:
+                return {"action": "fail", "reason": str(way.failure()), "version": spec.version, "steps": []}
         outcome = plan(spec, replace(now, paused=None, frozen=None))
         if isinstance(outcome, NoChange):
             return {"action": "none", "reason": outcome.reason, "version": spec.version, "steps": []}
@@ -238,6 +245,7 @@ class Operator:
                 {"name": s.name, "kind": s.kind, "reason": s.reason, "needs": list(s.needs)}
                 for s in outcome.steps
             ],
+            **after(spec, outcome),
             "files": _diff(current.spec if current else None, spec),
         }
 

@@ -8,6 +8,8 @@
 | cancelled by a newer wish | cancelled | the newer wish |
 | cancelled by the agent's end | interrupted | the next agent looks |
 | transient or operator failure | later | retry with backoff |
+| of a contract migration | succeeded, later or failed | retry, or quarantine of the contract alone |
+| permanent failure, the data are not the old pair's any more | failed, RollbackBlocked | quarantine |
 | permanent failure, old pair healthy | failed (rolled-back if clients noticed) | quarantine |
 | permanent failure, old pair fails the same probe | failed, EnvironmentFailing | retry with backoff |
 """
@@ -59,6 +61,10 @@ async def judge(app: AppContext, run: Run, error: Exception | None, cancelled: b
         failure = run.failure or (as_info(error, context.app) if error is not None else None)
         if failure is None:
             return Outcome(RunResult.SUCCEEDED, SyncResult.SUCCEEDED)
+        if context.plan.contracts:
+            later = failure.kind is not FailureKind.PERMANENT
+            result = RunResult.LATER if later else RunResult.FAILED
+            return Outcome(result, SyncResult.FAILED, failure, quarantine=not later, retry=later)
         return Outcome(RunResult.FAILED, SyncResult.FAILED, failure)
     if cancelled:
         if ending:
@@ -70,6 +76,8 @@ async def judge(app: AppContext, run: Run, error: Exception | None, cancelled: b
     if failure.kind is not FailureKind.PERMANENT:
         after = error.retry_after if isinstance(error, Failure) else None
         return Outcome(RunResult.LATER, SyncResult.FAILED, failure, retry=True, retry_after=after)
+    if context.stuck:  # nobody serves, and nothing older may
+        return Outcome(RunResult.FAILED, SyncResult.FAILED, failure, quarantine=True)
     back = context.stopped_old is not None or context.shared
     result = RunResult.ROLLED_BACK if back else RunResult.FAILED
     sync_result = SyncResult.ROLLED_BACK if back else SyncResult.FAILED

@@ -7,6 +7,9 @@ The shapes of a plan (`-->` waits for):
     canary    ... start --> probe --> canary --> switch --> drain       an overlap, a share of clients first
     rollout   ... start --> probe --> [canary] --> rollout --> switch --> drain    of several instances
     restart   ... migrate --> stop --> start --> probe --> switch
+    alone     ... migrate (expand) --> stop --> migrate (exclusive, reversible, irreversible) --> start ...
+    way back  ... stop --> down --> start ...        reversible migrations are taken back for an older version
+    contract  check --> contract                     what serves has proved itself: older versions may not run
     reload    render --> check --> reload --> probe --> record
     record    record             only what the agent itself uses changed: nothing is touched
     scale     scale --> record             only the number of instances changed
@@ -28,30 +31,20 @@ from agent.deploy.differences import (
     runtime_changes,
     same_ports,
     scaled,
+    sql_changed,
     told,
 )
 from agent.deploy.plan_tasks import PREPARE, with_tasks
+from agent.deploy.planned_migrations import contraction, job_migrations, migration_step, migrations
 from agent.domain.errors import FailureInfo
 from agent.domain.model import NoChange, Plan, PlannedStep
 from agent.domain.spec import AppSpec, OnChange, Swap
 
 PREPARING = ("fetch", "verify", "release", "render", "check")  # kinds of steps that touch nothing that runs
 POINTS = (
-    *PREPARE,
-    "migrate",
-    "stop",
-    "start",
-    "probe",
-    "switch",
-    "drain",
-    "reload",
-    "record",
-    "place",
-    "after",
-    "unplace",
-    "rest",
-    "repair",
-)
+    *PREPARE, "migrate", "stop", "down", "start", "probe", "switch", "drain", "reload", "record", "place",
+    "after", "unplace", "rest", "repair",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +56,9 @@ class Situation:
     holds the wish up, `prepared` says that this spec was prepared in it. `gate_conflict` says that the
     wanted ports cannot be opened while the old child lives, `memory_short` why two children do not fit side
     by side ("" when they do). `comparable`: what serves is healthy and the wish is no way back, so that a
-    canary beside it makes sense. `drifted`: what of the wanted, which serves, was changed here.
+    canary beside it makes sense. `drifted`: what of the wanted, which serves, was changed here. `contracts`
+    are the names of migrations that are due now that what serves has proved itself, `downs` of those that
+    have to be taken back first.
     """
 
     current: AppSpec | None = None
@@ -78,6 +73,8 @@ class Situation:
     comparable: bool = True
     first: bool = False
     drifted: tuple[str, ...] = ()
+    contracts: tuple[str, ...] = ()
+    downs: tuple[str, ...] = ()
 
 
 def plan(wanted: AppSpec, now: Situation) -> Plan | NoChange:
@@ -85,6 +82,8 @@ def plan(wanted: AppSpec, now: Situation) -> Plan | NoChange:
     if now.drifted:
         return _repair(wanted, now.drifted)
     if now.current is not None and now.alive and now.current.digest == wanted.digest:
+        if now.contracts and now.paused is None and now.frozen is None:
+            return contraction(wanted, now.contracts)
         return NoChange(wanted.name, "up to date")
     if now.quarantined is not None:
         why = f"{now.quarantined.reason}: {now.quarantined.message}"
@@ -110,7 +109,7 @@ def _change(wanted: AppSpec, now: Situation, current: AppSpec) -> Plan:
         return Plan(wanted.name, reason, (*scale, record))
     if wanted.run is not None and only_files(current, wanted):
         actions = {f.on_change for f in changed_files(current, wanted)}
-        if OnChange.RESTART not in actions:
+        if OnChange.RESTART not in actions and not sql_changed(current, wanted):
             return _reload(current, wanted, told(changed))
     return _anew(wanted, now, told(changed))
 
@@ -173,7 +172,7 @@ def _job(wanted: AppSpec, now: Situation, reason: str) -> Plan:
     if old is not None and old.run is not None:
         steps.append(PlannedStep("stop", "stop", "the app is a job now", ("check",)))
     steps += _rest(now)
-    steps += _migrations(wanted, steps[-1].name)
+    steps += job_migrations(wanted, steps[-1].name)
     gate = (steps[-1].name,)
     steps.append(PlannedStep("record", "record", reason, gate))
     if old is not None and old.places:
@@ -186,17 +185,6 @@ def _rest(now: Situation) -> list[PlannedStep]:
     if now.current is None or now.current.job is None:
         return []
     return [PlannedStep("rest", "rest", "never in the middle of a run", ("check",))]
-
-
-def _migrations(wanted: AppSpec, last: str) -> list[PlannedStep]:
-    """The migrations, one after the other, after the step `last`."""
-    steps: list[PlannedStep] = []
-    for migration in wanted.migrate:
-        name = f"migrate {migration.name}" if len(wanted.migrate) > 1 else "migrate"
-        why, options = "the new version needs it", {"migration": migration.name}
-        steps.append(PlannedStep(name, "migrate", why, (last,), options))
-        last = name
-    return steps
 
 
 def _placement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
@@ -262,14 +250,24 @@ def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
     if placed:
         now = replace(now, alive=False)  # there is no old child
     steps = _prepare(wanted, now)
-    before = [*_rest(now), *_migrations(wanted, "rest" if _rest(now) else "check")]
-    steps += before
-    gate = [before[-1].name if before else "check"]
+    steps += _rest(now)
+    gate = [steps[-1].name if _rest(now) else "check"]
+    beside, alone = migrations(wanted, bool(now.downs))
+    for migration in beside:
+        steps.append(migration_step(wanted, migration, tuple(gate)))
+        gate = [steps[-1].name]
     why = _why_restart(wanted, now)
     restart = bool(why)
     if restart and now.alive:
         steps.append(PlannedStep("stop", "stop", why, tuple(gate), {"memory_short": now.memory_short}))
         gate = ["stop"]
+    if now.downs:
+        why = f"takes back {', '.join(now.downs)}: this version cannot run on it"
+        steps.append(PlannedStep("down", "down", why, tuple(gate)))
+        gate = ["down"]
+    for migration in alone:
+        steps.append(migration_step(wanted, migration, tuple(gate)))
+        gate = [steps[-1].name]
     steps += [
         PlannedStep("start", "start", reason, tuple(gate)),
         PlannedStep("probe", "probe", "only a healthy version serves", ("start",)),
@@ -301,6 +299,11 @@ def _why_restart(wanted: AppSpec, now: Situation) -> str:
     """Why the old child has to go first; "" when both may run for a while."""
     if wanted.swap is Swap.RESTART:
         return "swap: restart"
+    if now.downs:
+        return f"the data go back first: {', '.join(now.downs)}"
+    alone = [m.name for m in wanted.migrate if m.kind.alone]
+    if alone:
+        return f"nobody may run beside migration {', '.join(alone)}"
     if now.gate_conflict:
         return "its ports overlap with the old ones"
     return f"no memory for two: {now.memory_short}" if now.memory_short else ""

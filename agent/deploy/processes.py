@@ -7,7 +7,7 @@ the agent and are found again by their notes (`leftovers`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,12 +164,28 @@ class Processes:
         argv: tuple[str, ...],
         timeout: float,
         extra: Mapping[str, str] | None = None,
+        heard: Callable[[Sequence[str]], None] | None = None,
+        entry: int = 0,
     ) -> CommandResult:
-        """Run a command as the app's user in an instance directory. Raises Failure when it cannot start."""
+        """Run a command as the app's user in an instance directory. Raises Failure when it cannot start.
+
+        `heard` is told its last lines now and then; `entry` is the ledger's number of a migration.
+        """
         context = self.surroundings.context(deployment, instance, extra or {})
-        note = msgspec.json.encode({"app": deployment.spec.name, "command": name.split()[0]}).decode()
+        told = {
+            "app": deployment.spec.name,
+            "command": name.split()[0],
+            "entry": str(entry),
+            "timeout": f"{timeout:g}",
+        }
+        note = msgspec.json.encode(told).decode()
         return await run_command(
-            self._keeper, name=name, argv=argv, context=replace(context, note=note), timeout=timeout
+            self._keeper,
+            name=name,
+            argv=argv,
+            context=replace(context, note=note),
+            timeout=timeout,
+            heard=heard,
         )
 
     def judge(self, result: CommandResult, name: str, reason: str) -> None:

@@ -7,6 +7,8 @@
 | any other child of the app | stopped |
 | a canary | over: the old child serves alone, the new one is drained and stopped |
 | no child, and none is wanted | what is placed stays; an unfinished placing is carried out again |
+| no child, and a migration under way, or nobody saw its end | see `unclear`; then as below |
+| no child, and the data are neither pair's any more | the page, until something newer comes |
 | no child | `current` is started from disk, without Git; if it does not get healthy, `good` |
 | a run the journal calls unfinished | probation if its pair serves, else interrupted |
 | instances and temporary files of nobody | removed |
@@ -22,9 +24,12 @@ from agent.deploy.deployments import Deployment
 from agent.deploy.failures import as_info
 from agent.deploy.journal_rows import UnfinishedRun
 from agent.deploy.leaving import see_off
+from agent.deploy.ledger import release_of
 from agent.deploy.leftovers import FoundChild
 from agent.deploy.services import AppContext
 from agent.deploy.trial import Trial
+from agent.deploy.unclear import settle_migrations
+from agent.deploy.way_back import REMEDY, SCHEMA_TOO_NEW, way_back
 from agent.deploy.wish import Wish
 from agent.domain.errors import Failure
 from agent.domain.events import ChildStarted, PairCurrent, PairGood
@@ -50,6 +55,7 @@ async def recover(app: AppContext, trial: Trial) -> None:
         app.placed = True
         app.services.bus.publish(PairCurrent(app.name, current.pair))
     else:
+        await _settle_data(app, current)
         await _start(app, current, good)
     await _close_runs(app, trial)
 
@@ -148,7 +154,14 @@ async def _start(app: AppContext, current: Deployment | None, good: Deployment |
 
     If neither starts, nobody serves, and the lane goes on trying.
     """
-    pairs = {d.pair.spec: d for d in (current, good) if d is not None and d.spec.run is not None}
+    startable = [d for d in (current, good) if d is not None and d.spec.run is not None]
+    pairs = {d.pair.spec: d for d in startable if app.fit(d)}
+    if startable and not pairs:
+        await _page(app, startable[0])
+        version, release = startable[0].spec.version, release_of(startable[0].pair)
+        way = way_back(app.services.journal.ledger, app.name, release, version, None, allowed=False)
+        told = way.blocked or f"version {version} cannot run on the data as they are"
+        app.condition("RollbackBlocked", True, SCHEMA_TOO_NEW, f"{told}; {REMEDY}")
     for number, deployment in enumerate(pairs.values(), start=1):
         try:
             healthy = await _start_one(app, deployment)
@@ -161,6 +174,26 @@ async def _start(app: AppContext, current: Deployment | None, good: Deployment |
         log.warning("%s: the last pair does not get healthy; the last good one is started", app.name)
         if app.serving.child is not None:
             await app.serving.retire(app.serving.child)
+
+
+async def _settle_data(app: AppContext, current: Deployment | None) -> None:
+    """Nobody may run beside some migrations, nor on what some leave behind: know of them first."""
+    if app.services.processes.leftovers.migrates(app.name):
+        if current is not None:
+            await _page(app, current)
+        await settle_migrations(app)
+    elif current is not None and not app.fit(current):
+        await settle_migrations(app)
+
+
+async def _page(app: AppContext, deployment: Deployment) -> None:
+    gate = app.gates.of(deployment.spec)
+    app.gates.lead(gate)
+    if gate is not None:
+        await gate.open_ports()
+        await gate.maintain()
+        for side in SIDES:
+            await gate.take_over(side)
 
 
 async def _start_one(app: AppContext, deployment: Deployment) -> bool:

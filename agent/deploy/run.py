@@ -81,6 +81,10 @@ class RunContext:
     switched: bool = False
     replaced: Deployment | None = None  # what places outside showed when `put` began
     put: bool = False
+    taken_back: bool = False  # what this run did to the data was taken back, as far as it could be
+    taken_from: Deployment | None = None  # whose migrations `down` took back
+    taken: tuple[str, ...] = ()  # ... their names
+    stuck: str = ""  # why the old pair could not serve again: the data are not its own any more
     marked: Awaitable[None] | None = None  # the journal has everything before the switch on disk
     _writing: asyncio.Future[None] | None = None
 
@@ -116,6 +120,10 @@ class RunContext:
                 log.debug("%s: %s", self.id, error)
         if self.instance is not None and self.child is None:
             await self.processes.surroundings.remove_instance(self.instance)
+
+    def waits(self, step: str, text: str) -> None:
+        """Tell what a step waits for; "" for nothing."""
+        self.condition("Progressing", True, "Running", f"{step}: {text}" if text else self.plan.reason)
 
     def progress(self, step: str, done: int, total: int, unit: str = "bytes") -> None:
         """Tell how far a step is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from agent.deploy.data import contracts, way_to
 from agent.deploy.differences import same_ports
 from agent.deploy.leaving import see_off
 from agent.deploy.planner import Situation
@@ -37,6 +38,8 @@ def situation(app: AppContext, spec: AppSpec, release: str, wish: Wish | None = 
         comparable=not way_back and app.unhealthy is None and not app.serving.restarting,
         first=current is None,
         drifted=wish.drifted if wish is not None else (),
+        contracts=contracts(app, spec),
+        downs=way_to(app, spec, release, back=way_back).downs,
     )
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from agent.deploy.catalog import CATALOG
+from agent.deploy.data import contract_key
 from agent.deploy.failures import as_info
 from agent.deploy.journal_rows import SIGNED
 from agent.deploy.outcome import Outcome, judge
@@ -160,6 +161,8 @@ class Runs:
             await self._trial.begin(context, wish, outcome.result)
             return
         if outcome.quarantine and failure is not None and not wish.rollback:
-            await journal.safely(journal.quarantine.add, app.name, context.spec.digest, failure)
+            digest = context.spec.digest
+            aside = contract_key(digest) if context.plan.contracts else digest
+            await journal.safely(journal.quarantine.add, app.name, aside, failure)
         if not (cancelled and self._word.put_off(wish)):
             wish.settle(outcome.sync_result, failure)

@@ -16,6 +16,7 @@ from agent.deploy.gates import Gates, MakeGate
 from agent.deploy.jobs.jobs import Jobs
 from agent.deploy.journal import Journal
 from agent.deploy.layout import AppDirectory, DataDirectory
+from agent.deploy.ledger import release_of
 from agent.deploy.processes import Processes
 from agent.deploy.serving import Serving
 from agent.deploy.unfinished import Unfinished
@@ -89,6 +90,7 @@ class AppContext:
         self._state = AppState.EMPTY
         self._instances: tuple[int, tuple[Instance, ...]] = (0, ())
         self.prepared = ""  # digest of what is ready for the end of a freeze
+        self.contracted = ""  # digest of the specification whose contract migrations were asked for
         self.memory_short = ""  # why the last swap had to be a restart
         self._conditions: dict[str, tuple[bool, str, str]] = {}
 
@@ -131,6 +133,10 @@ class AppContext:
         """Why a specification was set aside, or None."""
         entry = self.services.journal.quarantine.find(self.name, spec.digest)
         return entry.failure if entry is not None else None
+
+    def fit(self, deployment: Deployment) -> bool:
+        """Whether the data are those that a deployment can be started on."""
+        return self.services.journal.ledger.fit(self.name, release_of(deployment.pair))
 
     def forget(self) -> None:
         """The app is gone from this host: nothing that was told of it holds for one that may come back."""

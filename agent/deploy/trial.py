@@ -4,7 +4,10 @@
                      |  ^   +--newer release switched--> superseded: `good` stays
                      |  +------- the good pair fails too: nobody is to blame, the time begins anew
                      +--crash, unhealthy--> verdict --> rolled back: flip to the warm predecessor,
-                                                        or start the last good pair again
+                                                        or start the last good pair again, after the down
+                                                        of reversible migrations if that may run
+                                                   --> kept, and watched anew: the data are not the good
+                                                        pair's any more (RollbackBlocked)
                                                    --> given up, when nothing good is on disk
 
 The timer and the watchers only leave word; the lane calls `prove` and `roll_back`.
@@ -16,16 +19,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from agent.deploy.child import Child
 from agent.deploy.deployments import Deployment
 from agent.deploy.failures import as_info
+from agent.deploy.going_back import GoingBack
 from agent.deploy.leaving import see_off
+from agent.deploy.on_trial import OnTrial
 from agent.deploy.run import RunContext
-from agent.deploy.services import AppContext
+from agent.deploy.services import AS_WANTED, AppContext
+from agent.deploy.unfinished import Unfinished
+from agent.deploy.way_back import REMEDY, SCHEMA_TOO_NEW, WayBack
 from agent.deploy.wish import Wish
 from agent.domain.errors import Failure, FailureInfo
 from agent.domain.events import RunFinished
@@ -36,23 +42,6 @@ log = logging.getLogger(__name__)
 
 FIRST_CRASHES = 3  # crashes on probation before a first release, with nothing to go back to, is given up
 AGAIN = 5.0  # seconds until what a disk or the environment did not allow is tried again
-
-
-@dataclass(eq=False, slots=True)
-class OnTrial:
-    """A release being watched."""
-
-    run: str
-    wish: Wish
-    deployment: Deployment
-    joined: list[Wish] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
-    crashes: int = 0
-
-    def settle(self, result: SyncResult, failure: FailureInfo | None = None) -> None:
-        """Tell every sync that waits for the last word."""
-        for wish in (self.wish, *self.joined):
-            wish.settle(result, failure)
 
 
 class Trial:
@@ -66,6 +55,7 @@ class Trial:
         self._wake = wake
         self._tasks = Owned(f"{app.name}/trial")
         self._timer: asyncio.Task[None] | None = None
+        self._back = GoingBack(app, self._begin_retiring)
 
     async def __aenter__(self) -> Self:
         return self
@@ -190,6 +180,7 @@ class Trial:
         self._close(trial, RunResult.SUCCEEDED, None)
         trial.settle(SyncResult.SUCCEEDED)
         self.app.condition("EnvironmentFailing", False, "Proven")
+        self.app.condition("RollbackBlocked", False, AS_WANTED)
         await self._tidy()
 
     async def _illness(self) -> FailureInfo | None:
@@ -224,6 +215,9 @@ class Trial:
             log.warning("%s: old deployments stay: %s", self.app.name, error)
         self._tasks.start(self.app.services.collect(), name="collect")
 
+    def _begin_retiring(self, child: Child) -> None:
+        self._tasks.start(self._retire(child), name="retire bad")
+
     async def _retire(self, child: Child) -> None:
         try:
             await see_off(self.app, child)
@@ -249,8 +243,14 @@ class Trial:
             return None
         if not self._can_go_back():
             return await self._give_up(trial, failure)
+        good = self.app.good
+        assert good is not None
+        way = self._back.way(trial.deployment.spec)
+        if way.blocked:
+            self._keep(trial, failure, way)
+            return None
         serving, journal = self.app.serving, self.app.services.journal
-        bad, warm = serving.child, self._warm_good()
+        bad, warm = serving.child, self._back.warm_good()
         dead = bad is None or not bad.alive
         await journal.safely(journal.mark, trial.run, "rollback")
         if warm is not None:
@@ -258,11 +258,17 @@ class Trial:
                 self._environment(failure)
                 self._start_timer(max(trial.deployment.spec.health.probation, AGAIN))
                 return None
-            await self._flip_back(warm, bad)
+            await self._back.flip(warm, bad)
             healthy = not dead or await self.app.services.processes.healthy_now(warm)
         else:
-            healthy = await self._start_good(bad)
+            healthy = await self._back.start_good(bad, trial.deployment, way)
         self._end()
+        if not self.app.fit(good):  # what the bad one did to the data could not be taken back
+            await self._set_aside(trial, failure)
+            self._close(trial, RunResult.FAILED, failure)
+            self.app.failed(failure, trial.run)
+            trial.settle(SyncResult.FAILED, failure)
+            return None
         if healthy:
             await self._set_aside(trial, failure)
             self.app.condition("EnvironmentFailing", False, "OldPairHealthy")
@@ -274,61 +280,23 @@ class Trial:
         trial.settle(SyncResult.ROLLED_BACK, failure)
         return None
 
-    def _warm_good(self) -> Child | None:
-        """The warm predecessor, if it is of the good pair: one that was superseded has not proved itself."""
-        warm, good = self.app.serving.warm, self.app.good
-        if warm is None or good is None or not warm.alive:
-            return None
-        return warm if warm.deployment.pair.spec == good.pair.spec else None
-
     async def _set_aside(self, trial: OnTrial, failure: FailureInfo) -> None:
         journal, spec = self.app.services.journal, trial.deployment.pair.spec
         await journal.safely(journal.quarantine.add, self.app.name, spec, failure)
 
-    async def _flip_back(self, warm: Child, bad: Child | None) -> None:
-        serving = self.app.serving
-        await serving.stop_restarting()
-        if warm.gate is not None:
-            await warm.gate.serve(warm.side)
-        self.app.gates.lead(warm.gate)
-        await serving.take(warm)
-        self.app.recovered()
-        await self._link_back(warm.deployment)
-        if bad is not None:
-            self._tasks.start(self._retire(bad), name="retire bad")
-
-    async def _link_back(self, deployment: Deployment) -> None:
-        try:
-            await self.app.link_current(deployment)
-        except OSError as error:  # it serves; the next link, or the next start, brings this in line
-            self.app.failed(as_info(error, "current"))
-
-    async def _start_good(self, bad: Child | None) -> bool:
-        """No predecessor is warm: hold the clients, stop the bad one, start the last good pair.
-
-        Returns whether it is healthy; one that cannot be started now is tried again from then on.
-        """
-        good = self.app.good
-        assert good is not None
-        serving, gates = self.app.serving, self.app.gates
-        serving.stop_watching()
-        await serving.stop_restarting()
-        gate, side = gates.of(good.spec), serving.free_side()
-        if bad is not None:
-            if gate is not None and gate is bad.gate:
-                await gate.hold(side)
-            await serving.retire(bad, take_over=gate is bad.gate)
-        await gates.only(gate)
-        gates.lead(gate)
-        self.app.recovered()
-        try:
-            healthy = await serving.bring_back(good, gate, side)
-        except (Failure, OSError) as error:
-            self.app.failed(as_info(error, "rollback"))
-            serving.restart(good, gate, side)
-            healthy = False
-        await self._link_back(good)
-        return healthy
+    def _keep(self, trial: OnTrial, failure: FailureInfo, way: WayBack) -> None:
+        """The data are not the good pair's any more: what there is goes on, and a person is told."""
+        self.app.condition("RollbackBlocked", True, SCHEMA_TOO_NEW, f"{way.blocked}; {REMEDY}")
+        self._end()
+        self._close(trial, RunResult.FAILED, failure)
+        self.app.failed(failure, trial.run)
+        trial.settle(SyncResult.FAILED, failure)
+        self.resume(
+            trial.deployment, "", Unfinished.nobodys(trial.deployment.spec, trial.deployment.pair.commit)
+        )
+        bad = self.app.serving.child
+        if bad is not None and not bad.alive and not self.app.serving.restarting:
+            self.app.serving.restart(bad.deployment, bad.gate, bad.side, bad)
 
     def _environment(self, failure: FailureInfo) -> None:
         """The good pair fails too: nobody is to blame, nothing is quarantined; it is looked at again."""

@@ -18,6 +18,7 @@ class Wish:
     a freeze. `fallback`: an earlier
     specification, tried because nothing newer works. `rollback`: an operator's way back.
     `drifted`: what was changed on this host of the specification that serves, and has to be put right.
+    `contract`: its migrations that had to wait for its probation's end.
     """
 
     spec: AppSpec
@@ -29,13 +30,14 @@ class Wish:
     override: str = ""
     signer: str = ""  # of the commit, see DesiredState
     drifted: tuple[str, ...] = ()
+    contract: bool = False
     also: list[Settlement] = field(default_factory=list)
     open: bool = True  # nothing was told yet to those who wait
 
     @property
     def newest(self) -> bool:
         """Whether it is what the state wants, and no way back or repair."""
-        return not (self.rollback or self.fallback or self.drifted)
+        return not (self.rollback or self.fallback or self.drifted or self.contract)
 
     @property
     def sync(self) -> str:

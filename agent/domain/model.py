@@ -172,8 +172,13 @@ class Plan:
 
     @property
     def repairs(self) -> bool:
-        """Whether what serves is put right, and nothing else is wanted."""
-        return any(step.kind == "repair" for step in self.steps)
+        """Whether what serves is put right, or its data are, and nothing else is wanted."""
+        return any(step.kind in ("repair", "contract") for step in self.steps)
+
+    @property
+    def contracts(self) -> bool:
+        """Whether it is about migrations after probation."""
+        return any(step.kind == "contract" for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,11 +183,36 @@ class TaskSpec(Spec, frozen=True, kw_only=True):
     retries: int = 0
 
 
+class MigrationKind(StrEnum):
+    """When a migration runs, and who can run on what it leaves behind."""
+
+    EXPAND = "expand"  # beside the old version; both can run on it
+    CONTRACT = "contract"  # after probation; older versions cannot run on it
+    EXCLUSIVE = "exclusive"  # nobody runs meanwhile; both can run on it
+    REVERSIBLE = "reversible"  # nobody runs meanwhile; older versions can once its down has run
+    IRREVERSIBLE = "irreversible"  # nobody runs meanwhile; older versions cannot run on it
+
+    @property
+    def alone(self) -> bool:
+        """Whether the app is down while it runs."""
+        return self in (MigrationKind.EXCLUSIVE, MigrationKind.REVERSIBLE, MigrationKind.IRREVERSIBLE)
+
+    @property
+    def breaking(self) -> bool:
+        """Whether older versions cannot run on what it leaves behind."""
+        return self in (MigrationKind.CONTRACT, MigrationKind.REVERSIBLE, MigrationKind.IRREVERSIBLE)
+
+
 class MigrationSpec(Spec, frozen=True, kw_only=True):
-    """A command that must succeed before the switch."""
+    """What has to be done to data: a command, or a directory of SQL files; one of the two."""
 
     name: str
-    command: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    sql: str = ""  # relative path of the directory
+    database: str = ""  # URL of what is migrated, which has the ledger then; "" = the ledger is the agent's
+    kind: MigrationKind = MigrationKind.EXPAND
+    down: tuple[str, ...] = ()  # takes a reversible command back
+    baseline: str = ""  # what a database without a history holds already
     timeout: float = 600.0
 
 
@@ -249,6 +274,7 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     salt: str = ""  # of this host: nobody can try secrets out against the digests; "" without secrets
     tasks: tuple[TaskSpec, ...] = ()
     migrate: tuple[MigrationSpec, ...] = ()
+    down: bool = False  # the way back may run the down of reversible migrations
     run: RunSpec | None = None
     listen: tuple[PortSpec, ...] = ()
     udp: tuple[PortSpec, ...] = ()  # the program binds them by itself; only with Swap.RESTART

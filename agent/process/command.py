@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.domain.errors import LATER, Failure
@@ -25,6 +25,8 @@ from agent.process.stop import end_group, stop
 
 log = logging.getLogger(__name__)
 
+HEARING = 1.0  # seconds between two looks at what a command says
+HEARD = 5  # lines
 GRACE = StopSpec(signal="TERM", grace=5.0)  # for a command past its deadline, or cancelled
 
 
@@ -59,12 +61,13 @@ class CommandResult:
 
 
 async def run_command(
-    keeper: Keeper, *, name: str, argv: Sequence[str], context: ChildContext, timeout: float
-) -> CommandResult:
+    keeper: Keeper, *, name: str, argv: Sequence[str], context: ChildContext, timeout: float,
+    heard: Callable[[Sequence[str]], None] | None = None,
+) -> CommandResult:  # fmt: skip
     """Run a command to its end, at most `timeout` seconds; cancelled, it is stopped.
 
-    `name` is what the output and the keeper's table call it (migrate schema). Raises what
-    `ChildContext.spawn` raises; how the command ends is no error but the result.
+    `heard` is told its last lines every second. `name` is what the output and the keeper's table call it
+    (migrate schema). Raises what `ChildContext.spawn` raises; how it ends is no error but the result.
     """
     child = new_id(f"{context.app}/{name}")
     context = replace(context, prefix=context.prefix or f"{context.app}/{name}")
@@ -73,7 +76,7 @@ async def run_command(
     late = False
     try:
         async with asyncio.timeout(timeout):
-            await keeper.wait(child)
+            await (keeper.wait(child) if heard is None else _wait_and_hear(keeper, child, heard))
     except TimeoutError:
         late = True
     except BaseException:
@@ -106,6 +109,16 @@ async def to_its_end(
     lines = tuple(await keeper.tail(child))
     seconds = time.time() - started
     return CommandResult(record.code, record.signal, lines, seconds, timeout if late else None)
+
+
+async def _wait_and_hear(keeper: Keeper, child: str, heard: Callable[[Sequence[str]], None]) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(HEARING):
+                await keeper.wait(child)
+            return
+        except TimeoutError:
+            heard(await keeper.tail(child, HEARD))
 
 
 async def _finish(keeper: Keeper, child: str, late: bool) -> tuple[ChildRecord, list[str]]:

@@ -21,6 +21,7 @@ OUTPUT_MAX = 32 << 20  # characters of all that is rendered
 SCALAR = Limits(source=64 << 10, output=64 << 10, made=1 << 20, steps=20_000, seconds=0.5)
 FILE = Limits(source=FILE_MAX)
 
+_NO_SECRETS = "secrets can be used in env, files, migrate.database and the headers of an artifact only"
 _TOO_LONG = f"the templates of this state take longer than {SECONDS_MAX:g} s"
 
 # What an app's own maintenance page may show; the values are given when it is shown.
@@ -80,7 +81,7 @@ class Renderer:
                 raise TemplateFault(_TOO_LONG)
             template = parse(source, limits)
             if "secrets" in template.names and "secrets" not in values:
-                raise TemplateFault("secrets can be used in env, files and the headers of an artifact only")
+                raise TemplateFault(_NO_SECRETS)
             seconds = min(limits.seconds, self._seconds)
             return template.render(values, replace(limits, seconds=seconds))
         except TemplateFault as fault:

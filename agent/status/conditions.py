@@ -57,6 +57,7 @@ TAG_MOVED = "TagMoved"
 GRACE_SHORT = "GraceShort"
 DRIFTED = "Drifted"
 JOB_FAILING = "JobFailing"
+ROLLBACK_BLOCKED = "RollbackBlocked"
 
 _TYPES = (
     ConditionType(SOURCE_REACHABLE, "agent", Polarity.NORMAL, "The state repository answers."),
@@ -95,6 +96,9 @@ _TYPES = (
     ),
     ConditionType(DRIFTED, "app", Polarity.ABNORMAL, "Managed files or links were changed on this host."),
     ConditionType(JOB_FAILING, "app", Polarity.ABNORMAL, "The job's last run did not succeed."),
+    ConditionType(
+        ROLLBACK_BLOCKED, "app", Polarity.ABNORMAL, "An older version cannot run on the data as they are."
+    ),
     ConditionType(SOCKET_MODE, "app", Polarity.NEUTRAL, "How the app gets its listening socket."),
     ConditionType(
         BACKLOG_LIMITED, "app", Polarity.ABNORMAL, "The host lets fewer clients wait at a port than wanted."
@@ -174,6 +178,16 @@ _REASONS: dict[str, str] = {
     "CheckFailed": "The check command refused the rendered files.",
     "TaskFailed": "A task's command failed.",
     "MigrationFailed": "A migration failed.",
+    "MigrationEdited": "A file of a migration was changed after it had run.",
+    "MigrationMissing": "A file of a migration that has run is not there any more.",
+    "MigrationOutOfOrder": "A file of a migration was put before others that have run.",
+    "MigrationsInvalid": "The directory with the files of a migration cannot be used.",
+    "BaselineMissing": "The database holds something already, and nobody said which files made it.",
+    "SchemaTooNew": "The data were changed so that this version cannot run on them.",
+    "NoWayBack": "A migration cannot be taken back.",
+    "DatabaseUnavailable": "The database does not answer, or is busy.",
+    "DatabaseUnusable": "The database, or what its URL names, cannot be used as it is.",
+    "DriverMissing": "The driver for this kind of database is not installed.",
     "ReloadFailed": "The child could not be told to read its files again.",
     "AfterFailed": "The command that follows the placing of files failed.",
     "PlaceNotAllowed": "The agent's settings do not let apps place files there.",

@@ -36,8 +36,11 @@ class StepPicture:
     progress: tuple[int, int, str] | None = None  # done, total (0 = unknown), unit
     failure: FailureInfo | None = None
 
-    def as_json(self, now: float) -> Json:
-        """The form in /status; a running step's seconds are those until `now`."""
+    def as_json(self, now: float, usual: float | None = None) -> Json:
+        """The form in /status; a running step's seconds are those until `now`.
+
+        `usual` are those it took in earlier runs: a running one is expected to end then.
+        """
         running = self.state is StepResult.RUNNING
         return {
             "name": self.name,
@@ -47,6 +50,7 @@ class StepPicture:
             "state": str(self.state),
             "started": rfc3339(self.started) or None,
             "seconds": round(max(0.0, now - self.started) if running else self.seconds, 4),
+            "expected_end": rfc3339(self.started + usual) if running and usual is not None else None,
             "attempt": self.attempt,
             "progress": progress_json(self.progress),
             "failure": None if self.failure is None else failure_json(self.failure),
@@ -132,7 +136,7 @@ class RunPicture:
             "phase": self.phase,
             "seconds_left": None if ended or (left := self.seconds_left(now)) is None else round(left, 4),
             "failure": None if self.failure is None else failure_json(self.failure),
-            "steps": [step.as_json(now) for step in self.steps.values()],
+            "steps": [step.as_json(now, self.usual.get(name)) for name, step in self.steps.items()],
         }
 
 

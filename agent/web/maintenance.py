@@ -26,6 +26,8 @@ _PHASES = {
     "render": "Preparing",
     "check": "Checking",
     "migrate": "Migrating data",
+    "contract": "Migrating data",
+    "down": "Going back",
     "stop": "Restarting",
     "start": "Starting",
     "probe": "Starting",
@@ -59,9 +61,15 @@ def public_progress(app: AppPicture | None, now: float) -> Progress:
 
 
 def _detail(run: RunPicture) -> str:
-    """How far the running steps are that tell: "12.3 of 80.0 MiB"."""
-    steps = [step for step in run.steps.values() if step.state is StepResult.RUNNING]
-    return ", ".join(progress_text(progress_json(step.progress)) for step in steps if step.progress)
+    """Which migration runs, and how far the running steps are that tell: "schema", "12.3 of 80.0 MiB"."""
+    told = []
+    for step in (step for step in run.steps.values() if step.state is StepResult.RUNNING):
+        name = step.name.removeprefix("migrate").strip()
+        if step.kind in ("migrate", "contract") and name:
+            told.append(name)
+        if step.progress:
+            told.append(progress_text(progress_json(step.progress)))
+    return ", ".join(told)
 
 
 async def maintenance(request: web.Request) -> web.Response:

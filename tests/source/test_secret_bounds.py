@@ -93,7 +93,7 @@ def test_nothing_that_everybody_may_see_can_hold_a_secret(tmp_path: Path, lines:
     with pytest.raises(StateInvalid) as caught:
         load(tree, "", host(tmp_path))
     (problem,) = caught.value.problems
-    assert "in env, files and the headers" in str(problem)
+    assert "in env, files, migrate.database and the headers" in str(problem)
     assert "hunter2" not in str(problem)
 
 

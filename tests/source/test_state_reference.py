@@ -208,6 +208,7 @@ def test_the_json_schema_describes_every_part() -> None:
         "Flat",
         "Swap",
         "OnChange",
+        "MigrationKind",
     }
     assert names == set(SCHEMA["$defs"])
     assert set(SCHEMA["$defs"]["App"]["properties"]) == set(App.__struct_fields__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from agent.deploy.ledger import release_of
 from agent.deploy.run import RunContext, Step
 from agent.domain.events import PairCurrent
 from agent.domain.model import PlannedStep
@@ -25,6 +26,7 @@ class Record(Step):
         if context.deployment is None:
             context.deployment = context.describe()
         await context.written()
+        await context.journal.ledger.reach(context.app, release_of(context.deployment.pair))
         await asyncio.to_thread(context.deployments.link, "current", context.deployment)
         context.switched = True
         child = context.serving.child

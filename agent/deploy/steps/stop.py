@@ -6,11 +6,13 @@ import asyncio
 import logging
 
 from agent.deploy.child import Child
+from agent.deploy.ledger import release_of
 from agent.deploy.run import RunContext, Step
+from agent.deploy.way_back import REMEDY, SCHEMA_TOO_NEW, way_back
 from agent.domain.errors import Failure
 from agent.domain.model import PlannedStep
 from agent.traffic.gate import SlotGate
-from agent.traffic.state import GateState, Mode
+from agent.traffic.state import Gate, GateState, Mode
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +73,28 @@ class Stop(Step):
         if context.gate is not None and context.gate is not gate:
             await context.gates.give_up(context.gate)
         context.gates.lead(gate)
+        ledger, release = context.journal.ledger, release_of(context.stopped_old.pair)
+        if not ledger.fit(context.app, release):
+            await self._stay_down(context, gate)
+            return
         try:
             context.back_healthy = await context.serving.bring_back(context.stopped_old, gate, side)
         except (Failure, OSError):
             context.serving.restart(context.stopped_old, gate, side)
             raise
+
+    async def _stay_down(self, context: RunContext, gate: Gate | None) -> None:
+        """The data are not the old pair's any more: clients get the page, a person is told."""
+        assert context.stopped_old is not None
+        old = context.stopped_old
+        way = way_back(
+            context.journal.ledger, context.app, release_of(old.pair), old.spec.version, None, False
+        )
+        context.stuck = way.blocked or f"the data are not those of version {old.spec.version}"
+        context.condition("RollbackBlocked", True, SCHEMA_TOO_NEW, f"{context.stuck}; {REMEDY}")
+        if gate is not None:
+            await gate.open_ports()
+            await gate.maintain()
 
     async def _reopen(self, context: RunContext, old: Child) -> None:
         if old.gate is not None and old.gate.state != GateState(Mode.OPEN, old.side):

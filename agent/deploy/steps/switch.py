@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 
+from agent.deploy.ledger import release_of
 from agent.deploy.run import RunContext, Step
+from agent.deploy.services import AS_WANTED
 from agent.domain.errors import Permanent
 from agent.domain.events import PairCurrent
 from agent.domain.model import PlannedStep
@@ -37,10 +39,12 @@ class Switch(Step):
         if gone is not None:
             told = gone.exit_failure()
             raise Permanent(told.reason, told.message, where=told.where, remedy=told.remedy, log=told.log)
+        await context.journal.ledger.reach(context.app, release_of(context.deployment.pair))
         if context.gate is not None:
             await context.gate.serve(context.side)
         context.gates.lead(context.gate)
         context.switched = True
+        context.condition("RollbackBlocked", False, AS_WANTED, "")
         await context.serving.take(child)
         context.bus.publish(PairCurrent(context.app, context.deployment.pair))
         await asyncio.to_thread(context.deployments.link, "current", context.deployment)

@@ -19,12 +19,13 @@ from agent.source.schema.files import (
 )
 from agent.source.schema.health import Health, health_spec
 from agent.source.schema.job import Job, job_spec, refuse_servers_keys
+from agent.source.schema.migrations import Migration, Rollback, job_migrations, migration_specs
 from agent.source.schema.place import Place
 from agent.source.schema.placed import Drift, drift_spec, place_specs, refuse_mixtures
 from agent.source.schema.run import Run, check_instances, run_spec
 from agent.source.schema.scalars import Command, NotYet, Port, Raw
 from agent.source.schema.secrets import Revealed, Secret, secret_values
-from agent.source.schema.steps import Hooks, Migration, Task, hooks_spec, migration_specs, task_specs
+from agent.source.schema.steps import Hooks, Task, hooks_spec, task_specs
 from agent.source.schema.traffic import (
     Canary,
     Drain,
@@ -54,6 +55,7 @@ class App(Raw, frozen=True, kw_only=True):
     secrets: dict[str, Secret] | None = None
     tasks: dict[str, Task] | None = None
     migrate: list[Migration] | Migration | None = None
+    rollback: Rollback | None = None
     run: Run | None = None
     listen: Port | dict[str, Port | Listen] | None = None
     socket: Literal["adopt", "fd", "relay"] | None = None
@@ -107,7 +109,8 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
         secrets=dict(secrets.values_read),
         salt=_salt(secrets, place),
         tasks=task_specs(raw.tasks or {}, place / "tasks"),
-        migrate=() if raw.migrate is None else migration_specs(raw.migrate, place / "migrate"),
+        migrate=migration_specs(raw.migrate, place / "migrate", secrets),
+        down=raw.rollback is not None and raw.rollback.down is True,
         run=run_spec(raw.run, place / "run") if raw.run else None,
         listen=listen,
         udp=udp,
@@ -166,7 +169,7 @@ def _of_job(name: str, raw: App, job: Job, place: Place) -> AppSpec:
         secrets=dict(secrets.values_read),
         salt=_salt(secrets, place),
         tasks=task_specs(raw.tasks or {}, place / "tasks"),
-        migrate=() if raw.migrate is None else migration_specs(raw.migrate, place / "migrate"),
+        migrate=job_migrations(raw.migrate, place / "migrate", secrets),
         job=job_spec(job, place / "job"),
         health=HealthSpec(probation=0.0),
         hooks=hooks,

@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # What a job has no use for: nothing of it keeps running.
 OF_SERVERS = (
     *("run", "place", "after", "listen", "socket", "swap", "health"),
-    *("canary", "drain", "maintenance"),
+    *("canary", "drain", "maintenance", "rollback"),
 )
 
 

@@ -15,7 +15,7 @@ PLACES_MAX = 50
 LOOK_MIN = 0.1  # seconds between two looks for drift
 # What an app of files only has no use for: it has no program, no port and no user of its own.
 OF_PROGRAMS = (
-    *("dirs", "env", "tasks", "migrate", "run", "listen", "socket", "swap", "health"),
+    *("dirs", "env", "tasks", "migrate", "rollback", "run", "listen", "socket", "swap", "health"),
     *("canary", "drain", "maintenance"),
 )
 

@@ -1,4 +1,4 @@
-"""`tasks`, `migrate` and `hooks`: commands of the operator's at points of a deploy and of an app's life."""
+"""`tasks` and `hooks`: commands of the operator's at points of a deploy and of an app's life."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
-from agent.domain.spec import HooksSpec, MigrationSpec, TaskSpec
+from agent.domain.spec import HooksSpec, TaskSpec
 from agent.source.problems import nearest, shown
 from agent.source.schema.place import Place
-from agent.source.schema.scalars import Command, Duration, NotYet, Raw
+from agent.source.schema.scalars import Command, Duration, Raw
 
 PREPARE = ("fetch", "verify", "unpack", "render", "check")  # a task always comes after these
 CHAIN = ("migrate", "stop", "start", "probe", "switch", "drain")
 TASKS_MAX = 50
-_NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?", re.IGNORECASE)
+NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?", re.IGNORECASE)
 
 
 class Task(Raw, frozen=True, kw_only=True):
@@ -29,17 +29,6 @@ class Task(Raw, frozen=True, kw_only=True):
     before: list[str] | None = None
     timeout: Duration | None = None
     retries: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
-
-
-class Migration(Raw, frozen=True, kw_only=True):
-    """What must succeed before the switch."""
-
-    name: str | None = None
-    command: Command | None = None
-    timeout: Duration | None = None
-    sql: NotYet[str] = None
-    database: NotYet[str] = None
-    kind: NotYet[Literal["expand", "contract"]] = None
 
 
 class Hooks(Raw, frozen=True, kw_only=True):
@@ -63,7 +52,7 @@ def task_specs(raw: Mapping[str, Task], place: Place) -> tuple[TaskSpec, ...]:
 
 
 def _task(name: str, raw: Task, tasks: Mapping[str, Task], place: Place) -> TaskSpec:
-    if not _NAME.fullmatch(name) or name in (*PREPARE, *CHAIN):
+    if not NAME.fullmatch(name) or name in (*PREPARE, *CHAIN):
         place.problem("a task's name holds letters, digits, -, _ and . and is no step's own", key=True)
     if raw.command is None:
         place.missing("command")
@@ -73,7 +62,7 @@ def _task(name: str, raw: Task, tasks: Mapping[str, Task], place: Place) -> Task
         command=(place / "command").command(raw.command),
         after=_points(raw.after or [], (*PREPARE, *CHAIN, *tasks), place / "after"),
         before=_points(raw.before or [], (*CHAIN, *tasks), place / "before"),
-        timeout=_positive(raw.timeout, default.timeout, place / "timeout"),
+        timeout=positive(raw.timeout, default.timeout, place / "timeout"),
         retries=raw.retries or 0,
     )
 
@@ -105,33 +94,6 @@ def _refuse_circles(specs: tuple[TaskSpec, ...], place: Place) -> None:
         (place / first).problem(f"goes in a circle: {' → '.join(map(shown, circle))}", key=True)
 
 
-def migration_specs(raw: list[Migration] | Migration, place: Place) -> tuple[MigrationSpec, ...]:
-    """The migrations, in order. One alone may be written without the list and without a name."""
-    if isinstance(raw, Migration):
-        return (_migration(raw, "migrate", place),)
-    found: list[MigrationSpec] = []
-    for index, migration in enumerate(raw):
-        spec = _migration(migration, "migrate" if len(raw) == 1 else "", place / index)
-        if spec.name and spec.name in [other.name for other in found]:
-            (place / index / "name").problem(f"{shown(spec.name)} is the name of another migration")
-        found.append(spec)
-    return tuple(found)
-
-
-def _migration(raw: Migration, name: str, place: Place) -> MigrationSpec:
-    if raw.name is None and not name:
-        place.missing("name", "each of several migrations has its own")
-    if raw.name is not None and not _NAME.fullmatch(raw.name):
-        (place / "name").problem("a migration's name holds letters, digits, -, _ and .")
-    if raw.command is None and place.intact("sql"):
-        place.missing("command")
-    return MigrationSpec(
-        name=raw.name or name,
-        command=(place / "command").command(raw.command),
-        timeout=_positive(raw.timeout, MigrationSpec(name="", command=()).timeout, place / "timeout"),
-    )
-
-
 def hooks_spec(raw: Hooks | None, place: Place) -> HooksSpec:
     """The hooks."""
     raw = raw or Hooks()
@@ -139,11 +101,12 @@ def hooks_spec(raw: Hooks | None, place: Place) -> HooksSpec:
         init=(place / "init").command(raw.init),
         cleanup=(place / "cleanup").command(raw.cleanup),
         crashed=(place / "crashed").command(raw.crashed),
-        timeout=_positive(raw.timeout, HooksSpec().timeout, place / "timeout"),
+        timeout=positive(raw.timeout, HooksSpec().timeout, place / "timeout"),
     )
 
 
-def _positive(raw: Duration | None, default: float, place: Place) -> float:
+def positive(raw: Duration | None, default: float, place: Place) -> float:
+    """A time that bounds something."""
     if raw is not None and raw <= 0:
         place.problem("must be longer than nothing")
     return default if raw is None else float(raw)

@@ -1,0 +1,78 @@
+"""Migrations that the last agent did not see the end of: found out before anything is started on the data.
+
+| found | done |
+|---|---|
+| the migration is still under way | it is waited for; who comes meanwhile gets the page |
+| it has ended since | its exit code and its answer go into the ledger |
+| nothing of it, and a database that has a history | the database is asked |
+| nothing of it, and no such database, or no answer | nobody knows: it counts as done, and runs again |
+"""
+
+from __future__ import annotations
+
+import logging
+
+from agent.deploy.deployments import Deployment
+from agent.deploy.ledger import Entry, Word, release_of
+from agent.deploy.migrating import Work, look, settle_answer, settle_command
+from agent.deploy.services import AppContext
+from agent.domain.errors import Failure
+from agent.domain.model import new_id
+from agent.domain.spec import MigrationSpec
+from agent.migrator.order import read_answer
+
+log = logging.getLogger(__name__)
+
+
+async def settle_migrations(app: AppContext) -> None:
+    """End the commands of the last agent and write down how migrations ended. Raises Failure."""
+    ledger = app.services.journal.ledger
+    open_entries = {entry.number: entry for entry in ledger.of(app.name) if entry.word is Word.RUNNING}
+    for number, result in await app.services.processes.leftovers.end_commands(app.name):
+        entry = open_entries.pop(number, None)
+        if entry is None:
+            continue
+        answer = read_answer(result.log)
+        if answer is not None:
+            await settle_answer(ledger, entry, answer)
+        elif (found := _brought_by(app, entry)) is None or not found[1].database:
+            await settle_command(ledger, entry, result, touched=False)
+        else:
+            open_entries[number] = entry
+    for entry in open_entries.values():
+        await _ask(app, entry)
+
+
+async def _ask(app: AppContext, entry: Entry) -> None:
+    """Ask the database what it knows of a migration that nobody saw the end of."""
+    found, ledger = _brought_by(app, entry), app.services.journal.ledger
+    if found is None or not found[1].sql:
+        return
+    deployment, migration = found
+    processes = app.services.processes
+    try:
+        instance = await processes.surroundings.instance(deployment, new_id("i"))
+        try:
+            work = Work(processes=processes, ledger=ledger, deployment=deployment, instance=instance)
+            answer = await look(work, migration, f"migrate {entry.name} (what was done)")
+        finally:
+            await processes.surroundings.remove_instance(instance)
+    except (Failure, OSError) as error:
+        log.warning("%s: what %s did is not to be found out: %s", app.name, entry.told, error)
+        return
+    if answer is None:
+        return
+    if answer.applied and not answer.pending:
+        await ledger.end(entry, Word.DONE)
+    else:
+        await ledger.end(entry, Word.FAILED if answer.applied else Word.NOTHING)
+
+
+def _brought_by(app: AppContext, entry: Entry) -> tuple[Deployment, MigrationSpec] | None:
+    """The deployment on disk that the migration came with."""
+    for deployment in app.deployments.all():
+        if release_of(deployment.pair) == entry.release:
+            for migration in deployment.spec.migrate:
+                if migration.name == entry.name:
+                    return deployment, migration
+    return None
