@@ -91,7 +91,7 @@ class History:
         )  # fmt: skip
         return rank
 
-    def breaking(self) -> list[tuple[str, str, str]]:
+    def breaking(self) -> list[list[str]]:
         """Release, version and kind of what has run and is not undone, after which older ones cannot run."""
         newest = {row.version or (row.script, row.release): row for row in self.rows()}
         found = [
@@ -99,7 +99,7 @@ class History:
             for row in newest.values()
             if row.kind in BREAKING and row.state in (RUNNING, DONE)
         ]
-        return list(dict.fromkeys(found))
+        return [list(one) for one in dict.fromkeys(found)]
 
     def end(self, rank: int, state: str, seconds: float) -> None:
         """What was running has ended."""

@@ -75,7 +75,7 @@ class Answer:
     unsure: bool = False
     applied: list[str] = field(default_factory=list)
     pending: int = 0
-    breaking: list[tuple[str, str, str]] = field(default_factory=list)
+    breaking: list[list[str]] = field(default_factory=list)
 
     def line(self) -> str:
         """The last line of the output."""
