@@ -89,6 +89,7 @@ def _app(name: str, app: Json) -> Iterator[str]:
     if wanted and wanted.get("spec") != current.get("spec"):
         yield _line("wanted", f"{_pair(wanted)} {clean(wanted.get('reason') or '')}".rstrip())
     yield from _child(app.get("child") or {})
+    yield from _job(app.get("job") or {})
     if run := app.get("run"):
         yield from _run(run)
     yield from _conditions(app.get("conditions") or [])
@@ -123,6 +124,17 @@ def _child(child: Json) -> Iterator[str]:
         last = child.get("last_exit") or {}
         how = f"signal {last['signal']}" if last.get("signal") else f"code {last.get('code')}"
         yield _line("restarts", f"{child['restarts']}, last ended with {how} {words.ago(last.get('at'))}")
+
+
+def _job(job: Json) -> Iterator[str]:
+    if job.get("next"):
+        yield _line("next", f"{words.local(job['next'])} {dim(clean(job.get('schedule') or ''))}")
+    for each in job.get("running") or []:
+        told = f"{clean(each.get('id', ''))} ({clean(each.get('cause', ''))})"
+        yield _line("running", f"{told} {dim('pid ' + str(each.get('pid')))} {words.ago(each.get('since'))}")
+    if last := job.get("last"):
+        code = f" with exit code {last['code']}" if last.get("code") else ""
+        yield _line("job", f"{words.word(last.get('result', ''))}{code} {words.ago(last.get('ended'))}")
 
 
 def _run(run: Json) -> Iterator[str]:

@@ -15,6 +15,7 @@ import msgspec
 
 from agent.domain import events as facts
 from agent.domain.errors import FailureInfo, FailureKind
+from agent.domain.job import JobResult
 from agent.domain.model import Pair, RunResult, StepResult, SyncResult
 from agent.kit.clock import rfc3339
 from agent.kit.mask import secrets
@@ -85,6 +86,7 @@ class Teller:
             facts.PauseChanged: self._pause,
             facts.ConditionChanged: self._condition,
             facts.AppRemoved: self._removed,
+            facts.JobEnded: self._job_ended,
         }
         self.unsubscribe = bus.subscribe(self.hear)
 
@@ -156,6 +158,17 @@ class Teller:
         head = f"{app}: rolled back to {serving}: " if back and serving else f"{app}: "
         at = f"{step}: " if step else ""
         return f"{head}{at}{failure.reason}: {failure.message}"
+
+    def _job_ended(self, event: facts.JobEnded) -> None:
+        """A job that fails is told once, and when it succeeds again."""
+        subject, run = f"job {event.app}", event.run
+        if event.earlier or run.result is JobResult.STOPPED:
+            return
+        if run.failure is None:
+            self._notice(NoticeKind.RECOVERED, event.app, event, subject=subject, only_if_ill=True)
+        else:
+            about, why = run.commit, run.failure
+            self._notice(NoticeKind.FAILED, event.app, event, subject=subject, commit=about, failure=why)
 
     # -- syncs --------------------------------------------------------------------------------------
 

@@ -150,6 +150,7 @@ def _app(name: str, app: Json, now: float) -> Iterator[str]:
         why = f", {wanted['reason']}" if wanted["reason"] else ""
         yield f"  wanted   {_pair(wanted)}{why}"
     yield from _children(app["child"] or {}, now)
+    yield from _job(app.get("job") or {}, now)
     good = app["good"]
     if good is not None and (current is None or good["spec"] != current["spec"]):
         yield f"  good     {_pair(good)}"
@@ -179,6 +180,17 @@ def _children(child: Json, now: float) -> Iterator[str]:
             yield f"  instance {told}{since}"
     if child.get("restarting"):
         yield f"  restart  {child['restarting']['reason']}; next at {child['restarting']['due']}"
+
+
+def _job(job: Json, now: float) -> Iterator[str]:
+    """When it runs next, what runs, and how the last run ended."""
+    if job.get("next"):
+        yield f"  next     {job['next']}, in {until(job['next'], now)}"
+    for each in job.get("running") or []:
+        yield f"  running  {each['id']} ({each['cause']}) pid {each['pid']}, since {ago(each['since'], now)}"
+    if last := job.get("last"):
+        code = f" with exit code {last['code']}" if last["code"] else ""
+        yield f"  job      {last['result']}{code}, {ago(last['ended'], now)}"
 
 
 def _pair(pair: Json) -> str:

@@ -10,6 +10,7 @@ import pytest
 from agent.config import Settings
 from agent.domain import events as facts
 from agent.domain.errors import Failure, FailureInfo, FailureKind
+from agent.domain.job import Cause, JobResult, JobRun
 from agent.domain.model import SyncResult
 from agent.notify.channels import chats
 from tests.kit.api_server import ApiServer, api_server
@@ -171,3 +172,23 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(Failure):
         chats(Settings(notices=file))
+
+
+async def test_a_job_that_fails_is_told_once_and_once_more_when_it_succeeds(tmp_path: Path) -> None:
+    failure = FailureInfo(FailureKind.PERMANENT, "JobFailed", "the job ended with exit code 7")
+    bad = JobRun(
+        id="j", app="report", cause=Cause.SCHEDULE, result=JobResult.FAILED, commit=A, failure=failure
+    )
+    good = JobRun(id="k", app="report", cause=Cause.SCHEDULE, result=JobResult.SUCCEEDED, commit=A)
+    async with api_server() as server:
+        async with stand(tmp_path, notices=notices(server, tmp_path)) as world:
+            for run in (good, bad, bad, good, good):
+                world.bus.publish(facts.JobEnded("report", run, 1.0))
+                await until_sent(world)
+            world.bus.publish(facts.JobEnded("report", bad, 0.0, earlier=True))
+            await until_sent(world)
+    told = [got.content for got in server.got]
+    assert [(t["kind"], t["app"], t["reason"]) for t in told] == [
+        ("failed", "report", "JobFailed"),
+        ("recovered", "report", ""),
+    ]

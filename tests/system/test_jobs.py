@@ -43,6 +43,20 @@ async def ready(box: Box, version: str = "1.0", app: str = "report") -> dict[str
     return found
 
 
+async def under_way(box: Box) -> dict[str, Any]:
+    """Until a run of the job has begun: as status tells it."""
+
+    async def begun() -> Any:
+        try:
+            job = (await box.app("report")).get("job") or {}
+        except aiohttp.ClientError:  # the agent is being started again
+            return None
+        return (job.get("running") or [None])[0]
+
+    found: dict[str, Any] = await box.until(begun)
+    return found
+
+
 async def test_once_runs_the_job_says_what_it_says_and_exits_with_its_code(box: Box) -> None:
     await box.commit(state("echo out; echo err >&2; exit 7"))
     told = await run(*box.command("once")[4:])
@@ -174,8 +188,7 @@ async def test_a_run_under_way_survives_the_agent_and_its_exit_code_is_recorded(
     await box.start()
     await ready(box)
     await Operator(box)("job", "run", "report", "--no-wait")
-    app = await box.app_is("report", state="working")
-    (running,) = app["job"]["running"]
+    running = await under_way(box)
     for ends_meanwhile in (False, True):
         old = await box.agent_pid()
         os.kill(old, signal.SIGKILL)
@@ -187,8 +200,7 @@ async def test_a_run_under_way_survives_the_agent_and_its_exit_code_is_recorded(
 
         await box.until(another)
         if not ends_meanwhile:
-            app = await box.app_is("report", state="working")
-            assert [one["pid"] for one in app["job"]["running"]] == [running["pid"]]
+            assert (await under_way(box))["pid"] == running["pid"]
     await box.app_is("report", state="ready")
     (row,) = await runs(box)
     assert (row["id"], row["result"], row["code"]) == (running["id"], "failed", 9)
@@ -203,8 +215,7 @@ async def test_a_run_that_ended_with_its_keeper_is_told_as_interrupted_and_tried
     await box.start()
     await ready(box)
     await Operator(box)("job", "run", "report", "--no-wait")
-    app = await box.app_is("report", state="working")
-    (running,) = app["job"]["running"]
+    running = await under_way(box)
     await box.stop(signal.SIGKILL)
     await _gone(running["pid"])
     flag.touch()
@@ -220,13 +231,13 @@ async def test_a_run_is_stopped_with_the_agent_and_that_is_recorded(box: Box) ->
     await ready(box)
     operator = Operator(box)
     await operator("job", "run", "report", "--no-wait")
-    await box.app_is("report", state="working")
+    await under_way(box)
     await operator("job", "stop", "report")
     await box.app_is("report", state="ready")
     await operator("job", "run", "report", "--no-wait")
-    app = await box.app_is("report", state="working")
+    running = await under_way(box)
     assert await box.stop() == 0
-    assert not Path(f"/proc/{app['job']['running'][0]['pid']}").exists()
+    assert not Path(f"/proc/{running['pid']}").exists()
     await box.start()
     await ready(box)
     assert len(await runs(box)) == 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.domain.cron import following, last, occurrences
+from agent.domain.job import JobResult
 from agent.domain.spec import JobSpec
 
+LATE = 10.0  # seconds after which, with `missed: skip`, a time that came is a time that was missed
 COUNTED = 1000  # times that are counted one by one
 
 
@@ -44,6 +46,16 @@ def due(job: JobSpec, accounted: float, now: float) -> Due | None:
     if len(times) == 1:
         return Due(times[0])
     return Due(times[-1], len(times) - 1, times[0], times[-2])
+
+
+def becomes(job: JobSpec, found: Due, now: float, *, busy: bool) -> JobResult:
+    """What follows from the newest time that has come: a run, which waits to begin, or a row without one.
+
+    `busy`: another run is under way.
+    """
+    if job.missed == "skip" and now - found.latest > LATE:
+        return JobResult.MISSED
+    return JobResult.SKIPPED if busy and not job.overlap else JobResult.WAITING
 
 
 def upcoming(job: JobSpec, accounted: float, now: float) -> float | None:

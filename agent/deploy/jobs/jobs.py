@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from agent.deploy.deployments import Deployment, Deployments
 from agent.deploy.jobs import attempt
-from agent.deploy.jobs.due import Due, due, upcoming
+from agent.deploy.jobs.due import Due, becomes, due, upcoming
 from agent.deploy.jobs.execution import AGAIN, LONGEST_PAUSE, Active, Execution
 from agent.deploy.jobs.ledger import Ledger
 from agent.deploy.processes import Processes
@@ -30,14 +30,12 @@ from agent.domain.events import AppFailed, Bus, JobEnded, JobPassed, JobPlanned
 from agent.domain.job import Cause, JobResult, JobRun, JobStanding
 from agent.domain.model import new_id
 from agent.domain.spec import JobSpec
-from agent.kit.clock import rfc3339
 from agent.kit.tasks import Owned
 from agent.process.keepers import Keeper
 
 log = logging.getLogger(__name__)
 
 LOOK = 60.0  # seconds between two looks at the clock, which may be set meanwhile
-LATE = 10.0  # seconds after which, with `missed: skip`, a time that came is a time that was missed
 SET_BACK = 3 * 3600.0  # seconds by which a clock may be set back and nothing be run twice
 
 
@@ -259,20 +257,11 @@ class Jobs:
     ) -> list[JobRun]:
         """The rows for times that have come: what was missed, and the run for the newest, if it has one."""
         rows = []
-        missed = found.earlier > 0
-        if missed:
+        if found.earlier:
             row = self._new(deployment, Cause.SCHEDULE, JobResult.MISSED, due=found.first)
             rows.append(replace(row, until=found.before, count=found.earlier))
-        late = missed or now - found.latest > LATE
-        if job.missed == "skip" and now - found.latest > LATE:
-            result = JobResult.MISSED
-        elif busy and not job.overlap:
-            result = JobResult.SKIPPED
-        else:
-            result = JobResult.WAITING
+        result = becomes(job, found, now, busy=busy)
         newest = self._new(deployment, Cause.SCHEDULE, result, due=found.latest)
-        if late and result is JobResult.WAITING:
-            log.info("%s: a run for %s comes late", self.app, rfc3339(found.latest))
         before = self._skipped
         if result is JobResult.SKIPPED and before is not None and not rows:  # a count goes on
             newest = replace(before, until=found.latest, count=before.count + 1)
