@@ -1,5 +1,5 @@
 """Who said so: signatures of commits and tags, judged by the keys that the agent's settings name.
 
-`policy.Trust` is the door; below it `signed` (what of an object is signed), `sshsig` with `signers` (SSH),
-and `openpgp`. Nothing here fetches; the libraries are loaded when the first signature is judged.
+`policy.Trust` is the door; below it `signed`: what of an object is signed. The formats are those of
+`agent.kit.signatures`. Nothing here fetches; the libraries are loaded when the first signature is judged.
 """

@@ -11,6 +11,7 @@ The key files are read again for each judgement, so a verdict is as old as the k
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ from pathlib import Path
 
 from agent.config import Settings
 from agent.domain.errors import OperatorNeeded
+from agent.kit.signatures import openpgp, signers, sshsig
+from agent.kit.signatures.refused import KeyInvalid, Refused
 from agent.kit.text import printable
-from agent.source.trust import openpgp, signed, signers, sshsig
+from agent.source.trust import signed
 from agent.source.trust.signed import NotSigned, Signed
 
 FILE_MAX = 4 << 20
+NAMESPACE = "git"  # of SSH signatures
 REASONS = frozenset({"SignatureMissing", "SignatureRefused", "SignersUnusable"})
 
 
@@ -86,7 +90,7 @@ class Trust:
                 raise OperatorNeeded("SignersUnusable", words, where=str(self._openpgp))
             try:
                 ring = openpgp.read(_read(self._openpgp))
-            except openpgp.KeyringInvalid as error:
+            except KeyInvalid as error:
                 raise _unusable(self._openpgp, str(error)) from None
         return Keys(ssh, ring)
 
@@ -130,17 +134,20 @@ def _judge(what: str, parts: Callable[[], Signed], keys: Keys) -> str:
     except NotSigned as error:
         raise _missing(what, str(error)) from None
     try:
-        if found.signature.startswith(signed.SSH_HEAD):
+        if found.signature.startswith(sshsig.HEAD):
             if not keys.ssh:
-                raise sshsig.Refused("it is signed by SSH, and no allowed signers are named (--ssh-signers)")
-            key = sshsig.verify(found, keys.ssh)
+                raise Refused("it is signed by SSH, and no allowed signers are named (--ssh-signers)")
+            key = sshsig.verify(
+                found.signature, NAMESPACE, found.time, keys.ssh,
+                lambda name: hashlib.new(name, found.payload).digest(),
+            )  # fmt: skip
             return f"{printable(key.principals, 100)} (SSH {sshsig.fingerprint(key.blob)})"
         if found.signature.startswith(signed.OPENPGP_HEADS):
             if keys.openpgp is None:
-                raise sshsig.Refused("it is signed by OpenPGP, and no keys are named (--openpgp-keys)")
-            name, fingerprint = openpgp.verify(found, keys.openpgp)
+                raise Refused("it is signed by OpenPGP, and no keys are named (--openpgp-keys)")
+            name, fingerprint = openpgp.verify(found.payload, found.signature, keys.openpgp)
             return f"{printable(name, 100)} (OpenPGP {fingerprint})".strip()
-    except sshsig.Refused as error:
+    except Refused as error:
         raise _refused(what, str(error), error.key) from None
     raise _refused(what, "it is signed in a way that is not supported: use SSH or OpenPGP", "")
 

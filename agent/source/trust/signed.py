@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-SSH_HEAD = b"-----BEGIN SSH SIGNATURE-----"
 OPENPGP_HEADS = (b"-----BEGIN PGP SIGNATURE-----", b"-----BEGIN PGP MESSAGE-----")
 SIGNATURE_MAX = 64 << 10
 # A commit carries its signature in a header named after the hash of the repository's ids.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.domain.errors import OperatorNeeded
+from agent.kit.signatures import openpgp
 from agent.source.git.remote import GitRemote
-from agent.source.trust import openpgp
 from agent.source.trust.policy import Mode, Trust
 from tests.kit.git_server import Forge, Repository
 from tests.kit.signing import GpgSigner, SshSigner, gpg_signer

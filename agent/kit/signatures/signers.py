@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NAMESPACE = "git"
 _KEY_TYPE = re.compile(r"(?:ssh|ecdsa|sk)-[\w@.-]+")
 _FLAG = "cert-authority"
 _VALUED = ("namespaces", "valid-after", "valid-before")
@@ -35,25 +34,36 @@ class AllowedKey:
     after: float = float("-inf")
     before: float = float("inf")
 
-    def objection(self, at: float) -> str:
-        """Why a Git signature made at that time does not count, "" when it does."""
-        if self.namespaces and not any(fnmatch.fnmatchcase(NAMESPACE, n) for n in self.namespaces):
-            return "this key may not sign for Git (namespaces)"
+    def objection(self, at: float, namespace: str) -> str:
+        """Why a signature made at that time, in that namespace, does not count, "" when it does."""
+        if self.namespaces and not any(fnmatch.fnmatchcase(namespace, n) for n in self.namespaces):
+            return f"this key may not sign for {namespace!r} (namespaces)"
         if not self.after <= at < self.before:
             return "this key was not valid at the time of the signature"
         return ""
 
 
-def parse(text: str) -> Sequence[AllowedKey]:
-    """All keys, in the file's order. Raises SignersInvalid: a file half understood is not to be trusted."""
+def parse(text: str, *, bare: bool = False) -> Sequence[AllowedKey]:
+    """All keys, in the file's order. Raises SignersInvalid: a file half understood is not to be trusted.
+
+    With `bare` a line may also be a public key as ssh-keygen writes it, whose comment says whose it is.
+    """
     keys = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             try:
-                keys.append(_line(line))
+                keys.append(_line(_named(line) if bare else line))
             except ValueError as error:
                 raise SignersInvalid(f"line {number}: {error}") from None
     return keys
+
+
+def _named(line: str) -> str:
+    """The line of a public key with its comment as principals in front; others as they are."""
+    words = line.split()
+    if len(words) < 2 or not _KEY_TYPE.fullmatch(words[0]):
+        return line
+    return " ".join(["-".join(words[2:]).replace('"', "") or "*", *words[:2]])
 
 
 def _line(line: str) -> AllowedKey:

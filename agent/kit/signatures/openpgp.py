@@ -1,4 +1,4 @@
-"""OpenPGP signatures (RFC 9580) over Git objects, by Sequoia: an extra, `pip install emptybox[openpgp]`.
+"""OpenPGP signatures (RFC 9580), by Sequoia: an extra, `pip install emptybox[openpgp]`.
 
 Sequoia's standard policy applies: what is expired or revoked now, or made with broken algorithms, does
 not count.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from agent.source.trust.signed import Signed
-from agent.source.trust.sshsig import Refused
+from agent.kit.signatures.refused import KeyInvalid, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,40 +21,39 @@ class Keyring:
     certificates: dict[str, Any]
 
 
-class KeyringInvalid(ValueError):
-    """The file holds no certificates that can be read."""
-
-
 def is_there() -> bool:
     """Whether the extra is installed."""
     return importlib.util.find_spec("pysequoia") is not None
 
 
 def read(data: bytes) -> Keyring:
-    """Certificates, armored or not, as `gpg --export` writes them. Blocks. Raises KeyringInvalid."""
+    """Certificates, armored or not, as `gpg --export` writes them. Blocks. Raises KeyInvalid."""
     import pysequoia
 
     try:
         found = {c.fingerprint: c for c in pysequoia.Cert.split_bytes(data)}
     except RuntimeError as error:
-        raise KeyringInvalid(_words(error)) from None
+        raise KeyInvalid(_words(error)) from None
     if not found:
-        raise KeyringInvalid("there is no certificate in it")
+        raise KeyInvalid("there is no certificate in it")
     return Keyring(found)
 
 
-def verify(signed: Signed, ring: Keyring) -> tuple[str, str]:
-    """Name and fingerprint of the certificate that made the signature. Blocks. Raises Refused."""
+def verify(content: bytes | Path, signature_bytes: bytes, ring: Keyring) -> tuple[str, str]:
+    """Name and fingerprint of the certificate that signed the content, or file. Blocks. Raises Refused."""
     import pysequoia
 
     try:
-        signature = pysequoia.Sig.from_bytes(signed.signature)
+        signature = pysequoia.Sig.from_bytes(signature_bytes)
     except RuntimeError as error:
         raise Refused(f"the signature cannot be read: {_words(error)}") from None
     key = (signature.issuer_fingerprint or signature.issuer_key_id or "").upper()
     try:
         verdict = pysequoia.verify(
-            bytes=signed.payload, store=lambda _: list(ring.certificates.values()), signature=signature
+            bytes=content if isinstance(content, bytes) else None,
+            file=content if isinstance(content, Path) else None,
+            store=lambda _: list(ring.certificates.values()),
+            signature=signature,
         )
     except RuntimeError:
         raise Refused("the signature is wrong, or none of the keys made it", key) from None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.source.trust import signers
-from agent.source.trust.signed import Signed
-from agent.source.trust.signers import AllowedKey, SignersInvalid
-from agent.source.trust.sshsig import Refused, verify
+from agent.kit.signatures import signers, sshsig
+from agent.kit.signatures.refused import Refused
+from agent.kit.signatures.signers import AllowedKey, SignersInvalid
 from tests.kit.signing import SshSigner
 
 PAYLOAD = b"tree 0\nauthor a\n\nwords\n"
@@ -24,9 +25,13 @@ def ada(tmp_path_factory: pytest.TempPathFactory) -> SshSigner:
     return SshSigner(tmp_path_factory.mktemp("keys") / "ada")
 
 
+def verify(payload: bytes, signature: bytes, time: int, allowed: Sequence[AllowedKey]) -> AllowedKey:
+    return sshsig.verify(signature, "git", time, allowed, lambda name: hashlib.new(name, payload).digest())
+
+
 def refusal(signature: bytes, allowed: str, *, payload: bytes = PAYLOAD, time: int = NOON) -> Refused:
     with pytest.raises(Refused) as caught:
-        verify(Signed(payload, signature, time), signers.parse(allowed))
+        verify(payload, signature, time, signers.parse(allowed))
     return caught.value
 
 
@@ -35,7 +40,7 @@ def refusal(signature: bytes, allowed: str, *, payload: bytes = PAYLOAD, time: i
 def test_a_signature_of_an_allowed_key_counts(tmp_path: Path, kind: str, hashed: str) -> None:
     signer = SshSigner(tmp_path / "bob", kind)
     signature = signer.sign(PAYLOAD, "git", "-O", f"hashalg={hashed}")
-    key = verify(Signed(PAYLOAD, signature, NOON), signers.parse(signer.line()))
+    key = verify(PAYLOAD, signature, NOON, signers.parse(signer.line()))
     assert key.principals == "bob@example.org"
 
 
@@ -71,12 +76,12 @@ def test_a_line_may_limit_what_its_key_signs_and_when(ada: SshSigner, options: s
     if words:
         assert words in str(refusal(ada.sign(PAYLOAD), ada.line(options)))
     else:
-        verify(Signed(PAYLOAD, ada.sign(PAYLOAD), NOON), signers.parse(ada.line(options)))
+        verify(PAYLOAD, ada.sign(PAYLOAD), NOON, signers.parse(ada.line(options)))
 
 
 def test_of_several_lines_for_a_key_one_that_fits_is_enough(ada: SshSigner) -> None:
     text = f"# people\n\n{ada.line('valid-before=20200101')}{ada.line()}"
-    verify(Signed(PAYLOAD, ada.sign(PAYLOAD), NOON), signers.parse(text))
+    verify(PAYLOAD, ada.sign(PAYLOAD), NOON, signers.parse(text))
 
 
 def test_an_rsa_signature_over_sha1_is_refused(tmp_path: Path) -> None:
@@ -125,7 +130,7 @@ def test_no_damage_is_taken_for_a_signature(data: bytes, cut: int, at: int) -> N
     damaged = (raw[:at] + data + raw[at:])[:cut]
     text = b"-----BEGIN SSH SIGNATURE-----\n" + base64.b64encode(damaged) + b"\n-----END SSH SIGNATURE-----\n"
     with pytest.raises(Refused):
-        verify(Signed(PAYLOAD, text, NOON), [AllowedKey("ada", blob)])
+        verify(PAYLOAD, text, NOON, [AllowedKey("ada", blob)])
 
 
 def _string(data: bytes) -> bytes:
