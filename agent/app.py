@@ -315,7 +315,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     table = ProcessTable(keeper, lanes, (keeper.keeper_pid, os.getpid()), version("emptybox"))
     said = Said(data.apps, lanes, processes, kept=settings.app_log_size > 0)
     operator = Operator(
-        inbox, reconciler, lanes, look, journal, said, store, upkeep, bus, partial(pinned, artifacts),
+        inbox, reconciler, lanes, look, journal, said, artifacts, upkeep, bus, partial(pinned, artifacts),
         lambda: try_successor(VERSION), table, lambda: _examine(settings, lanes, artifacts),
     )  # fmt: skip
     sink = PushSink(inbox, settings.repo, settings.ref, bus, lanes.artifacts)

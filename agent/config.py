@@ -73,6 +73,7 @@ class Settings:
     signed: str = ""
     ssh_signers: Path | None = None
     openpgp_keys: Path | None = None
+    signature_rules: tuple[tuple[str, Path | None], ...] = ()
     secret_roots: tuple[Path, ...] = (Path("/run/secrets"),)
     secret_env: tuple[str, ...] = ()
     secret_programs: tuple[tuple[str, Path], ...] = ()
@@ -270,7 +271,7 @@ def learn_secrets(settings: Settings) -> None:
 def _shown(value: object) -> str:
     if isinstance(value, range):
         return str(value[0]) if len(value) == 1 else f"{value[0]}-{value[-1]}"
-    return "=".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return "=".join(map(_shown, value)) if isinstance(value, tuple) else str(value or "none")
 
 
 def as_rows(settings: Settings) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from agent.settings_values import (
     parse_program,
     parse_proxy,
     parse_rewrite,
+    parse_signature_rule,
     parse_size,
 )
 
@@ -172,6 +173,14 @@ SETTINGS: tuple[Setting, ...] = (
         "ssh_signers", "--ssh-signers", "FILE", Path, "allowed signers (ssh-keygen), whose signatures count"
     ),
     Setting("openpgp_keys", "--openpgp-keys", "FILE", Path, "OpenPGP public keys whose signatures count"),
+    Setting(
+        "signature_rules",
+        "--require-signature",
+        "BEGINNING=FILE",
+        parse_signature_rule,
+        "artifacts from there (*, a host, a URL's beginning) must be signed by a key in FILE; none: need not",
+        many=True,
+    ),
     Setting(
         "secret_roots",
         "--secret-root",

@@ -109,6 +109,19 @@ def parse_ports(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
+def parse_signature_rule(text: str) -> tuple[str, Path | None]:
+    """BEGINNING=FILE, or BEGINNING=none; see `agent.artifact.trust.rules`. Raises ValueError."""
+    beginning, equals, file = text.rpartition("=")
+    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?"
+    if not equals or not file:
+        raise ValueError("write BEGINNING=FILE, or BEGINNING=none")
+    if not re.fullmatch(rf"\*|{host}|[a-z][a-z0-9+.-]*://({host})?/[^\s?#@]*", beginning):
+        raise ValueError(f"{beginning!r} is not *, HOST or a URL with its host's closing slash")
+    if "/../" in f"{beginning}/":
+        raise ValueError(f'{beginning!r} has ".." in it')
+    return beginning, None if file == "none" else Path(file)
+
+
 def parse_program(text: str) -> tuple[str, Path]:
     """NAME=/PATH/OF/PROGRAM. Raises ValueError."""
     name, equals, path = text.partition("=")

@@ -39,6 +39,8 @@ from agent.artifact.s3 import S3, S3Access
 from agent.artifact.sftp import SftpSource
 from agent.artifact.source import Source, shown, split
 from agent.artifact.store import AGAIN, Store
+from agent.artifact.trust.rules import Rules
+from agent.artifact.trust.signatures import Signatures
 from agent.domain.errors import Permanent
 from agent.domain.spec import ArtifactSpec, Checksum
 from agent.kit.machine import architecture
@@ -69,6 +71,7 @@ class Artifacts:
         azure: file with a connection string of Azure, see `azure`.
         sftp: how SFTP servers are reached.
         git: what gets at repositories; without it there is no git+https:// and the like.
+        rules: whose signatures are required; none by default.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Artifacts:
         azure: Path | None = None,
         sftp: SshAccess | None = None,
         git: Packer | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self.store = store
         self._limits = limits
@@ -101,7 +105,8 @@ class Artifacts:
         if git is not None:
             sources = (*sources, GitSource(git, self._executor))
         self._sources = {scheme: source for source in sources for scheme in source.schemes}
-        self._flights: dict[str, Flight] = {}
+        self._flights: dict[object, Flight] = {}
+        self.signatures = Signatures(rules or Rules(), store, registry, self._opener, limits)
         self._ensuring: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._learned: dict[str, tuple[str, str]] = {}  # URL: (validator, sha256)
         self._tasks = Owned("artifacts")
@@ -129,6 +134,8 @@ class Artifacts:
 
         Raises what a Delivery raises, and Permanent (ChecksumMissing, ChecksumAmbiguous).
         """
+        if self.signatures.sought(spec) is not None:
+            await asyncio.to_thread(self.signatures.met, spec)  # reads keys, which `ready` finds read
         checksum = spec.checksum
         if checksum.hex:
             return spec
@@ -198,7 +205,12 @@ class Artifacts:
     ) -> Delivery:
         digest = f"{spec.checksum.algorithm}:{spec.checksum.hex.lower()}"
         board = partial(self._board, spec, app, release, share)
-        return Delivery(release, digest, self.store, board, self._leave, progress)
+        ready = partial(self.ready, spec, release)
+        return Delivery(release, digest, self.store, board, self._leave, progress, ready)
+
+    def ready(self, spec: ArtifactSpec, release: str) -> bool:
+        """Whether the release is here, and whoever must have signed has. Blocks for some small files."""
+        return self.store.has(release) and self.signatures.met(spec)
 
     async def reach(self, spec: ArtifactSpec) -> int | None:
         """Open an artifact and close it again: its size in bytes, None when nobody tells.
@@ -220,7 +232,8 @@ class Artifacts:
             await self._images.prewarm(url)
 
     def _board(self, spec: ArtifactSpec, app: str, release: str, share: bool) -> Flight:
-        flight = self._flights.get(release)
+        key = release, self.signatures.sought(spec)
+        flight = self._flights.get(key)
         if flight is not None:
             return flight
         url = spec.url
@@ -234,15 +247,20 @@ class Artifacts:
                     0, (shown(url), lambda have: self._blobs.open(blob.absolute().as_uri(), have=have))
                 )
             bring = streamed(places, spec, app, self._executor, share=share)
-        flight = self._flights[release] = Flight(release, self.store, self._limits, shown(url))
-        flight.task = self._tasks.start(flight.run(bring), name=release)
+        flight = self._flights[key] = Flight(release, self.store, self._limits, shown(url), key)
+
+        async def signed(flight: Flight) -> Path:
+            flight.case = await self.signatures.ask(spec)
+            return await bring(flight)
+
+        flight.task = self._tasks.start(flight.run(signed), name=release)
         flight.task.add_done_callback(lambda _: self._forget(flight))
         return flight
 
     def _forget(self, flight: Flight) -> None:
         """Let no one join it any more."""
-        if self._flights.get(flight.release) is flight:
-            del self._flights[flight.release]
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
 
     async def _leave(self, flight: Flight) -> None:
         """Nobody waits for it."""

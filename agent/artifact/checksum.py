@@ -11,7 +11,7 @@ import re
 from agent.artifact.source import path_of, shown
 from agent.domain.errors import Permanent
 
-LENGTHS = {"sha256": 64, "sha512": 128}  # hex digits
+LENGTHS = {"sha256": 64, "sha512": 128, "sha1": 40, "md5": 32}  # hex digits; the last two where allowed
 
 _GNU = re.compile(r"([0-9A-Fa-f]{16,256})(?: [ *?]|[ \t]+[*?]?)(\S.*)\Z")
 _BSD = re.compile(r"([A-Za-z0-9-]{2,16}) ?\((.+)\) ?= ?([0-9A-Fa-f]{16,256})\Z")
@@ -27,7 +27,7 @@ def find(listing: bytes, algorithm: str, artifact: str, where: str) -> str:
 
     Args:
         listing: the file's bytes; what is not UTF-8 in it is passed over.
-        algorithm: "sha256" or "sha512".
+        algorithm: one of LENGTHS.
         artifact: the artifact's URL.
         where: the checksum file's URL, for errors.
     """

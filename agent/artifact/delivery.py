@@ -25,6 +25,8 @@ from agent.artifact.pipeline import Meter, Progress, Work, carry, check_space, t
 from agent.artifact.release import Packing, packing
 from agent.artifact.source import Body
 from agent.artifact.store import Store
+from agent.artifact.trust.case import Case
+from agent.artifact.trust.witness import Witness
 from agent.artifact.worker import Worker
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.domain.spec import ArtifactSpec, Checksum
@@ -44,9 +46,10 @@ class Flight:
     Args:
         release: the id to publish under.
         where: the artifact, for errors.
+        key: tells it apart from others: those who want the same may share it.
     """
 
-    def __init__(self, release: str, store: Store, limits: Limits, where: str) -> None:
+    def __init__(self, release: str, store: Store, limits: Limits, where: str, key: object = None) -> None:
         self._loop = asyncio.get_running_loop()
         self.fetched: asyncio.Future[int] = self._loop.create_future()
         self.verified: asyncio.Future[str] = self._loop.create_future()
@@ -57,6 +60,8 @@ class Flight:
         self.store = store
         self.limits = limits
         self.where = where
+        self.key = key
+        self.case: Case | None = None  # of its signatures, to be judged with its bytes
         self.warning = ""  # what people should know although it works
         self.watchers: list[Progress | None] = []  # one for each who waits
         self.task: asyncio.Task[None] | None = None
@@ -168,8 +173,17 @@ async def brought(
         verified(digest)
 
     def work() -> Worker:
+        witness = Witness(flight.case, flight.store.new_temp()) if flight.case is not None else None
         return Worker(
-            flight.store, flight.release, how, checksum, flight.limits, flight.where, is_verified, share=share
+            flight.store,
+            flight.release,
+            how,
+            checksum,
+            flight.limits,
+            flight.where,
+            is_verified,
+            share=share,
+            witness=witness,
         )
 
     with flight.store.using(checksum.hex):
@@ -192,7 +206,8 @@ class Delivery:
     ArtifactTimeout, ArtifactTruncated), OperatorNeeded (ArtifactDenied, CertificateRefused, FileNotAllowed,
     DiskFull, DiskReadOnly, PermissionDenied, StoreFailing) or Permanent (ArtifactNotFound,
     ArtifactTooLarge, RedirectRefused, ChecksumMismatch, ArchiveBroken, ArchiveRefused, ArchiveTooLarge,
-    ArchiveUnsupported, ArchiveEmpty, ...). While it is open, `Store.collect` leaves the release alone.
+    ArchiveUnsupported, ArchiveEmpty, ArtifactUnsigned, ArtifactSignatureRefused, ...). While it is open,
+    `Store.collect` leaves the release alone.
     """
 
     def __init__(
@@ -203,6 +218,7 @@ class Delivery:
         board: Callable[[], Flight],
         leave: Callable[[Flight], Awaitable[None]],
         progress: Progress | None,
+        ready: Callable[[], bool],
     ) -> None:
         self.release = release
         self._digest = digest
@@ -210,13 +226,14 @@ class Delivery:
         self._board = board
         self._leave = leave
         self._progress = progress
+        self._ready = ready
         self._flight: Flight | None = None
         self._entered = ExitStack()
 
     async def __aenter__(self) -> Self:
         with ExitStack() as entering:
             entering.enter_context(self._store.using(self.release))
-            if not self._store.has(self.release):
+            if not self._ready():
                 self._flight = self._board()
                 self._flight.watchers.append(self._progress)
             self._entered = entering.pop_all()
@@ -243,7 +260,7 @@ class Delivery:
         return 0 if self._flight is None else await asyncio.shield(self._flight.fetched)
 
     async def verified(self) -> str:
-        """The digest is right: "sha256:...". Raises Permanent (ChecksumMismatch)."""
+        """The digest is right ("sha256:..."), and whoever must have signed has. Raises Permanent."""
         return self._digest if self._flight is None else await asyncio.shield(self._flight.verified)
 
     async def published(self) -> Path:

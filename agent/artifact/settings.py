@@ -7,6 +7,7 @@ from agent.artifact.git import Packer
 from agent.artifact.http_access import HttpAccess
 from agent.artifact.s3 import S3Access
 from agent.artifact.store import Store
+from agent.artifact.trust.rules import Rules
 from agent.config import Settings
 from agent.ssh.access import SFTP, SshAccess
 
@@ -30,4 +31,5 @@ def artifacts_of(settings: Settings, store: Store, git: Packer) -> Artifacts:
         sftp=SshAccess(
             settings.sftp_key, settings.sftp_passphrase_file, settings.ssh_known_hosts, words=SFTP
         ),
+        rules=Rules(settings.signature_rules),
     )

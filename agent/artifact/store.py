@@ -4,6 +4,7 @@
     ROOT/layers/NAME/...     layers of images, each once, as agent.artifact.oci.layer has them
     ROOT/made-of/RELEASE     names of the layers a release was made of, one a line
     ROOT/inventories/NAME    what a tree or a layer holds, as agent.artifact.inventory has it
+    ROOT/signed/DIGEST      who signed what, see agent.artifact.trust.marks
     ROOT/blobs/HEX           artifacts whose digest had to be learned by fetching them (see Artifacts.pin)
     ROOT/partial/HEX         beginnings of artifacts whose delivery broke off, see agent.artifact.partial
     ROOT/tmp/                what is being written now
@@ -28,6 +29,7 @@ from pathlib import Path
 from threading import Event
 
 from agent.artifact.sharing import share
+from agent.artifact.trust.marks import Marks
 from agent.kit.files import remove_tree, sync_directory, sync_filesystem
 from agent.kit.threads import settled
 
@@ -50,6 +52,7 @@ class Store:
         self._made_of = root / "made-of"
         self._inventories = root / "inventories"
         self._partial = root / "partial"
+        self.signed = root / "signed"
         self._temp = root / "tmp"
         self._trash = root / "trash"
         self._in_use: Counter[str] = Counter()
@@ -79,7 +82,7 @@ class Store:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         own = (
-            self._layers, self._made_of, self._inventories,
+            self._layers, self._made_of, self._inventories, self.signed,
             self._blobs, self._partial, self._temp, self._trash,
         )  # fmt: skip
         for directory in (self._trees, *own):
@@ -172,6 +175,8 @@ class Store:
         self._collect_layers()
         self._collect_inventories()
         self._forget_partials()
+        known = {name[:12] for name in (*os.listdir(self._trees), *+self._in_use)}
+        Marks(self.signed).forget(lambda digest: digest[:12] in known)
         if not +self._in_use:
             for blob in self._blobs.iterdir():
                 self._discard(blob)

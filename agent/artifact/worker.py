@@ -18,6 +18,7 @@ from agent.artifact.limits import Limits
 from agent.artifact.pipeline import Stopped
 from agent.artifact.release import Packing
 from agent.artifact.store import Store
+from agent.artifact.trust.witness import Witness
 from agent.domain.errors import Permanent
 from agent.domain.spec import Checksum
 from agent.kit.files import remove_tree
@@ -30,8 +31,9 @@ class Worker:
         release: the id to publish under.
         checksum: what the bytes must have; its hex is given.
         where: the artifact, for errors.
-        verified: called with "ALGORITHM:HEX", in the thread, once the digest is right.
+        verified: called with "ALGORITHM:HEX", in the thread, once digest and signatures are right.
         share: files may be shared with other releases, see `agent.artifact.sharing`.
+        witness: judges the signatures; None when nobody asks for any.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Worker:
         verified: Callable[[str], None],
         *,
         share: bool = False,
+        witness: Witness | None = None,
     ) -> None:
         self._store = store
         self._share = share
@@ -54,7 +57,8 @@ class Worker:
         self._limits = limits
         self._where = where
         self._verified = verified
-        self._hash = hashlib.new(checksum.algorithm)
+        self._witness = witness
+        self._hash = hashlib.new(checksum.algorithm, usedforsecurity=checksum.algorithm.startswith("sha"))
         self._temp = store.new_temp()
         self._unpacker: Unpacker | None = None
         self._scribe: Scribe | None = None
@@ -74,6 +78,8 @@ class Worker:
         for piece in pieces:
             self._check()
             self._hash.update(piece)
+            if self._witness is not None:
+                self._witness.feed(piece)
             self._unpack(piece)
 
     def finish(self, pieces: Sequence[bytes]) -> Path:
@@ -98,6 +104,8 @@ class Worker:
         self._close()
         if self._scribe is not None:
             discard(self._scribe)
+        if self._witness is not None:
+            self._witness.discard()
         remove_tree(self._temp)
 
     def _unpack(self, piece: bytes | None) -> None:
@@ -130,6 +138,8 @@ class Worker:
                 where=self._where,
                 remedy="correct the checksum, or upload the right file",
             )
+        if self._witness is not None:
+            self._witness.judge()
         self._verified(f"{self._checksum.algorithm}:{got}")
 
     def _check(self) -> None:

@@ -109,6 +109,8 @@ def _pair(pair: Json) -> str:
     signer = clean(pair.get("signer") or "")
     parts = [words.commit(pair.get("commit")), words.digest(pair.get("digest"))]
     parts.append(f"signed by {signer}" if signer else "")
+    artifact = clean(pair.get("artifact_signer") or "")
+    parts.append(f"artifact signed by {artifact}" if artifact else "")
     told = ", ".join(part for part in parts if part)
     return clean(pair.get("version") or "?") + (dim(f" ({told})") if told else "")
 

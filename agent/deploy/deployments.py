@@ -22,7 +22,7 @@ from agent.kit.files import link_atomically, remove_tree, sync_directory, write_
 from agent.kit.mask import secrets as masker
 
 
-def pair_of(spec: AppSpec, release: str, commit: str, signer: str = "") -> Pair:
+def pair_of(spec: AppSpec, release: str, commit: str, signer: str = "", artifact_signer: str = "") -> Pair:
     """The pair that a pinned specification is about; `release` is "" without an artifact."""
     checksum = spec.artifact.checksum if spec.artifact else None
     return Pair(
@@ -34,6 +34,7 @@ def pair_of(spec: AppSpec, release: str, commit: str, signer: str = "") -> Pair:
         digest=f"{checksum.algorithm}:{checksum.hex}" if checksum else "",
         since=time.time(),
         signer=signer,
+        artifact_signer=artifact_signer,
     )
 
 

@@ -22,6 +22,7 @@ LOG_LINE = 1000  # characters of each
 MESSAGE = 4000  # characters
 RECENT = 20  # runs that an estimate looks back at
 SIGNED = "signed"  # the mark that names the signer of a run's commit
+ARTIFACT_SIGNED = "artifact-signed"  # ... and of its artifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ def _run(connection: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]
         "app": app,
         "commit": commit,
         "signer": next((mark["detail"] for mark in marks if mark["name"] == SIGNED), None),
+        "artifact_signer": next((mark["detail"] for mark in marks if mark["name"] == ARTIFACT_SIGNED), None),
         "version": version,
         "spec": spec,
         "reason": reason,
@@ -134,7 +136,7 @@ def _run(connection: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]
         "ended": rfc3339(ended or 0.0),
         "seconds": round(ended - started, 6) if ended is not None else None,
         "steps": _steps(connection, run, msgspec.json.decode(plan)),
-        "marks": [mark for mark in marks if mark["name"] != SIGNED],
+        "marks": [mark for mark in marks if mark["name"] not in (SIGNED, ARTIFACT_SIGNED)],
         "failure": _json(failure),
     }
 

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
-from agent.artifact.store import Store
+from agent.artifact.artifacts import Artifacts
 from agent.deploy.canary import Canary
 from agent.deploy.data import way_to
 from agent.deploy.deployments import Deployment
@@ -47,7 +47,7 @@ class Operator:
 
     def __init__(
         self, inbox: TriggerInbox, reconciler: Reconciler, lanes: Lanes, look: Look,
-        journal: Journal, said: Said, store: Store, upkeep: Upkeep, bus: Bus,
+        journal: Journal, said: Said, artifacts: Artifacts, upkeep: Upkeep, bus: Bus,
         release_of: Callable[[AppSpec], Awaitable[tuple[AppSpec, str]]],
         try_successor: Callable[[], Awaitable[Mapping[str, Any]]],
         table: ProcessTable, examine: Callable[[], Awaitable[Mapping[str, Any]]],
@@ -58,7 +58,7 @@ class Operator:
         self._look = look
         self._journal = journal
         self._said = said
-        self._store = store
+        self._artifacts = artifacts
         self._upkeep = upkeep
         self._bus = bus
         self._release_of = release_of
@@ -229,7 +229,10 @@ class Operator:
             return {"action": "fail", "reason": str(failure), "steps": []}
         if lane is None:
             current = None
-            now = Situation(in_store=self._store.has(release), first=True)
+            artifact = spec.artifact
+            here = artifact is not None and self._artifacts.ready(artifact, release)
+            asked = self._artifacts.signatures.asked(artifact) if artifact is not None else ""
+            now = Situation(in_store=here, signatures=asked, first=True)
         else:
             current, now = lane.app.current, situation(lane.app, spec, release)
             if (way := way_to(lane.app, spec, release)).blocked:

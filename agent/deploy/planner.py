@@ -13,6 +13,7 @@ The shapes of a plan (`-->` waits for):
     reload    render --> check --> reload --> probe --> record
     record    record             only what the agent itself uses changed: nothing is touched
     scale     scale --> record             only the number of instances changed
+              fetch --> verify --> unpack --> record     a signature that nobody has looked at is asked for
     place     fetch --> verify --> unpack, render --> check --> place --> after --> record    no program
     job       ... check --> rest --> migrate --> record       a program that runs to its end, between two runs
     repair    repair --> reload --> probe          files of what serves were changed on this host
@@ -52,18 +53,20 @@ class Situation:
     """What the planner has to know; everything else is not its business.
 
     `current` is the spec that serves or last served. `in_store` says whether the wanted release is
-    there. `quarantined` is the failure for which the wanted spec was set aside. `frozen` is the freeze that
-    holds the wish up, `prepared` says that this spec was prepared in it. `gate_conflict` says that the
-    wanted ports cannot be opened while the old child lives, `memory_short` why two children do not fit side
-    by side ("" when they do). `comparable`: what serves is healthy and the wish is no way back, so that a
-    canary beside it makes sense. `drifted`: what of the wanted, which serves, was changed here. `contracts`
-    are the names of migrations that are due now that what serves has proved itself, `downs` of those that
-    have to be taken back first.
+    there, and signed as it must be; `signatures` whose signatures are asked for ("" nobody's). `quarantined`
+    is the failure for which the wanted spec was set aside. `frozen` is the freeze that holds the wish up,
+    `prepared` says that this spec was prepared in it. `gate_conflict` says that the wanted ports cannot be
+    opened while the old child lives, `memory_short` why two children do not fit side by side ("" when they
+    do). `comparable`: what serves is healthy and the wish is no way back, so that a canary beside it makes
+    sense. `drifted`: what of the wanted, which serves, was changed here. `contracts` are the names of
+    migrations that are due now that what serves has proved itself, `downs` of those that have to be taken
+    back first.
     """
 
     current: AppSpec | None = None
     alive: bool = False
     in_store: bool = False
+    signatures: str = ""
     quarantined: FailureInfo | None = None
     paused: str | None = None
     frozen: str | None = None
@@ -104,9 +107,11 @@ def _change(wanted: AppSpec, now: Situation, current: AppSpec) -> Plan:
     """From what runs to what is wanted."""
     changed = changes(current, wanted)
     if not runtime_changes(current, wanted):
-        scale, reason = _scale(current, wanted), told(changed)
-        record = PlannedStep("record", "record", reason, tuple(step.name for step in scale))
-        return Plan(wanted.name, reason, (*scale, record))
+        delivery = _delivery(now) if now.signatures and not now.in_store else []
+        scale = _scale(current, wanted, tuple(step.name for step in delivery[-1:]))
+        steps, reason = (*delivery, *scale), told(changed)
+        record = PlannedStep("record", "record", reason, tuple(step.name for step in steps[-1:]))
+        return Plan(wanted.name, reason, (*steps, record))
     if wanted.run is not None and only_files(current, wanted):
         actions = {f.on_change for f in changed_files(current, wanted)}
         if OnChange.RESTART not in actions and not sql_changed(current, wanted):
@@ -231,11 +236,7 @@ def _prepare(wanted: AppSpec, now: Situation) -> list[PlannedStep]:
         if now.in_store:
             steps.append(PlannedStep("unpack", "release", "already in the store"))
         else:
-            steps += [
-                PlannedStep("fetch", "fetch", "not in the store"),
-                PlannedStep("verify", "verify", "nothing unverified is used", ("fetch",)),
-                PlannedStep("unpack", "release", "a release appears whole", ("verify",)),
-            ]
+            steps += _delivery(now)
         ready.append("unpack")
     steps.append(
         PlannedStep("render", "render", f"{len(wanted.files)} files" if wanted.files else "no files")
@@ -243,6 +244,18 @@ def _prepare(wanted: AppSpec, now: Situation) -> list[PlannedStep]:
     ready.append("render")
     steps.append(PlannedStep("check", "check", "look before the old one is touched", tuple(ready)))
     return steps
+
+
+def _delivery(now: Situation) -> list[PlannedStep]:
+    """The artifact comes, or comes again: its release may be here, but nobody has seen who signed it."""
+    verified = (
+        f"nothing unverified is used; {now.signatures}" if now.signatures else "nothing unverified is used"
+    )
+    return [
+        PlannedStep("fetch", "fetch", "not in the store"),
+        PlannedStep("verify", "verify", verified, ("fetch",)),
+        PlannedStep("unpack", "release", "a release appears whole", ("verify",)),
+    ]
 
 
 def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:

@@ -51,6 +51,7 @@ class RunContext:
     spec: AppSpec
     commit: str
     signer: str
+    artifact_signer: str
     plan: Plan
     release: str  # store id of the wanted release, "" without an artifact
     directory: AppDirectory
@@ -96,7 +97,7 @@ class RunContext:
     @property
     def pair(self) -> Pair:
         """The pair this run is about."""
-        return pair_of(self.spec, self.release, self.commit, self.signer)
+        return pair_of(self.spec, self.release, self.commit, self.signer, self.artifact_signer)
 
     def describe(self) -> Deployment:
         """The deployment of this run; it is written while the run goes on, see `written`."""

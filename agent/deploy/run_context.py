@@ -25,10 +25,14 @@ def situation(app: AppContext, spec: AppSpec, release: str, wish: Wish | None = 
     current = app.current
     by_hand = wish is not None and wish.rollback
     way_back = wish is not None and not wish.newest
+    artifact, here = spec.artifact, bool(release) and app.services.store.has(release)
+    if here and artifact is not None and not by_hand:  # the way back needs no network, whatever changed since
+        here = app.services.artifacts.ready(artifact, release)
     return Situation(
         current=current.spec if current else None,
         alive=app.serving.child is not None or app.serving.restarting or app.placed,
-        in_store=bool(release) and app.services.store.has(release),
+        in_store=here,
+        signatures="" if artifact is None else app.services.artifacts.signatures.asked(artifact),
         quarantined=None if way_back else app.quarantined(spec),
         paused=None if by_hand else app.services.paused(),
         frozen=_frozen(app, wish),
@@ -73,6 +77,7 @@ def run_context(
         spec=spec,
         commit=wish.commit,
         signer=wish.signer,
+        artifact_signer="" if spec.artifact is None else services.artifacts.signatures.signers(spec.artifact),
         plan=plan,
         release=release,
         directory=app.directory,

@@ -11,6 +11,7 @@ from agent.doctor import access
 from agent.doctor.findings import Finding
 from agent.doctor.kernel import kernel
 from agent.doctor.machine import machine
+from agent.doctor.signers import signers
 from agent.domain.spec import ArtifactSpec
 
 
@@ -20,7 +21,7 @@ async def examine(
     reach: access.Reach | None = None,
 ) -> Mapping[str, Any]:
     """All findings, as JSON. `wanted` are artifacts by app, `reach` opens one."""
-    here = asyncio.to_thread(lambda: [*kernel(), *machine(settings)])
+    here = asyncio.to_thread(lambda: [*kernel(), *machine(settings), *signers(settings)])
     found: list[Finding] = [*await here, *await access.repository(settings)]
     if wanted and reach is not None:
         found += await access.artifacts(wanted, reach)

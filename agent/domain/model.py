@@ -81,6 +81,7 @@ class Pair:
     digest: str  # the artifact's own digest, "sha256:…"
     since: float = 0.0
     signer: str = ""  # of the commit, see DesiredState
+    artifact_signer: str = ""  # of the artifact, where a signature was required
 
 
 class SyncResult(StrEnum):

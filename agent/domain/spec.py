@@ -62,9 +62,23 @@ class Checksum(Spec, frozen=True, kw_only=True):
     for the artifact's base name is looked up.
     """
 
-    algorithm: str  # "sha256" or "sha512"
+    algorithm: str  # sha256, sha512, or where the state allows it sha1, md5
     hex: str = ""
     url: str = ""
+
+
+class SignatureSpec(Spec, frozen=True, kw_only=True):
+    """Who must have signed the artifact's bytes, or its manifest; and where the signature lies.
+
+    `kind` is a format of `agent.kit.signatures.keys` with `keys` in it, both "" where the agent's settings
+    alone say whose signatures count. Of `url` and `text` (the signature itself) at most one is given; else
+    it lies beside the artifact, under the name usual for its format.
+    """
+
+    kind: str = ""
+    keys: str = ""
+    url: str = ""
+    text: str = ""
 
 
 class ArtifactSpec(Spec, frozen=True, kw_only=True):
@@ -72,6 +86,7 @@ class ArtifactSpec(Spec, frozen=True, kw_only=True):
 
     url: str
     checksum: Checksum
+    signature: SignatureSpec | None = None
     strip: int = 0  # leading path components to drop
     plain_name: str = ""  # target path of an artifact that is one plain file; "" = bin/<app>
     archive: str = "auto"  # "auto" (by content), "none", or tar, tar.gz, tar.bz2, tar.xz, tar.zst, zip
@@ -80,8 +95,8 @@ class ArtifactSpec(Spec, frozen=True, kw_only=True):
 
     @property
     def what(self) -> ArtifactSpec:
-        """The same without what only says where else, and as whom, its bytes are to be had."""
-        return msgspec.structs.replace(self, mirrors=(), headers={})
+        """The same without what only says where else, as whom, and signed by whom its bytes are to be had."""
+        return msgspec.structs.replace(self, mirrors=(), headers={}, signature=None)
 
 
 class ReloadSpec(Spec, frozen=True, kw_only=True):

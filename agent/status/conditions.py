@@ -139,6 +139,8 @@ _REASONS: dict[str, str] = {
     "SignatureRefused": "A commit or tag is signed by a key that is not trusted, or wrongly.",
     "SignersUnusable": "The file of trusted keys cannot be used.",
     # artifacts
+    "ArtifactUnsigned": "A signature is asked for, and there is none where it should be.",
+    "ArtifactSignatureRefused": "No signature of the artifact is right and by a trusted key.",
     "UrlInvalid": "The artifact's address is none.",
     "SchemeUnsupported": "Artifacts of this kind of address are not yet supported.",
     "ArtifactNotFound": "The artifact's address names nothing.",

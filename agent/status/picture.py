@@ -271,6 +271,7 @@ def pair_json(pair: Pair | None) -> Json | None:
         "generation": pair.generation,
         "since": rfc3339(pair.since) or None,
         "signer": pair.signer or None,
+        "artifact_signer": pair.artifact_signer or None,
     }
 
 

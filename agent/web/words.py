@@ -199,6 +199,7 @@ def _pair(pair: Json) -> str:
         f"commit {short(pair['commit'])}" if pair["commit"] else "",
         short(pair["digest"]),
         f"signed by {pair['signer']}" if pair.get("signer") else "",
+        f"artifact signed by {pair['artifact_signer']}" if pair.get("artifact_signer") else "",
     ]
     return " ".join(text for text in told if text)
 

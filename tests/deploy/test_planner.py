@@ -25,6 +25,7 @@ from agent.domain.spec import (
     OnChange,
     PortSpec,
     RunSpec,
+    SignatureSpec,
     SocketMode,
     Swap,
     TaskSpec,
@@ -318,3 +319,19 @@ def test_every_plan_is_a_graph_whose_needs_exist(
     async def nothing() -> None: ...
 
     Graph([Node(name=s.name, needs=s.needs, run=nothing, deadline=1.0) for s in outcome.steps])
+
+
+def test_a_signature_alone_touches_nothing_but_is_looked_at() -> None:
+    artifact = ArtifactSpec(
+        url="http://h/web-1.0.tar.gz",
+        checksum=Checksum(algorithm="sha256", hex="0" * 64),
+        signature=SignatureSpec(kind="minisign", keys="RW"),
+    )
+    web = other(artifact=msgspec.structs.replace(artifact, signature=None))
+    asked = "the state asks for a signature (minisign)"
+    now = Situation(current=web, alive=True, in_store=False, signatures=asked)
+    outcome = plan(other(artifact=artifact), now)
+    assert steps(outcome) == ["fetch", "verify", "unpack", "record"]
+    assert isinstance(outcome, Plan)
+    assert asked in next(step.reason for step in outcome.steps if step.name == "verify")
+    assert steps(plan(other(artifact=artifact), replace(now, in_store=True))) == ["record"]

@@ -48,6 +48,51 @@ class SshSigner(Signer):
         command = [need("ssh-keygen"), "-q", "-Y", "sign", "-n", namespace, *options, "-f", str(self.key)]
         return subprocess.run(command, input=payload, check=True, capture_output=True).stdout
 
+    def accepts(self, payload: bytes, signature: bytes) -> bool:
+        """Whether ssh-keygen -Y verify does, for files."""
+        allowed, made = self.key.with_suffix(".allowed"), self.key.with_suffix(".made")
+        allowed.write_text(self.line())
+        made.write_bytes(signature)
+        who = f"{self.key.name}@example.org"
+        command = [need("ssh-keygen"), "-Y", "verify", "-n", "file", "-I", who, "-f", str(allowed)]
+        done = subprocess.run([*command, "-s", str(made)], input=payload, check=False, capture_output=True)
+        return done.returncode == 0
+
+
+class MinisignSigner:
+    """A new key of minisign, without a password."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.public = directory / "minisign.pub"
+        self.key = directory / "minisign.key"
+        self._directory = directory
+        self._run("-G", "-W", "-p", str(self.public), "-s", str(self.key))
+
+    @property
+    def text(self) -> str:
+        """The public key, as it is written into a state."""
+        return self.public.read_text().splitlines()[1]
+
+    def sign(self, payload: bytes, *options: str) -> bytes:
+        """A signature by minisign -S."""
+        file = self._directory / "signed"
+        file.write_bytes(payload)
+        made = self._directory / "signed.minisig"
+        self._run("-S", *options, "-s", str(self.key), "-m", str(file), "-x", str(made))
+        return made.read_bytes()
+
+    def accepts(self, payload: bytes, signature: bytes) -> bool:
+        """Whether minisign -V does."""
+        file, made = self._directory / "checked", self._directory / "checked.minisig"
+        file.write_bytes(payload)
+        made.write_bytes(signature)
+        command = [need("minisign"), "-V", "-q", "-p", str(self.public), "-m", str(file), "-x", str(made)]
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run([need("minisign"), *arguments], check=True, capture_output=True)
+
 
 class GpgSigner(Signer):
     """A new key of gpg in a keyring of its own. Made by `gpg_signer`."""
@@ -68,6 +113,11 @@ class GpgSigner(Signer):
     def gpg(self, *arguments: str) -> bytes:
         """Run gpg with this keyring."""
         return subprocess.run([self.wrapper, *arguments], check=True, capture_output=True).stdout
+
+    def sign(self, payload: bytes, *options: str) -> bytes:
+        """A detached signature."""
+        command = [str(self.wrapper), "--batch", *options, "--detach-sign"]
+        return subprocess.run(command, input=payload, check=True, capture_output=True).stdout
 
     def public(self) -> bytes:
         """All public keys, armored."""

@@ -26,7 +26,7 @@ from agent.artifact.http_client import HttpClient, refusal, telling
 from agent.artifact.limits import Limits
 from agent.artifact.oci import credentials
 from agent.artifact.oci.credentials import Login
-from agent.artifact.oci.manifest import ACCEPTED
+from agent.artifact.oci.manifest import ACCEPTED, INDEX
 from agent.artifact.oci.problems import broken
 from agent.artifact.resume import ANSWERS, Download
 from agent.artifact.source import Body, Have
@@ -97,6 +97,29 @@ class Registry:
         if told.startswith("sha256:"):
             return told
         return "sha256:" + hashlib.sha256(await self.manifest(reference, wanted)).hexdigest()
+
+    async def referrers(self, reference: Reference, digest: str) -> bytes:
+        """The index of what refers to this digest; for registries that keep none, clients do under a tag.
+
+        See "Listing Referrers". Raises Failure; Permanent (ArtifactNotFound) when there is none.
+        """
+        where = shown(reference, digest)
+        try:
+            async with self._open(reference, f"referrers/{digest}", where, INDEX) as response:
+                with telling(where):
+                    return await _bounded(response, _MANIFEST, where)
+        except Permanent:  # registries that do not know of it answer in many ways
+            return await self.manifest(reference, digest.replace(":", "-"))
+
+    async def small(self, reference: Reference, digest: str, most: int) -> bytes:
+        """The bytes of this sha256, which they have; at most so many. Raises Failure."""
+        where = shown(reference, digest)
+        async with self._open(reference, f"blobs/{digest}", where, "*/*") as response:
+            with telling(where):
+                data = await _bounded(response, most, where)
+        if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
+            raise Permanent("ChecksumMismatch", "the registry holds other bytes", where=where)
+        return data
 
     @asynccontextmanager
     async def blob(
@@ -226,7 +249,7 @@ async def _bounded(response: aiohttp.ClientResponse, most: int, where: str) -> b
     while piece := await response.content.readany():
         size += len(piece)
         if size > most:
-            raise Permanent("ArtifactTooLarge", f"more than {most} bytes, which is no manifest", where=where)
+            raise Permanent("ArtifactTooLarge", f"more than {most} bytes, where no more belong", where=where)
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from agent.deploy.journal_rows import ARTIFACT_SIGNED
 from agent.deploy.run import RunContext, Step
 from agent.domain.errors import Transient
 from agent.domain.model import PlannedStep
@@ -23,3 +26,8 @@ class Release(Step):
             await context.delivery.published()
         else:
             await context.processes.surroundings.wholeness.ensure(context.spec, context.release)
+        assert context.spec.artifact is not None
+        signers = context.artifacts.signatures.signers
+        context.artifact_signer = await asyncio.to_thread(signers, context.spec.artifact)
+        if context.artifact_signer:
+            context.journal.mark(context.id, ARTIFACT_SIGNED, context.artifact_signer)

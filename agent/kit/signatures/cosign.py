@@ -1,10 +1,12 @@
-"""What `cosign` signs with a key of its own: images by a small document, and files by their digest.
+"""What `cosign` signs with a key: images by a small document about their digest, files by their own.
 
 Public keys are PEM ("BEGIN PUBLIC KEY"): ECDSA on P-256 (what `cosign generate-key-pair` makes), RSA, and
 for images Ed25519. No certificates, no transparency log: the key is what is trusted.
 
-See sigstore/cosign specs/SIGNATURE_SPEC.md and containers' "simple signing"; a file's signature is base64,
-or stands in a bundle, of cosign's old form or of sigstore's.
+An image's document is of the form "simple signing" (cosign 1 and 2, skopeo; see sigstore/cosign's
+SIGNATURE_SPEC.md), or an in-toto statement in a DSSE envelope in a sigstore bundle (cosign 3). Only the type
+of statement that is a signature counts: the same key may have attested all sorts of things of an image. A
+file's signature is base64, or stands in a bundle, of cosign's old form or of sigstore's.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ HEAD = "-----BEGIN PUBLIC KEY-----"
 DOCUMENT_MAX = 64 << 10  # bytes of what is signed for an image
 BUNDLE_MAX = 64 << 10
 TYPES = ("cosign container image signature", "atomic container signature")
+STATEMENT = "https://sigstore.dev/cosign/sign/v1"
+_IN_TOTO = "application/vnd.in-toto+json"
+_MOST = 16  # signatures of one envelope, subjects of one statement
 _BLOCK = re.compile(r"-----BEGIN PUBLIC KEY-----[\sA-Za-z0-9+/=]*-----END PUBLIC KEY-----")
 
 
@@ -60,6 +65,25 @@ class _Document(msgspec.Struct, frozen=True):
     critical: _Critical
 
 
+class _Made(msgspec.Struct, frozen=True):
+    sig: str = ""
+
+
+class _Envelope(msgspec.Struct, frozen=True, rename="camel"):
+    payload: str
+    payload_type: str
+    signatures: list[_Made]
+
+
+class _Subject(msgspec.Struct, frozen=True):
+    digest: dict[str, str]
+
+
+class _Statement(msgspec.Struct, frozen=True, rename="camel"):
+    predicate_type: str
+    subject: list[_Subject]
+
+
 class _Message(msgspec.Struct, frozen=True):
     signature: str = ""
 
@@ -67,6 +91,7 @@ class _Message(msgspec.Struct, frozen=True):
 class _Bundle(msgspec.Struct, frozen=True, rename="camel"):
     base64_signature: str = msgspec.field(name="base64Signature", default="")
     message_signature: _Message = _Message()
+    dsse_envelope: _Envelope | None = None
 
 
 def parse_keys(text: str) -> tuple[PublicKey, ...]:
@@ -132,27 +157,58 @@ def verify_image(document: bytes, signature: str, keys: Sequence[PublicKey], dig
     return good
 
 
+def verify_bundle(data: bytes, keys: Sequence[PublicKey], digest: str) -> PublicKey:
+    """The key that signed a bundle's statement about the manifest of this digest. As `verify_image`."""
+    envelope = _bundle(data).dsse_envelope
+    if envelope is None or not 0 < len(envelope.signatures) <= _MOST:
+        raise Refused("the bundle has no signature of an image")
+    payload = _decoded(envelope.payload.encode(), DOCUMENT_MAX)
+    kind = envelope.payload_type.encode()
+    signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+    hashed = hashlib.sha256(signed).digest()
+    made = [_decoded(one.sig.encode()) for one in envelope.signatures]
+    good = next((key for key in keys for one in made if _is_right(key, one, hashed, signed)), None)
+    if good is None:
+        raise Refused("the signature is wrong, or none of the keys made it")
+    try:
+        statement = msgspec.json.decode(payload, type=_Statement)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refused("what is signed is no statement", good.name) from None
+    if envelope.payload_type != _IN_TOTO or statement.predicate_type != STATEMENT:
+        raise Refused("what is signed is another statement about an image", good.name)
+    algorithm, _, expected = digest.partition(":")
+    if not any(one.digest.get(algorithm) == expected for one in statement.subject[:_MOST]):
+        raise Refused("the signature is for another image", good.name)
+    return good
+
+
+def _bundle(data: bytes) -> _Bundle:
+    if len(data) > BUNDLE_MAX:
+        raise Refused(f"the signature exceeds {BUNDLE_MAX} bytes")
+    try:
+        return msgspec.json.decode(data, type=_Bundle)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refused("the signature is no bundle of cosign") from None
+
+
 def _of_file(data: bytes) -> bytes:
     if len(data) > BUNDLE_MAX:
         raise Refused(f"the signature exceeds {BUNDLE_MAX} bytes")
     text = data.strip()
     if not text.startswith(b"{"):
         return _decoded(text)
-    try:
-        bundle = msgspec.json.decode(text, type=_Bundle)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Refused("the signature is no bundle of cosign") from None
+    bundle = _bundle(text)
     if bool(bundle.base64_signature) == bool(bundle.message_signature.signature):
         raise Refused("the bundle has no signature of a file, or two")
     return _decoded((bundle.base64_signature or bundle.message_signature.signature).encode())
 
 
-def _decoded(text: bytes) -> bytes:
+def _decoded(text: bytes, most: int = 2048) -> bytes:
     try:
         made = base64.b64decode(text.strip(), validate=True)
     except binascii.Error:
         raise Refused("the signature is not base64") from None
-    if not 0 < len(made) <= 2048:
+    if not 0 < len(made) <= most:
         raise Refused("the signature is empty, or too long")
     return made
 

@@ -7,11 +7,16 @@ not count.
 from __future__ import annotations
 
 import importlib.util
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.kit.signatures.refused import KeyInvalid, Refused
+
+
+class NotInstalled(Exception):
+    """The extra is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,13 @@ class Keyring:
 
     certificates: dict[str, Any]
 
+    def counts(self, fingerprint: str) -> bool:
+        """Whether the certificate is there, and neither revoked nor expired."""
+        found = self.certificates.get(fingerprint.lower())
+        if found is None or found.is_revoked:
+            return False
+        return found.expiration is None or found.expiration.timestamp() > time.time()
+
 
 def is_there() -> bool:
     """Whether the extra is installed."""
@@ -27,7 +39,12 @@ def is_there() -> bool:
 
 
 def read(data: bytes) -> Keyring:
-    """Certificates, armored or not, as `gpg --export` writes them. Blocks. Raises KeyInvalid."""
+    """Certificates, as `gpg --export` writes them, armored or not. Blocks.
+
+    Raises KeyInvalid, NotInstalled.
+    """
+    if not is_there():
+        raise NotInstalled
     import pysequoia
 
     try:
@@ -40,13 +57,19 @@ def read(data: bytes) -> Keyring:
 
 
 def verify(content: bytes | Path, signature_bytes: bytes, ring: Keyring) -> tuple[str, str]:
-    """Name and fingerprint of the certificate that signed the content, or file. Blocks. Raises Refused."""
+    """Name and fingerprint of the certificate that signed the content, or file. Blocks. Raises Refused.
+
+    For a file only signatures of its very bytes count: one made in text mode would bear other line ends.
+    """
     import pysequoia
+    from pysequoia.packet import SignatureType
 
     try:
         signature = pysequoia.Sig.from_bytes(signature_bytes)
     except RuntimeError as error:
         raise Refused(f"the signature cannot be read: {_words(error)}") from None
+    if isinstance(content, Path) and signature.signature_type != SignatureType.Binary:
+        raise Refused("the signature is not one of a file's bytes (gpg --detach-sign makes such)")
     key = (signature.issuer_fingerprint or signature.issuer_key_id or "").upper()
     try:
         verdict = pysequoia.verify(

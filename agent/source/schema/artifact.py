@@ -12,21 +12,13 @@ from agent.domain.spec import ArtifactSpec, Checksum
 from agent.source.problems import nearest, shown
 from agent.source.schema.artifact_url import checked, headers, mirrors
 from agent.source.schema.place import Place
-from agent.source.schema.scalars import NotYet, Raw
+from agent.source.schema.scalars import Raw
 from agent.source.schema.secrets import Revealed
+from agent.source.schema.signature import Signature, signature
 
-HEX = {"sha256": 64, "sha512": 128}
-WEAK = ("md5", "sha1")
+HEX = {"sha256": 64, "sha512": 128, "sha1": 40, "md5": 32}  # digits
+WEAK = ("sha1", "md5")  # only with `weak: true`
 Archive: TypeAlias = Literal["auto", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip", "none", "false"]
-
-
-class Signature(Raw, frozen=True, kw_only=True):
-    """Who must have signed the bytes."""
-
-    minisign: str | None = None
-    cosign: str | None = None
-    ssh: str | None = None
-    url: str | None = None
 
 
 class Artifact(Raw, frozen=True, kw_only=True):
@@ -36,7 +28,8 @@ class Artifact(Raw, frozen=True, kw_only=True):
     mirrors: list[str] | None = None
     headers: dict[str, str] | None = None
     checksum: str | dict[str, str] | None = None
-    signature: NotYet[Signature] = None
+    weak: bool | None = None
+    signature: Signature | None = None
     strip: Annotated[int, msgspec.Meta(ge=0, le=32)] | None = None
     archive: Archive | None = None
 
@@ -59,10 +52,11 @@ def artifact_spec(raw: Artifact, place: Place, secrets: Revealed) -> ArtifactSpe
     elif raw.checksum is None:
         place.missing("checksum", "say sha256:… of the file, or sha256:URL of a file that lists it")
     else:
-        expected = _checksum(raw.checksum, place / "checksum")
+        expected = _checksum(raw.checksum, place / "checksum", bool(raw.weak))
     return ArtifactSpec(
         url=url,
         checksum=expected,
+        signature=signature(raw.signature, place / "signature", of_image=image is not None),
         strip=raw.strip or 0,
         archive=archive,
         mirrors=mirrors(raw.mirrors, url, place / "mirrors"),
@@ -86,7 +80,7 @@ def _image_digest(image: Reference, raw: Artifact, place: Place) -> Checksum:
     expected = Checksum(algorithm="sha256", hex=image.hex)
     if raw.checksum is not None:
         at = place / "checksum"
-        expected = _checksum(raw.checksum, at)
+        expected = _checksum(raw.checksum, at, bool(raw.weak))
         if expected.algorithm != "sha256" or expected.url:
             at.problem("what is in a registry is known by sha256:… of its manifest")
         elif image.hex and expected.hex and image.hex != expected.hex:
@@ -96,9 +90,9 @@ def _image_digest(image: Reference, raw: Artifact, place: Place) -> Checksum:
     return expected
 
 
-def _checksum(raw: str | dict[str, str], place: Place) -> Checksum:
+def _checksum(raw: str | dict[str, str], place: Place, weak: bool) -> Checksum:
     if isinstance(raw, str):
-        return checksum(raw, place)
+        return checksum(raw, place, weak)
     view = place.view
     platform = f"{view.os}-{view.arch}"
     for name in raw:
@@ -107,27 +101,28 @@ def _checksum(raw: str | dict[str, str], place: Place) -> Checksum:
     if platform not in raw:
         there = f"there is {', '.join(map(shown, list(raw)[:8]))}" if raw else "there is none"
         place.problem(f"no checksum for {platform}, which this host is; {there}", key=True)
-    found = {name: checksum(text, place / name) for name, text in raw.items()}
+    found = {name: checksum(text, place / name, weak) for name, text in raw.items()}
     return found.get(platform, Checksum(algorithm="sha256"))
 
 
-def checksum(text: str, place: Place) -> Checksum:
-    """`sha256:HEX`, `sha512:HEX` or `sha256:URL`; mistakes are noted."""
+def checksum(text: str, place: Place, weak: bool) -> Checksum:
+    """`KIND:HEX`, HEX alone (its length tells the kind) or `KIND:URL`; mistakes are noted."""
     nothing = Checksum(algorithm="sha256")
     algorithm, colon, rest = place.render(text).partition(":")
     if not place.sound:
         return nothing
-    if algorithm in WEAK:
-        place.problem(f"{algorithm} is too weak; use sha256 or sha512")
+    if not colon and re.fullmatch(r"[0-9a-fA-F]+", algorithm):
+        rest = algorithm
+        algorithm = next((a for a, n in HEX.items() if len(rest) == n), "")
+        if not algorithm:
+            place.problem("is no digest: sha256 has 64 hexadecimal digits, sha512 has 128")
+            return nothing
+    elif not colon or algorithm not in HEX:
+        place.problem(f"the kind of checksum is missing; write sha256:… or sha512:…{nearest(algorithm, HEX)}")
         return nothing
-    if not colon or algorithm not in HEX:
-        kind = next((a for a, n in HEX.items() if re.fullmatch(rf"[0-9a-fA-F]{{{n}}}", algorithm)), "")
-        hint = (
-            f"write {kind}:{algorithm[:6]}…"
-            if kind
-            else f"write sha256:… or sha512:…{nearest(algorithm, HEX)}"
-        )
-        place.problem(f"the kind of checksum is missing; {hint}")
+    if algorithm in WEAK and not weak:
+        hint = "" if place.work.flat else " (or say weak: true beside it)"
+        place.problem(f"{algorithm} is too weak; use sha256 or sha512{hint}")
         return nothing
     if "://" in rest:
         if rest.lower().startswith(f"{SCHEME}://"):

@@ -1,0 +1,104 @@
+"""Cosign's signatures of what lies in a registry, which speak of the digest of its manifest.
+
+| where | by whom |
+|---|---|
+| the tag `sha256-HEX.sig` | cosign 1 and 2, skopeo, buildah |
+| what refers to the manifest (OCI 1.1); where registries keep no such list, the tag `sha256-HEX` | cosign 3 |
+
+The digest is the one the artifact is pinned to: of the index, where there is one. All below it is bound by
+digests of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import msgspec
+
+from agent.artifact.oci.manifest import Descriptor
+from agent.artifact.oci.registry import Registry, shown
+from agent.domain.errors import Permanent
+from agent.domain.oci_reference import Reference
+from agent.kit.signatures import cosign
+
+_SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
+_BUNDLE = "application/vnd.dev.sigstore.bundle"  # with a version behind it
+_ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
+_ANNOTATION = "dev.cosignproject.cosign/signature"
+_MOST = 16  # signatures, and manifests, that are looked at
+
+
+class _Entry(Descriptor, frozen=True, rename="camel"):
+    artifact_type: str = ""
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    """A manifest, or an index."""
+
+    layers: list[Descriptor] = []
+    manifests: list[_Entry] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A document that was signed, and where it was; `signature` is "" where that is in the document."""
+
+    document: bytes
+    signature: str
+    where: str
+
+    def verify(self, keys: tuple[cosign.PublicKey, ...], digest: str) -> cosign.PublicKey:
+        """The key that signed the manifest of this digest. Blocks. Raises Refused."""
+        if self.signature:
+            return cosign.verify_image(self.document, self.signature, keys, digest)
+        return cosign.verify_bundle(self.document, keys, digest)
+
+
+async def signatures(registry: Registry, reference: Reference, digest: str) -> AsyncIterator[Signed]:
+    """The first few signatures there are of this digest, unjudged. Raises Failure."""
+    left = _MOST
+    async for manifest in _manifests(registry, reference, digest):
+        for layer in manifest.layers[:_MOST]:
+            told = layer.noted(_ANNOTATION) if layer.media_type == _SIMPLE else ""
+            if not left or not (told or layer.media_type.startswith(_BUNDLE)):
+                continue
+            left -= 1
+            try:
+                document = await registry.small(reference, layer.digest, cosign.BUNDLE_MAX)
+            except Permanent:  # damaged or removed: others may be good
+                continue
+            yield Signed(document, told, shown(reference, layer.digest))
+
+
+async def _manifests(registry: Registry, reference: Reference, digest: str) -> AsyncIterator[_Listing]:
+    tag = f"{digest.replace(':', '-')}.sig"
+    by_tag = await _listing(registry, reference, tag)
+    if by_tag is not None:
+        yield by_tag
+    try:
+        index = _read(await registry.referrers(reference, digest))
+    except Permanent:
+        return
+    entries = [one for one in index.manifests if one.artifact_type in ("", _ARTIFACT) or _is_bundle(one)]
+    for entry in entries[:_MOST]:
+        if (found := await _listing(registry, reference, entry.digest)) is not None:
+            yield found
+
+
+def _is_bundle(entry: _Entry) -> bool:
+    return entry.artifact_type.startswith(_BUNDLE)
+
+
+async def _listing(registry: Registry, reference: Reference, wanted: str) -> _Listing | None:
+    try:
+        return _read(await registry.manifest(reference, wanted))
+    except Permanent:  # not there, or damaged
+        return None
+
+
+def _read(data: bytes) -> _Listing:
+    try:
+        return msgspec.json.decode(data, type=_Listing)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _Listing()
