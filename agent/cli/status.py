@@ -116,10 +116,14 @@ def _pair(pair: Json) -> str:
 
 
 def _child(child: Json) -> Iterator[str]:
-    if (child.get("instances_wanted") or 0) > 1:
-        for each in child.get("instances") or []:
+    found = child.get("instances") or []
+    if (child.get("instances_wanted") or 0) > 1 or any(each.get("status") for each in found):
+        for each in found:
             told = f"{words.word(each.get('state'), 9)} {clean(each.get('version') or '')}"
-            yield _line(f"#{each.get('number')}", f"{told} {dim('pid ' + str(each.get('pid')))}")
+            yield _line(
+                f"#{each.get('number')}",
+                f"{told} {dim('pid ' + str(each.get('pid')))} {clean(each.get('status') or '')}",
+            )
     if waits := child.get("restarting"):
         yield _line("restart", f"{clean(waits.get('reason'))}, next at {clean(waits.get('due'))}")
     if child.get("restarts"):

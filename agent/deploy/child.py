@@ -45,6 +45,7 @@ class Child:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     code: int | None = None
     signal: int | None = None
+    silent: bool = False  # it gave no sign of life, and was ended for it
     log: tuple[str, ...] = ()
 
     @property
@@ -55,6 +56,16 @@ class Child:
     def exit_failure(self) -> FailureInfo:
         """Why it is gone, as a failure for people."""
         how = f"signal {self.signal}" if self.signal else f"exit code {self.code}"
+        run = self.deployment.spec.run
+        if self.silent and run is not None:
+            return FailureInfo(
+                FailureKind.PERMANENT,
+                "WatchdogSilent",
+                f"version {self.deployment.pair.version} gave no sign of life for {run.watchdog:g} s: {how}",
+                where="run.watchdog",
+                remedy="see its last lines; WATCHDOG=1 is due at least that often",
+                log=self.log,
+            )
         return FailureInfo(
             FailureKind.PERMANENT,
             "ChildExited",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from agent.domain.spec import AppSpec, ManagedFile
+from agent.domain.spec import AppSpec, HealthSpec, ManagedFile, ProbeKind
 
 
 def changes(old: AppSpec, new: AppSpec) -> list[str]:
@@ -38,9 +38,13 @@ def runtime_changes(old: AppSpec, new: AppSpec) -> bool:
 
 
 def _runtime(spec: AppSpec) -> AppSpec:
-    run = spec.run and type(spec.run)(command=spec.run.command, user=spec.run.user)
+    run = spec.run
+    if run is not None:
+        run = type(run)(command=run.command, user=run.user, watchdog=run.watchdog)
     default = AppSpec(name=spec.name, version="")
     others = {name: getattr(default, name) for name in AGENT_ONLY}
+    if spec.health.kind is ProbeKind.NOTIFY:  # how it is to say so is arranged when it starts
+        others["health"] = HealthSpec(kind=spec.health.kind, announces=spec.health.announces)
     return msgspec.structs.replace(spec, run=run, artifact=spec.artifact and spec.artifact.what, **others)
 
 

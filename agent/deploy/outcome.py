@@ -25,7 +25,7 @@ from agent.deploy.services import AppContext
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.model import RunResult, SyncResult
 
-HEALTH_REASONS = ("ProbeFailed", "ChildExited", "CanaryFailed")
+HEALTH_REASONS = ("ProbeFailed", "ChildExited", "WatchdogSilent", "CanaryFailed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,14 @@ from agent.deploy.surroundings import Surroundings, port_variables
 from agent.domain.errors import Failure, FailureInfo, Permanent, Transient
 from agent.domain.events import AppFailed, Bus, ChildStarted
 from agent.domain.model import new_id
-from agent.domain.spec import AppSpec, HealthSpec, ReloadSpec, SocketMode
+from agent.domain.spec import AppSpec, HealthSpec, ProbeKind, ReloadSpec, SocketMode
+from agent.keeper.protocol import ChildRecord
 from agent.process.command import CommandResult, run_command
 from agent.process.health import until_healthy, watch
 from agent.process.keepers import Keeper
 from agent.process.probe import ProbeTarget
 from agent.process.stop import end_group, signal_number, stop
+from agent.process.voice import until_ready, until_reloaded, voice_of
 from agent.traffic.state import CLOSED, Gate, GateState, Mode
 
 LIFE = "life"  # the keeper's note that tells one of its lives from another
@@ -82,6 +84,7 @@ class Processes:
                 slots=gate.slots(side, number) if gate is not None else [],
                 adopt=spec.socket is SocketMode.ADOPT,
                 note=msgspec.json.encode(note).decode(),
+                voice=voice_of(spec, place),
             )
         except BaseException:
             if own:
@@ -90,11 +93,23 @@ class Processes:
         self._bus.publish(ChildStarted(spec.name, name, record.pid))
         return Child(name, record.pid, side, deployment, place, gate, number)
 
-    async def until_end(self, child: Child) -> None:
-        """Wait for the child's end and learn how it ended. However this ends, `child.ended` is set."""
+    async def until_end(self, child: Child, said: Callable[[], None]) -> None:
+        """Wait for the child's end and learn how it ended. However this ends, `child.ended` is set.
+
+        `said` is called whenever it says something else of itself meanwhile.
+        """
+        status = ""
+
+        def over(record: ChildRecord) -> bool:
+            nonlocal status
+            if record.status != status:
+                status = record.status
+                said()
+            return not record.running
+
         try:
-            record = await self._keeper.wait(child.id)
-            child.code, child.signal = record.code, record.signal
+            record = await self._keeper.until(child.id, over)
+            child.code, child.signal, child.silent = record.code, record.signal, record.silent
             child.log = tuple(await self.tail(child))
         finally:
             child.ended.set()
@@ -147,8 +162,17 @@ class Processes:
     async def _reload(self, child: Child, reload: ReloadSpec) -> None:
         if reload.command:
             await self.must(child.deployment, child.instance, "reload", reload.command, 60.0, "ReloadFailed")
-        elif not await self._keeper.signal(child.id, signal_number(reload.signal), group=False):
+            return
+        ready = self._keeper.children[child.id].ready if child.alive else 0
+        if not await self._keeper.signal(child.id, signal_number(reload.signal), group=False):
             raise Permanent("ReloadFailed", "the child is gone", where=child.id)
+        if child.deployment.spec.health.kind is ProbeKind.NOTIFY:
+            await until_reloaded(self._keeper, child.id, ready)
+
+    def said(self, child: Child) -> str:
+        """What a child says of itself, in its words."""
+        record = self._keeper.children.get(child.id)
+        return record.status if record is not None else ""
 
     def found(self, app: str) -> list[FoundChild]:
         """Children of an app that the keeper has."""
@@ -234,6 +258,7 @@ class Processes:
         deployment, extra = child.deployment, port_variables(child.deployment.spec, child.gate, child.side)
         return ProbeTarget(
             host=host, port=port, alive=lambda: child.alive,
+            ready=lambda limit: until_ready(self._keeper, child.id, limit),
             source=lambda: None if gate is None else gate.probe_source(child.side, health.port, child.number),
             execute=lambda argv, timeout: self.command(
                 deployment, child.instance, "probe", argv, timeout, extra

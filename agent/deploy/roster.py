@@ -62,7 +62,7 @@ class Roster(ABC):
         self._tasks.start(self._until_end(child), name=f"wait {child.id}")
 
     async def _until_end(self, child: Child) -> None:
-        await self._processes.until_end(child)
+        await self._processes.until_end(child, self._gone)
         lines = () if child.expected else child.log
         self._bus.publish(ChildExited(self.app, child.id, child.code, child.signal, child.expected, lines))
         if not child.expected:
@@ -78,7 +78,7 @@ class Roster(ABC):
 
     @abstractmethod
     def _gone(self) -> None:
-        """Somebody is not there any more."""
+        """Somebody is not there any more, or says something else of itself."""
 
     async def retire(self, child: Child, *, take_over: bool = True) -> None:
         """Stop a child that serves no more, and its whole crew, the last one first.

@@ -55,7 +55,8 @@ def tell_instances(app: AppContext) -> None:
             continue
         state = "leaving" if child.expected else serving.role(child)
         version = child.deployment.pair.version
-        told.append(Instance(child.number, child.id, child.pid, version, state))
+        said = app.services.processes.said(child)
+        told.append(Instance(child.number, child.id, child.pid, version, state, said))
     app.instances(run.instances if run is not None else 0, tuple(told))
 
 

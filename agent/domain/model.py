@@ -143,13 +143,17 @@ class AppState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One child of an app, for people. `state` is serving, unwell, standby, starting or leaving."""
+    """One child of an app, for people. `state` is serving, unwell, standby, starting or leaving.
+
+    `said` is what it says of itself (STATUS of sd_notify(3)).
+    """
 
     number: int
     child: str
     pid: int
     version: str
     state: str
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)

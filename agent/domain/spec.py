@@ -49,6 +49,7 @@ class ProbeKind(StrEnum):
     TCP = "tcp"
     EXEC = "exec"
     ALIVE = "alive"
+    NOTIFY = "notify"  # it says so: sd_notify(3), or a newline on a descriptor
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +145,7 @@ class RunSpec(Spec, frozen=True, kw_only=True):
     stop: StopSpec = StopSpec()
     restart: RestartSpec = RestartSpec()
     reload: ReloadSpec = ReloadSpec()
+    watchdog: float = 0.0  # seconds it may give no sign of life (sd_notify(3)); 0 = for ever
 
 
 class JobSpec(Spec, frozen=True, kw_only=True):
@@ -178,6 +180,7 @@ class HealthSpec(Spec, frozen=True, kw_only=True):
     path: str = "/"
     port: str = ""  # name of the port; "" = the first
     command: tuple[str, ...] = ()
+    announces: bool = False  # ProbeKind.NOTIFY: by a newline on a descriptor
     alive: float = 2.0  # ProbeKind.ALIVE: healthy after having lived this long
     interval: float = 0.5
     timeout: float = 2.0

@@ -13,6 +13,8 @@ from functools import partial
 
 from agent.keeper.adopt.adopter import Adopter
 from agent.keeper.adopt.background import holders
+from agent.keeper.attendant import target
+from agent.keeper.notify import Notices
 from agent.keeper.outlets import Outlets
 from agent.keeper.output import Output
 from agent.keeper.scribe import Log
@@ -64,23 +66,46 @@ class Child:
         self.patience = 0.0
         self.group_left = True  # whether somebody of its process group may be there
         self.adopter: Adopter | None = None
+        self.notices: Notices | None = None  # what it says of itself
+        self.announces = -1  # the descriptor through which it says that it is ready
+        self.told = 0.0  # when the agent was last told of what it says
+        announced: list[int] = []
+        if request.get("notify") or request.get("announces") or request.get("watchdog"):
+            try:
+                self.notices = Notices(request.get("notify") or "", float(request.get("watchdog") or 0.0))
+                if request.get("announces"):
+                    self.announces, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+                    announced.append(end)
+                    os.set_blocking(end, True)
+            except OSError as error:
+                raise SpawnError("notify", error.errno or errno.EINVAL, str(error)) from error
         try:
             output, written = os.pipe()
         except OSError as error:
+            self._unheard()
             raise SpawnError("pipe", error.errno or errno.EMFILE, str(error)) from error
         try:
             self.pid, self.report = spawn(
-                request, () if request.get("adopt") else descriptors, output=written
+                request, (*(() if request.get("adopt") else descriptors), *announced), output=written
             )
         except OSError as error:
             os.close(output)
+            self._unheard()
             raise SpawnError("fork", error.errno or errno.EAGAIN, str(error)) from error
         finally:
-            os.close(written)
+            for end in (written, *announced):
+                os.close(end)
         self.session = self.group = self.pid  # spawn makes it the leader of both
         who = f"{request['prefix']}[{self.pid}]"
         keep = partial(outlets.scribe.put, log, who) if log is not None else None
         self.output = Output(output, request["prefix"], outlets.sink, keep)
+
+    def _unheard(self) -> None:
+        """There is no child after all."""
+        if self.notices is not None:
+            self.notices.close()
+        if self.announces >= 0:
+            os.close(self.announces)
 
     @property
     def running(self) -> bool:
@@ -108,6 +133,10 @@ class Child:
             self.patience = DETACH if left else BIND
         return False
 
+    def go_on(self, main: int) -> None:
+        """Take the process that it named for its leader."""
+        self.pid, self.session, self.group, self.group_left = main, os.getsid(main), os.getpgid(main), True
+
     def ended(self, status: int) -> None:
         """Take its wait status (wait(2))."""
         self.headless = None
@@ -129,7 +158,7 @@ class Child:
             except ProcessLookupError:  # nobody left; or just forked, and not yet leader of its group
                 self.group_left = self.running
         if self.running and self.headless is None:
-            os.kill(self.pid, number)
+            os.kill(target(self), number)
         return self.running and self.headless is None
 
     def record(self) -> dict[str, Any]:
@@ -142,6 +171,7 @@ class Child:
             "code": self.code,
             "signal": self.signal,
             **(self.adopter.told() if self.adopter is not None else {}),
+            **(self.notices.told() if self.notices is not None else {}),
         }
 
 

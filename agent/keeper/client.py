@@ -134,6 +134,12 @@ class KeeperClient:
             await self._change(child)
         return record
 
+    async def until(self, child: str, holds: Callable[[ChildRecord], bool]) -> ChildRecord:
+        """Wait until something holds of a child; asked at each word of it. Raises LookupError, KeeperLost."""
+        while not holds(record := self._known(child)):
+            await self._change(child)
+        return record
+
     async def _change(self, child: str) -> None:
         """Wait until something is told of a child. Raises KeeperLost."""
         if self._connection.closed:

@@ -21,6 +21,7 @@ import signal
 import time
 
 from agent.keeper.adopt.adopter import Adopter, TreeGone
+from agent.keeper.attendant import attend, dismiss, main_of
 from agent.keeper.children import Child, SpawnError, adopted
 from agent.keeper.link import Link
 from agent.keeper.manager import Manager, watch
@@ -105,6 +106,7 @@ class Keeper:
         self.children[child.name] = self._pids[child.pid] = child
         self.reactor.watch(child.output.fd, call=lambda: self.hear(child))
         self.reactor.watch(child.report, call=lambda: self._settle(child))
+        attend(self, child)
 
     def hear(self, child: Child, *, drain: bool = False) -> None:
         """Take what a child says: one chunk, or all that is there."""
@@ -120,6 +122,7 @@ class Keeper:
         """Drop a child, its last lines, and its trap."""
         del self.children[child.name]
         self._end_trap(child)
+        dismiss(self, child)
         if child.output.fd >= 0:
             self.reactor.watch(child.output.fd, 0)
             child.output.close()
@@ -170,7 +173,7 @@ class Keeper:
                 self._child_ended(child, child.headless)
             return
         if news:
-            self._tell("changed", child)
+            self.tell("changed", child)
 
     def _seek_heir(self, child: Child, since: float) -> None:
         """Look, and look again, for a process that goes on in the place of a leader that has ended."""
@@ -179,13 +182,14 @@ class Keeper:
         known = {*self._pids, self.link.pid if self.link is not None else 0}  # the agent has all slots open
         if child.follow(set(adopted()) - known):
             self._pids[child.pid] = child
-            self._tell("changed", child)
+            self.tell("changed", child)
         elif time.monotonic() >= since + child.patience:
             self._child_ended(child, child.headless)
         else:
             self.reactor.at(f"heir of {child.name}", LOOK, lambda: self._seek_heir(child, since))
 
-    def _tell(self, event: str, child: Child) -> None:
+    def tell(self, event: str, child: Child) -> None:
+        """Tell the agent of a child."""
         if self.link is not None:
             self.link.send({"event": event, "child": child.record()})
 
@@ -223,8 +227,13 @@ class Keeper:
             child.headless = status
             self._seek_heir(child, time.monotonic())
             return
+        if main := main_of(child, set(adopted()) - set(self._pids)):
+            child.go_on(main)
+            self._pids[main] = child
+            self.tell("changed", child)
+            return
         child.ended(status)
-        self._tell("exited", child)
+        self.tell("exited", child)
 
     def _signal_all(self, number: int) -> None:
         """Signal all groups of children, and whoever else has become a child of ours."""

@@ -23,7 +23,7 @@ and stage; an answer with descriptors beside it says how many: `"descriptors": n
 | event | content |
 |---|---|
 | exited | child: its `ChildRecord`, with code or signal |
-| changed | child: its `ChildRecord`: it has bound a port (only with `adopt`) |
+| changed | child: its `ChildRecord`: it has bound a port (only with `adopt`), or said something of itself |
 | ping | whoever gets it says `alive` (only when the service manager has a watchdog) |
 
 Signal 0 asks whether anybody is left (kill(2)); a group outlives its leader and can still be signalled.
@@ -82,8 +82,11 @@ class ChildRequest:
     program binds to its port by itself (see `agent.keeper.adopt`). `prefix` heads each passed-through
     output line. `log` is a file that keeps the lines (see `agent.keeper.scribe`): its absolute path, the
     bytes it may grow to, and how many such files there may be, older ones included. `note` is kept
-    with the child for the agent. uid and gid None mean the keeper's own; `groups` matters only beside a
-    uid. A program without a slash is looked up in the PATH of `environment`.
+    with the child for the agent. `notify` is the address it is heard at (see `agent.keeper.notify`; the
+    agent sets NOTIFY_SOCKET), `announces` gives it a descriptor behind its sockets, to say by a newline
+    that it is ready, `watchdog` is how many seconds it may give no sign of life after that, 0: for ever.
+    uid and gid None mean the keeper's own; `groups` matters only beside a uid. A program without a slash is
+    looked up in the PATH of `environment`.
     """
 
     child: str
@@ -99,6 +102,9 @@ class ChildRequest:
     adopt: bool = False
     note: str = ""
     log: tuple[str, int, int] | None = None
+    notify: str = ""
+    announces: bool = False
+    watchdog: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """The JSON form."""
@@ -111,6 +117,10 @@ class ChildRecord:
 
     Of one that is adopted: `taken` are the names of slots it has now, `others` other TCP ports it has
     bound (the first few), `trouble` is why one of its calls could not be dealt with.
+
+    Of one that says something of itself: how often it was `ready`, whether it is `reloading` or `stopping`,
+    its `status` in words, until when it asked for time (`extended`, epoch seconds), and whether it fell
+    `silent`, for which it is ended.
     """
 
     child: str
@@ -122,6 +132,12 @@ class ChildRecord:
     taken: list[str] = field(default_factory=list)
     others: list[int] = field(default_factory=list)
     trouble: str = ""
+    ready: int = 0
+    reloading: bool = False
+    stopping: bool = False
+    status: str = ""
+    extended: float = 0.0
+    silent: bool = False
 
     @property
     def running(self) -> bool:

@@ -13,6 +13,7 @@ from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.keeper.client import SpawnFailed
 from agent.keeper.protocol import ChildRecord, ChildRequest
 from agent.process.keepers import Keeper
+from agent.process.voice import SILENT, Voice
 
 _SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY}
 
@@ -108,14 +109,15 @@ class ChildContext:
         slots: Sequence[tuple[str, int, str]] = (),
         adopt: bool = False,
         note: str = "",
+        voice: Voice = SILENT,
     ) -> ChildRequest:
         """The request to start `argv` under the name `child`.
 
         `slots` are (key, index, name) of listening sockets; besides LISTEN_FDS and its kin, which the
         keeper sets, einhorn's variables say where they are. With `adopt` the program is handed none: each
-        takes the place of the socket it binds by itself.
+        takes the place of the socket it binds by itself. `voice` is how it can say something of itself.
         """
-        environment = dict(self.environment)
+        environment = {**self.environment, **voice.variables(0 if adopt else len(slots))}
         if slots and not adopt:
             environment["EINHORN_FD_COUNT"] = str(len(slots))
             environment.update({f"EINHORN_FD_{n}": str(3 + n) for n in range(len(slots))})
@@ -132,6 +134,9 @@ class ChildContext:
             adopt=adopt,
             note=note or self.note,
             log=self.log,
+            notify=voice.notify,
+            announces=voice.announces,
+            watchdog=voice.watchdog,
         )
 
     async def spawn(
@@ -143,6 +148,7 @@ class ChildContext:
         slots: Sequence[tuple[str, int, str]] = (),
         adopt: bool = False,
         note: str = "",
+        voice: Voice = SILENT,
     ) -> ChildRecord:
         """Start a program; returns once it runs. Cancelled, it leaves nothing behind.
 
@@ -151,7 +157,9 @@ class ChildContext:
         (NoResources, KeeperSilent), KeeperLost.
         """
         try:
-            return await keeper.spawn(self.request(child, argv, slots=slots, adopt=adopt, note=note))
+            return await keeper.spawn(
+                self.request(child, argv, slots=slots, adopt=adopt, note=note, voice=voice)
+            )
         except SpawnFailed as error:
             raise self._failure(error, argv) from None
         except TimeoutError as error:

@@ -47,6 +47,7 @@ def described(spec: HealthSpec) -> str:
         ProbeKind.TCP: "health.tcp",
         ProbeKind.EXEC: f"health.exec {' '.join(spec.command)}",
         ProbeKind.ALIVE: "health.alive",
+        ProbeKind.NOTIFY: "health.notify",
     }[spec.kind]
 
 
@@ -58,10 +59,12 @@ async def until_healthy(spec: HealthSpec, target: ProbeTarget, ended: asyncio.Ev
     """
     seen: list[ProbeResult] = []
     try:
-        async with asyncio.timeout(spec.deadline):
-            healthy = await unless(ended, _prove(spec, target, seen), name="until healthy")
+        async with asyncio.timeout(spec.deadline) as limit:
+            healthy = await unless(ended, _prove(spec, target, seen, limit), name="until healthy")
     except TimeoutError:
         last = seen[-1].detail if seen else f"no answer within {spec.deadline:g} s"
+        if spec.kind is ProbeKind.NOTIFY:
+            last = "it has not said that it is ready"
         raise Permanent(
             "ProbeFailed",
             f"not healthy within {spec.deadline:g} s: {last}",
@@ -78,13 +81,17 @@ async def until_healthy(spec: HealthSpec, target: ProbeTarget, ended: asyncio.Ev
     return healthy
 
 
-async def _prove(spec: HealthSpec, target: ProbeTarget, seen: list[ProbeResult]) -> Healthy:
+async def _prove(
+    spec: HealthSpec, target: ProbeTarget, seen: list[ProbeResult], limit: asyncio.Timeout
+) -> Healthy:
     """Probe until `successes` in a row; `seen` keeps the last result, and counts nothing else."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     if spec.kind is ProbeKind.ALIVE:
         await asyncio.sleep(spec.alive)
         return Healthy(0, spec.alive, f"ran for {spec.alive:g} s")
+    if spec.kind is ProbeKind.NOTIFY:
+        return Healthy(0, loop.time() - started, await target.ready(limit) or "it says that it is ready")
     pause, count, passed = FIRST_PAUSE, 0, 0
     while True:
         result = await probe(spec, target)
@@ -101,9 +108,9 @@ async def _prove(spec: HealthSpec, target: ProbeTarget, seen: list[ProbeResult])
 async def watch(spec: HealthSpec, target: ProbeTarget) -> AsyncIterator[FailureInfo | None]:
     """Changes of the verdict over a healthy child: a failure when it turns bad, None when good again.
 
-    Ends when the child has: its end is told elsewhere. Nothing is probed for `alive`.
+    Ends when the child has: its end is told elsewhere. Nothing is probed for `alive` and `notify`.
     """
-    if spec.kind is ProbeKind.ALIVE:
+    if spec.kind in (ProbeKind.ALIVE, ProbeKind.NOTIFY):
         return
     loop = asyncio.get_running_loop()
     quiet_since = loop.time()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from agent.keeper.protocol import ChildRecord, ChildRequest
@@ -38,6 +38,10 @@ class Keeper(Protocol):
 
     async def taken(self, child: str, names: Collection[str]) -> ChildRecord:
         """Wait until an adopted child has bound these of its ports, or has ended. Raises LookupError."""
+        ...
+
+    async def until(self, child: str, holds: Callable[[ChildRecord], bool]) -> ChildRecord:
+        """Wait until something holds of a child, asked at each word about it. Raises LookupError."""
         ...
 
     async def tail(self, child: str, lines: int = 200) -> list[str]:

@@ -33,19 +33,25 @@ async def _no_command(argv: tuple[str, ...], timeout: float) -> CommandResult:
     raise NotImplementedError(f"this target runs no commands: {argv}, {timeout}")
 
 
+async def _no_word(_limit: asyncio.Timeout) -> str:
+    raise NotImplementedError("this target says nothing of itself")
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeTarget:
     """Whom to probe.
 
     `host` is an address, `source` gives the local address to probe from at this moment, or None. `alive`
     says whether the child runs. `execute` runs a command as the app would, and takes its own deadline in
-    seconds.
+    seconds. `ready` waits until the child says that it is ready, and gives its status in words; it may put
+    the deadline off.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     source: Callable[[], str | None] = lambda: None
     alive: Callable[[], bool] = lambda: True
+    ready: Callable[[asyncio.Timeout], Awaitable[str]] = _no_word
     execute: Callable[[tuple[str, ...], float], Awaitable[CommandResult]] = _no_command
 
 
@@ -63,11 +69,11 @@ async def probe(spec: HealthSpec, target: ProbeTarget) -> ProbeResult:
     Raises KeeperLost.
     """
     started = time.monotonic()
-    look = {ProbeKind.HTTP: _http, ProbeKind.TCP: _tcp, ProbeKind.EXEC: _exec, ProbeKind.ALIVE: _alive}
+    look = {ProbeKind.HTTP: _http, ProbeKind.TCP: _tcp, ProbeKind.EXEC: _exec}
     # A command keeps its deadline by itself, and takes a moment more to be stopped.
     try:
         async with asyncio.timeout(None if spec.kind is ProbeKind.EXEC else spec.timeout):
-            ok, what = await look[spec.kind](spec, target)
+            ok, what = await look.get(spec.kind, _alive)(spec, target)
     except KeeperLost:
         raise
     except TimeoutError:

@@ -18,6 +18,7 @@ from agent.domain.spec import StopSpec
 from agent.keeper.protocol import ChildRecord
 from agent.kit.tasks import uninterrupted
 from agent.process.keepers import Keeper
+from agent.process.voice import stretched
 
 KILL_DEADLINE = 10.0  # seconds: a killed process that is still there waits for a disk or the network
 LOOK_FIRST = 0.002  # seconds between looks for a group that outlives its leader: first, longest
@@ -54,7 +55,9 @@ async def end_group(keeper: Keeper, child: str) -> None:
 async def _descend(keeper: Keeper, child: str, spec: StopSpec) -> ChildRecord:
     if await keeper.signal(child, signal_number(spec.signal)):
         try:
-            async with asyncio.timeout(spec.grace):
+            async with asyncio.timeout(spec.grace) as limit:
+                stretch = stretched(limit)  # a program that stops may ask for more time
+                await keeper.until(child, lambda record: stretch(record) or not record.running)
                 await _empty(keeper, child)
         except TimeoutError:
             await _kill(keeper, child)

@@ -194,6 +194,7 @@ class ChildPicture:
                     "pid": each.pid,
                     "version": each.version,
                     "state": each.state,
+                    "status": each.said or None,
                     "since": rfc3339(self.running.get(each.child, (0, 0.0))[1]) or None,
                 }
                 for each in self.instances

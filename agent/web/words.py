@@ -172,12 +172,13 @@ def _app(name: str, app: Json, now: float) -> Iterator[str]:
 
 
 def _children(child: Json, now: float) -> Iterator[str]:
-    """A line each of several instances, and what is said of one that is started again."""
-    if child.get("instances_wanted", 0) > 1:
+    """A line each of several instances, or of one that says how it is; and when what ended starts again."""
+    if child.get("instances_wanted", 0) > 1 or any(each["status"] for each in child.get("instances", ())):
         for each in child["instances"]:
             since = f", since {ago(each['since'], now)}" if each["since"] else ""
             told = f"{each['number']} {each['state']:9} {each['version']} pid {each['pid']}"
-            yield f"  instance {told}{since}"
+            says = f": {each['status']}" if each["status"] else ""
+            yield f"  instance {told}{since}{says}"
     if child.get("restarting"):
         yield f"  restart  {child['restarting']['reason']}; next at {child['restarting']['due']}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from agent.domain.spec import HealthSpec, PortSpec, ProbeKind
 from agent.source.problems import nearest, shown
 from agent.source.schema.place import Place
@@ -9,16 +11,17 @@ from agent.source.schema.scalars import Command, Count, Duration, Raw, seconds
 
 SHORTEST = 0.01  # seconds
 PATH_MAX = 2048
-_KINDS = ("http", "tcp", "exec", "alive")
+_KINDS = ("http", "tcp", "exec", "alive", "notify")
 
 
 class Health(Raw, frozen=True, kw_only=True):
-    """The probe: at most one of http, tcp, exec and alive."""
+    """The probe: at most one of http, tcp, exec, alive and notify."""
 
     http: str | None = None
     tcp: str | None = None
     exec: Command | None = None
     alive: Duration | None = None
+    notify: Literal["systemd", "fd"] | None = None
     port: str | None = None
     interval: Duration | None = None
     timeout: Duration | None = None
@@ -45,6 +48,7 @@ def health_spec(
         path=_path(raw.http, place / "http") if raw.http is not None else default.path,
         port=_port(raw, kind, ports, place),
         command=(place / "exec").command(raw.exec),
+        announces=raw.notify == "fd",
         alive=seconds(raw.alive, default.alive),
         interval=seconds(raw.interval, default.interval),
         timeout=seconds(raw.timeout, default.timeout),

@@ -15,6 +15,7 @@ from agent.source.schema.scalars import Command, Count, Duration, NotYet, Raw, S
 
 _SIGNALS = frozenset(s.name.removeprefix("SIG") for s in signal.Signals) - {"KILL", "STOP", "CHLD", "CLD"}
 INSTANCES_MAX = 16
+WATCHDOG_SHORTEST = 0.1  # seconds
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?|[0-9]{1,9}")
 
 
@@ -60,6 +61,7 @@ class Run(Raw, frozen=True, kw_only=True):
     stop: Stop | None = None
     restart: Restart | None = None
     reload: Reload | None = None
+    watchdog: Duration | None = None
     limits: NotYet[Limits] = None
     isolation: NotYet[str] = None
 
@@ -83,7 +85,15 @@ def run_spec(raw: Run, place: Place) -> RunSpec:
             raw.reload.command if raw.reload else None,
             place / "reload",
         ),
+        watchdog=_watchdog(raw, place / "watchdog"),
     )
+
+
+def _watchdog(raw: Run, place: Place) -> float:
+    found = seconds(raw.watchdog, 0.0)
+    if raw.watchdog is not None and found < WATCHDOG_SHORTEST:
+        place.problem(f"must be at least {1000 * WATCHDOG_SHORTEST:g}ms")
+    return found
 
 
 def check_instances(spec: RunSpec | None, app: AppSpec, place: Place) -> None:

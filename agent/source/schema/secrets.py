@@ -16,7 +16,7 @@ from agent.source.tree import TreeFault
 
 SECRETS_MAX = 100
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_AGENTS_OWN = re.compile(r"LISTEN_(FDS|PID|FDNAMES)|NOTIFY_SOCKET|EMPTYBOX_.*")
+_AGENTS_OWN = re.compile(r"LISTEN_(FDS|PID|FDNAMES)|NOTIFY_SOCKET|NOTIFY_FD|WATCHDOG_(USEC|PID)|EMPTYBOX_.*")
 
 
 class Secret(Raw, frozen=True, kw_only=True):
