@@ -23,13 +23,12 @@ from agent.domain.errors import Failure, FailureInfo, Permanent, Transient
 from agent.domain.events import AppFailed, Bus, ChildStarted
 from agent.domain.model import new_id
 from agent.domain.spec import AppSpec, HealthSpec, ProbeKind, ReloadSpec, SocketMode
-from agent.keeper.protocol import ChildRecord
 from agent.process.command import CommandResult, run_command
 from agent.process.health import until_healthy, watch
 from agent.process.keepers import Keeper
 from agent.process.probe import ProbeTarget
 from agent.process.stop import end_group, signal_number, stop
-from agent.process.voice import until_ready, until_reloaded, voice_of
+from agent.process.voice import until_ended, until_ready, until_reloaded, voice_of
 from agent.traffic.state import CLOSED, Gate, GateState, Mode
 
 LIFE = "life"  # the keeper's note that tells one of its lives from another
@@ -98,17 +97,8 @@ class Processes:
 
         `said` is called whenever it says something else of itself meanwhile.
         """
-        status = ""
-
-        def over(record: ChildRecord) -> bool:
-            nonlocal status
-            if record.status != status:
-                status = record.status
-                said()
-            return not record.running
-
         try:
-            record = await self._keeper.until(child.id, over)
+            record = await until_ended(self._keeper, child.id, said)
             child.code, child.signal, child.silent = record.code, record.signal, record.silent
             child.log = tuple(await self.tail(child))
         finally:

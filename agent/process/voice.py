@@ -65,6 +65,23 @@ async def until_ready(keeper: Keeper, child: str, limit: asyncio.Timeout) -> str
     return record.status
 
 
+async def until_ended(keeper: Keeper, child: str, said: Callable[[], None]) -> ChildRecord:
+    """Wait for a child's end; `said` is called whenever its status becomes another.
+
+    Raises LookupError, KeeperLost.
+    """
+    status = ""
+
+    def over(record: ChildRecord) -> bool:
+        nonlocal status
+        if record.status != status:
+            status = record.status
+            said()
+        return not record.running
+
+    return await keeper.until(child, over)
+
+
 def is_ready(record: ChildRecord) -> bool:
     """Whether it says so, and has not said otherwise since."""
     return record.ready > 0 and not record.reloading and not record.stopping
