@@ -92,11 +92,18 @@ class Meter:
 
 
 async def carry(
-    body: Body, meter: Meter, work: Work[T], executor: Executor, fetched: Callable[[], None] = lambda: None
+    body: Body,
+    meter: Meter,
+    work: Work[T],
+    executor: Executor,
+    fetched: Callable[[], None] = lambda: None,
+    *,
+    beside: int = 1,
 ) -> T:
     """Read `body` to its end through `work`; returns what its `finish` does, and calls `fetched` on the way.
 
-    However this ends, no thread is at work afterwards, and unless it returns, `work` is discarded.
+    However this ends, no thread is at work afterwards, and unless it returns, `work` is discarded. `beside`
+    is how many of its kind share the memory of one.
     """
     loop = asyncio.get_running_loop()
     job: asyncio.Future[Any] | None = None
@@ -110,7 +117,7 @@ async def carry(
             meter.add(len(piece))
             if meter.done <= _SMALL:
                 continue
-            if job is not None and (job.done() or waiting >= _MOST):
+            if job is not None and (job.done() or waiting >= _MOST // beside):
                 await settled(job, on_cancel=work.stop)
                 job = None
             if job is None:

@@ -16,16 +16,14 @@ from tests.kit.zips import Zip
 
 SIZE = 200 << 20
 CHILD = """
-import asyncio, resource, sys
+import asyncio, sys
 from pathlib import Path
 import msgspec
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
 from agent.domain.spec import Checksum
 from tests.artifact.specs import spec
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+from tests.kit.peak import peak
 
 async def main():
     root, *rest = sys.argv[1:]

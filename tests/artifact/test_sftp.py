@@ -236,7 +236,7 @@ def test_a_url_names_a_user_a_host_and_a_path() -> None:
 
 
 CHILD = """
-import asyncio, resource, sys
+import asyncio, sys
 from pathlib import Path
 import msgspec
 from agent.artifact.artifacts import Artifacts
@@ -244,9 +244,7 @@ from agent.artifact.store import Store
 from agent.domain.spec import Checksum
 from agent.ssh.access import SFTP, SshAccess
 from tests.artifact.specs import spec
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+from tests.kit.peak import peak
 
 async def main():
     root, key, known, *rest = sys.argv[1:]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -131,7 +132,7 @@ class Registry:
                 assert answer.status == 202, await answer.text()
                 place = answer.headers["Location"]
             joint = "&" if "?" in place else "?"
-            async with session.put(f"{place}{joint}digest={digest}", data=data) as answer:
+            async with session.put(f"{place}{joint}digest={digest}", data=io.BytesIO(data)) as answer:
                 assert answer.status == 201, await answer.text()
         return {"mediaType": "application/octet-stream", "digest": digest, "size": len(data)}
 

@@ -209,7 +209,8 @@ class Images:
         kept = Partial(self._store.partial(key))
 
         async def carrying(body: Body, work: Work[None]) -> None:
-            await carry(body, Meter(layer.size, layer.size, where, tell), work, self._executor)
+            meter = Meter(layer.size, layer.size, where, tell)
+            await carry(body, meter, work, self._executor, beside=_PARALLEL)
 
         with self._store.using(key):
             await fetch(
