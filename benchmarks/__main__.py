@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import inspect
 import json
 import sys
 
 from benchmarks.report import Report, machine
 
-NAMES = ("push_to_live", "idle", "apps", "webhooks", "rollback", "throughput", "flood")
+NAMES = ("push_to_live", "idle", "apps", "webhooks", "rollback", "throughput", "flood", "artifacts")
 
 
 def main() -> None:
@@ -20,15 +21,19 @@ def main() -> None:
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all when none is given"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rounds", type=int, help="rounds of push_to_live")
+    parser.add_argument("--rounds", type=int, help="rounds of push_to_live, rollback and artifacts")
+    parser.add_argument("--size", type=int, help="MiB of artifacts (1024)")
     given = parser.parse_args()
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"unknown: {', '.join(unknown)}")
     told: dict[str, object] = {"machine": machine()}
     for name in given.names or NAMES:
         print(f"measuring {name} ...", file=sys.stderr)
-        arguments = {"rounds": given.rounds} if name == "push_to_live" and given.rounds else {}
-        report: Report = asyncio.run(importlib.import_module(f"benchmarks.{name}").run(**arguments))
+        measure = importlib.import_module(f"benchmarks.{name}").run
+        options = {"rounds": given.rounds, "size": given.size}
+        taken = inspect.signature(measure).parameters
+        arguments = {option: value for option, value in options.items() if value and option in taken}
+        report: Report = asyncio.run(measure(**arguments))
         told[name] = report.data
         if not given.json:
             print(report.text() + "\n", flush=True)

@@ -117,9 +117,11 @@ class Worker:
                 os.mkdir(self._temp, 0o755)
                 self._scribe = Scribe(beside(self._temp))
                 how = self._packing
+                known = self._checksum.hex.lower() if self._checksum.algorithm == "sha256" else ""
                 self._unpacker = Unpacker(
-                    self._temp, how.form, how.target, how.strip, self._limits, self._check, self._scribe
-                )
+                    self._temp, how.form, how.target, how.strip, self._limits, self._check, self._scribe,
+                    sha256=known,
+                )  # fmt: skip
             if piece is None:
                 self._unpacker.finish()
             else:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_ALL = ctypes.c_int64(0)
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 def sync_directory(path: str | Path) -> None:
@@ -33,6 +35,14 @@ def sync_filesystem(path: str | Path) -> None:
             raise OSError(code, os.strerror(code), os.fspath(path))
     finally:
         os.close(fd)
+
+
+def begin_writing(fd: int) -> None:
+    """Let the disk begin with what was written to a file so far, see sync_file_range(2).
+
+    A sync that comes later then has less to wait for. It promises nothing by itself, and tells no errors.
+    """
+    _libc.sync_file_range(fd, _ALL, _ALL, _SYNC_FILE_RANGE_WRITE)
 
 
 def write_atomically(path: str | Path, data: bytes, mode: int = 0o644) -> None:

@@ -21,9 +21,11 @@ from agent.artifact.archive.links import Links
 from agent.artifact.archive.reader import Piece
 from agent.artifact.archive.refusal import broken, harmful, too_large
 from agent.artifact.limits import Limits
+from agent.kit.files import begin_writing
 
 T = TypeVar("T")
 _ZEROS = bytes(1 << 20)
+_FLUSH = 16 << 20  # bytes of one file after which the disk is asked to begin
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -61,6 +63,8 @@ class Tree:
         self._scribe = scribe
         self._digest = hashlib.sha256()
         self._path = b""  # of the file that is being written
+        self._known = ""
+        self._written = 0  # since the disk was last asked to begin
         self._limits = limits
         self._strip = strip
         self._links = Links(limits)
@@ -98,13 +102,18 @@ class Tree:
             self._create(parts, header.name, 0o755 if header.mode & 0o100 else 0o644)
             self._mtime = header.mtime
             self._holes = False
+            self._written = 0
 
     def write(self, data: Piece) -> None:
         """Write on."""
         if not self._skipping:
-            if self._scribe is not None:
+            if self._scribe is not None and not self._known:
                 self._digest.update(data)
             write_all(self._file, data)
+            self._written += len(data)
+            if self._written >= _FLUSH:
+                self._written = 0
+                begin_writing(self._file)
 
     def hole(self, size: int) -> None:
         """Leave a hole."""
@@ -161,8 +170,12 @@ class Tree:
         finally:
             os.close(beside)
 
-    def plain(self, target: bytes) -> None:
-        """Start the one executable file of an artifact that is no archive; then `write`, `finish`."""
+    def plain(self, target: bytes, digest: str = "") -> None:
+        """Start the one executable file of an artifact that is no archive; then `write`, `finish`.
+
+        `digest` is its sha256 if it is sure to have one when the tree is used.
+        """
+        self._known = digest
         parts = [p for p in components(target, target, self._limits) if p != b"."]
         if not parts:
             raise harmful("not the name of a file", target)
@@ -239,7 +252,8 @@ class Tree:
 
     def _end_file(self) -> None:
         if self._file >= 0 and self._scribe is not None:
-            self._scribe.add(self._path, inventory.seen(os.fstat(self._file), self._digest.hexdigest()))
+            digest = self._known or self._digest.hexdigest()
+            self._scribe.add(self._path, inventory.seen(os.fstat(self._file), digest))
         self._close_file()
 
     def _close_file(self) -> None:

@@ -1,5 +1,7 @@
 """What an artifact is, by its content, and the way from its bytes into a tree.
 
+Larger ones are inflated in the caller's thread and written in another, a bounded way behind.
+
 bytes ─► compressed? ─► Inflater ─┐
       ├───────────────────────────┴─► tar? ─► TarReader ─► Tree
       │                               └ one plain file ──► Tree, executable
@@ -9,7 +11,7 @@ bytes ─► compressed? ─► Inflater ─┐
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import IO
@@ -21,7 +23,8 @@ from agent.artifact.archive.refusal import Refused, broken, unsupported
 from agent.artifact.archive.tree import Tree, write_all
 from agent.artifact.archive.zip import MAGICS, ZipReader
 from agent.artifact.inventory import Scribe
-from agent.artifact.limits import Limits
+from agent.artifact.limits import MIB, Limits
+from agent.kit.ahead import Ahead
 
 
 class Form(StrEnum):
@@ -41,6 +44,8 @@ class Form(StrEnum):
 _COMPRESSED = {Form.TAR_GZ: GZIP, Form.TAR_BZ2: BZIP2, Form.TAR_XZ: XZ, Form.TAR_ZST: ZSTD}
 # Known by their first bytes, so that they are not taken for programs.
 _OTHERS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar", b"MSCF": "cab"}
+_SMALL = 1 * MIB  # up to here one thread does it all
+_AHEAD = 4 * MIB  # unpacked, waiting to be written
 _AS_IS = "set archive: none to place the file as it is"
 
 
@@ -54,6 +59,7 @@ class Unpacker:
         strip: leading path components to drop from the entries of an archive.
         check: called between two steps of bounded size; what it raises ends the work.
         scribe: writes down what the tree holds.
+        sha256: what the artifact must have, if that is what it will be held against.
     """
 
     def __init__(
@@ -65,7 +71,9 @@ class Unpacker:
         limits: Limits,
         check: Callable[[], None] = lambda: None,
         scribe: Scribe | None = None,
+        sha256: str = "",
     ) -> None:
+        self._sha256 = sha256
         self._form = form
         self._target = target.encode()
         self._limits = limits
@@ -77,9 +85,12 @@ class Unpacker:
         self._zip: IO[bytes] | None = None
         self._outer: bytes | None = b""  # the first bytes as they came, None once they are judged
         self._inner: bytes | None = b""  # the same after decompression
+        self._taken = 0
+        self._ahead: Ahead[bytes] | None = None
 
     def feed(self, data: bytes) -> None:
-        """Unpack what can be unpacked of it."""
+        """Unpack what can be unpacked of it; what is wrong with it may be raised later."""
+        self._taken += len(data)
         if self._outer is not None:
             self._outer += data
             if len(self._outer) < BLOCK:
@@ -91,6 +102,8 @@ class Unpacker:
         """There is no more: the tree is whole, or Refused is raised."""
         if self._outer is not None:
             self._decompress(self._begin())
+        if self._ahead is not None:
+            self._within(self._ahead.flush)
         if self._zip is not None:
             ZipReader(self._zip.fileno(), self._tree, self._limits, self._check).read()
         if self._inflater is not None:
@@ -104,7 +117,9 @@ class Unpacker:
             raise Refused("ArchiveEmpty", "nothing is left after unpacking", remedy="look at `strip`")
 
     def close(self) -> None:
-        """Give all descriptors back."""
+        """Give all descriptors back, and end the thread."""
+        if self._ahead is not None:
+            self._ahead.close()
         self._tree.close()
         if self._zip is not None:
             self._zip.close()
@@ -151,14 +166,39 @@ class Unpacker:
             self._check()
             write_all(self._zip.fileno(), data)
         elif self._inflater is None:
+            self._within(lambda: self._hand_on(data))
+        else:
+            inflated = self._inflater.feed(data)
+            self._within(lambda: self._hand_all_on(inflated))
+
+    def _hand_all_on(self, inflated: Iterator[bytes]) -> None:
+        for piece in inflated:
+            self._hand_on(piece)
+
+    def _hand_on(self, data: bytes) -> None:
+        """To the writing end: in a thread of its own from some size on, so that both take a core."""
+        if self._ahead is None and self._taken > _SMALL:
+            self._ahead = Ahead("artifact-write", self._consume, _AHEAD)
+        if self._ahead is None:
             self._consume(data)
         else:
+            self._check()
+            self._ahead.put(data, len(data))
+
+    def _within(self, work: Callable[[], None]) -> None:
+        """Name the entry in which the archive turned out to be damaged."""
+        try:
             try:
-                for piece in self._inflater.feed(data):
-                    self._consume(piece)
-            except Refused as refused:
-                entry = self._reader.entry if self._reader is not None else b""
-                raise refused.within(entry) from None
+                work()
+            except Refused:
+                if self._ahead is not None:
+                    self._ahead.flush()  # whatever is wrong before that counts first, and the name is right
+                raise
+        except Refused as refused:
+            if self._inflater is None:
+                raise
+            entry = self._reader.entry if self._reader is not None else b""
+            raise refused.within(entry) from None
 
     def _consume(self, data: bytes) -> None:
         self._check()
@@ -190,4 +230,4 @@ class Unpacker:
 
     def _take_as_plain(self) -> None:
         self._inner = None
-        self._tree.plain(self._target)
+        self._tree.plain(self._target, self._sha256)
