@@ -38,13 +38,16 @@ async def remove(app: AppContext) -> None:
     Raises Failure, OSError.
     """
     await app.jobs.end("its app was removed")
-    await _stop_children(app)
-    await _clean_up(app)
-    await _give_up_ports(app)
-    places = app.services.processes.surroundings.places(app.name)
-    await asyncio.to_thread(places.settle, ())
-    await asyncio.to_thread(app.deployments.forget)
-    await app.jobs.forget()
+    try:
+        await _stop_children(app)
+        await _clean_up(app)
+        await _give_up_ports(app)
+        places = app.services.processes.surroundings.places(app.name)
+        await asyncio.to_thread(places.settle, ())
+        await asyncio.to_thread(app.deployments.forget)
+        await app.jobs.forget()
+    finally:
+        app.jobs.resume()
     app.services.bus.publish(AppRemoved(app.name))
 
 

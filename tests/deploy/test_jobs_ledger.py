@@ -72,3 +72,17 @@ async def test_what_is_secret_is_masked_in_what_is_kept(tmp_path: Path) -> None:
         (row,) = await journal.jobs.history("report")
         assert row["output"] == ["the password is ***"]
     assert b"hunter2-of-the-ledger" not in (tmp_path / "journal.db").read_bytes()
+
+
+async def test_a_schedule_that_begins_anew_is_not_held_up_by_rows_of_a_clock_that_was_wrong(
+    tmp_path: Path,
+) -> None:
+    async with await Journal.open(tmp_path / "journal.db") as journal:
+        await journal.jobs.save("report", replace(RUN, due=9000.0), standing=JobStanding(9000.0, "x"))
+        again = replace(RUN, id="job-2", due=9000.0)
+        await journal.jobs.save("report", standing=JobStanding(500.0, "x"), anew=500.0)
+        await journal.jobs.save("report", again, standing=JobStanding(9000.0, "x"))
+        assert [row["id"] for row in await journal.jobs.history("report")] == ["job-2", "job-1"]
+        assert [row["due"] for row in await journal.jobs.history("report")] == [
+            "1970-01-01T02:30:00.000Z"
+        ] * 2

@@ -260,3 +260,43 @@ async def _gone(pid: int) -> None:
     async with asyncio.timeout(30):
         while Path(f"/proc/{pid}").exists():
             await asyncio.sleep(0.02)
+
+
+async def test_a_job_that_leaves_the_state_is_stopped_keeps_its_history_and_may_come_back(box: Box) -> None:
+    await box.commit(state("echo begun; sleep 600", after_release=True))
+    await box.start()
+    running = await under_way(box)
+    await box.commit({"schema": 1, "apps": {}})
+    told = await Operator(box)("sync", "--prune-all")
+    assert told.code == 0, told.err
+    await _gone(running["pid"])
+    assert (await box.status())["apps"] == {}
+    (row,) = await runs(box)
+    assert (row["result"], row["failure"]["reason"], row["output"]) == ("stopped", "JobStopped", ["begun"])
+    await box.commit(state("echo back", after_release=True, version="2.0"))
+    await Operator(box)("sync")
+
+    async def back() -> bool:
+        return [row["result"] for row in await runs(box)] == ["succeeded", "stopped"]
+
+    await box.until(back)
+
+
+async def test_a_server_becomes_a_job_and_a_server_again(box: Box) -> None:
+    await box.deploy("1.0")
+    await box.start()
+    await box.proven("1.0")
+    await box.commit(state("echo report", app="web", version="2.0", after_release=True))
+    await Operator(box)("sync")
+    await ready(box, "2.0", "web")
+
+    async def ran() -> bool:
+        return [row["result"] for row in await runs(box, "web")] == ["succeeded"]
+
+    await box.until(ran)
+    assert (await box.get())[0] == 0
+    await box.deploy("3.0")
+    await Operator(box)("sync")
+    await box.proven("3.0")
+    assert await box.get() == (200, "3.0\n")
+    await box.app_is("web", job=None)

@@ -102,7 +102,7 @@ class Execution:
             end = await self._through(active, deployment)
         except ConnectionError:  # the keeper is lost, and the agent with it
             raise
-        except (Failure, OSError) as error:
+        except Exception as error:  # whatever it is, the run has an end that is recorded
             end = End(None, None, as_info(error, deployment.spec.job.command[0]))
         active.run = replace(active.run, code=end.code, signal=end.signal)
         if end.failure is None:

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from agent.deploy.deployments import Deployment, Deployments
+from agent.deploy.failures import as_info
 from agent.deploy.jobs import attempt
 from agent.deploy.jobs.due import Due, becomes, due, upcoming
 from agent.deploy.jobs.execution import AGAIN, LONGEST_PAUSE, Active, Execution
 from agent.deploy.jobs.ledger import Ledger
 from agent.deploy.processes import Processes
 from agent.domain.control import NotPossible
-from agent.domain.errors import Failure
 from agent.domain.events import AppFailed, Bus, JobEnded, JobPassed, JobPlanned
 from agent.domain.job import Cause, JobResult, JobRun, JobStanding
 from agent.domain.model import new_id
@@ -148,7 +148,6 @@ class Jobs:
         """The app is gone. Raises OperatorNeeded."""
         await self._ledger.forget(self.app)
         self._planned = ()
-        self.resume()
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -207,8 +206,9 @@ class Jobs:
             try:
                 async with self._lock:
                     pause = await self._look(time.time())
-            except Failure as error:
-                self._bus.publish(AppFailed(self.app, error.info))
+            except Exception as error:  # whatever it is, it must not end the schedule
+                self._skipped = None  # what was to be counted may not have been written
+                self._bus.publish(AppFailed(self.app, as_info(error, "the job's schedule")))
                 pause = AGAIN
             try:
                 async with asyncio.timeout(pause):
@@ -226,6 +226,7 @@ class Jobs:
                 self._bus.publish(JobPlanned(self.app, "", "", 0.0, gone=True))
             return None
         standing = self._standing(job, now)
+        anew = standing.accounted == now
         rows: list[JobRun] = []
         if job.after_release and standing.released != deployment.pair.spec and not self._held:
             standing = replace(standing, released=deployment.pair.spec)
@@ -234,7 +235,7 @@ class Jobs:
             standing = replace(standing, accounted=found.latest)
             rows += self._due(deployment, job, found, now, busy=bool(self._active or rows))
         if standing != self._ledger.standing(self.app):
-            await self._ledger.save(self.app, *rows, standing=standing)
+            await self._ledger.save(self.app, *rows, standing=standing, anew=now if anew else None)
         for run in rows:
             self._tell_row(run)
         following = upcoming(job, standing.accounted, now)

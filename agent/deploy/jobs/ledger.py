@@ -99,14 +99,24 @@ class Ledger:
         return self._rows.last.get(app)
 
     async def save(
-        self, app: str, *runs: JobRun, standing: JobStanding | None = None, output: Sequence[str] = ()
+        self,
+        app: str,
+        *runs: JobRun,
+        standing: JobStanding | None = None,
+        anew: float | None = None,
+        output: Sequence[str] = (),
     ) -> None:
         """Write rows, and with them how far the schedule is accounted for: all or nothing, on the disk.
 
-        `output` is that of the (one) run. Raises OperatorNeeded: then nothing of it holds.
+        `anew`: the schedule begins anew at this time, and a clock that was wrong may have brought rows for
+        times after it, which are no obstacle. `output` is that of the (one) run. Raises OperatorNeeded:
+        then nothing of it holds.
         """
         text = "\n".join(secrets.text(line)[:LINE] for line in output) if output else None
         statements = [_upsert(run, text) for run in runs]
+        if anew is not None:
+            later: Statement = ("UPDATE job_runs SET due = NULL WHERE app = ? AND due > ?", (app, anew))
+            statements.insert(0, later)
         if standing is not None:
             statements.append(
                 (
