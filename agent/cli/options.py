@@ -6,11 +6,14 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agent.cli.client import Agent
+
+if TYPE_CHECKING:
+    from agent.publish.sidecars import Signing
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,6 +24,29 @@ wait = click.option(
     default=True,
     help="Follow it to its end, probation included (the default), or only hand it over.",
 )
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def signs(function: Command) -> Command:
+    """Add --sign-key and --sign-password-file, which `signing` takes as `key` and `password`."""
+    key = click.option(
+        "--sign-key", "key", metavar="FILE", type=_FILE, envvar="EMPTYBOX_SIGN_KEY",
+        help="Sign it with this private key of minisign or OpenSSH.",
+    )  # fmt: skip
+    password = click.option(
+        "--sign-password-file", "password", metavar="FILE", type=_FILE,
+        envvar="EMPTYBOX_SIGN_PASSWORD_FILE", help="File with the password of that key.",
+    )  # fmt: skip
+    return key(password(function))
+
+
+def signing(key: Path | None, password: Path | None) -> Signing | None:
+    """Who signs what is packed or published, if anybody."""
+    from agent.publish.sidecars import Signing
+
+    return Signing(key, password) if key is not None else None
 
 
 def apps(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:

@@ -32,29 +32,41 @@ from agent.cli.exit_codes import FAILED, OK
     multiple=True,
     help="Leave out what fits, with all in it; without a slash a name at any depth, else a whole path.",
 )
+@options.signs
 @options.as_json
-def command(source: Path, output: Path | None, exclude: tuple[str, ...], as_json: bool) -> int:
+def command(
+    source: Path,
+    output: Path | None,
+    exclude: tuple[str, ...],
+    key: Path | None,
+    password: Path | None,
+    as_json: bool,
+) -> int:
     """Pack what is in the directory PATH, or the one file PATH, and print the archive's sha256.
 
     The same names and contents give the same bytes, whatever the machine, its clock, users, permissions
     (but for "may be executed") or locale, for .tar and .tar.bz2; with .tar.zst and .tar.gz the version of
-    the compressor has a say. Beside the archive lies FILE.sha256, as sha256sum writes it.
+    the compressor has a say. Beside the archive lies FILE.sha256, as sha256sum writes it,
+    and with --sign-key its signature.
     """
     from agent.publish.pack import pack
     from agent.publish.progress import telling
-    from agent.publish.sidecars import write_checksum
+    from agent.publish.sidecars import sidecars, write_beside
     from agent.publish.trouble import Trouble
 
     target = output or Path(f"{source.resolve().name or 'root'}.tar")
     try:
         with telling(f"packing {words.clean(source)}") as tell:
             packed = pack(source, target, exclude, tell)
-        listing = write_checksum(target, packed.sha256)
+        contents = sidecars(target, target.name, packed.sha256, options.signing(key, password))
+        written = write_beside(target, contents)
     except Trouble as trouble:
         click.echo(f"Error: {words.clean(trouble)}", err=True)
         return FAILED
     if as_json:
-        words.print_json({**asdict(packed), "path": str(packed.path), "checksum_file": str(listing)})
+        words.print_json(
+            {**asdict(packed), "path": str(packed.path), "beside": [str(path) for path in written.values()]}
+        )
         return OK
     click.echo(f"{words.clean(target)}  {words.size(packed.size)}, {packed.entries} entries", err=True)
     if packed.depends_on:

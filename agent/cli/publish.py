@@ -71,6 +71,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     envvar="EMPTYBOX_INSECURE_REGISTRY",
     help="Registry that is spoken to in plain http.",
 )  # fmt: skip
+@options.signs
 @options.as_json
 def command(as_json: bool, url: str, state: str, branch: str, path: str, message: str, **given: Any) -> int:
     """Bring what was built to where agents fetch it and, with --state, tell them by a push.
@@ -119,6 +120,7 @@ def _job(given: dict[str, Any]) -> Job:
         platform=given["platform"],
         exclude=given["exclude"],
         replace=given["replace"],
+        signing=options.signing(given["key"], given["password"]),
         credentials=given["credentials"],
         s3=S3Access(
             endpoint=given["s3_endpoint"], region=given["s3_region"], credentials=given["s3_credentials"]

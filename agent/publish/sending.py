@@ -20,7 +20,7 @@ from agent.publish.pack import Packed, Tell, pack
 from agent.publish.places import Directory, Http, Item, Place, digest_of, publish
 from agent.publish.registry import Blob, Pusher
 from agent.publish.s3 import Bucket
-from agent.publish.sidecars import CHECKSUM, checksum_line
+from agent.publish.sidecars import Signing, sidecars
 from agent.publish.trouble import Trouble
 
 Telling = Callable[[str], AbstractContextManager[Tell]]
@@ -41,6 +41,7 @@ class Job:
     platform: str = ""
     exclude: Sequence[str] = ()
     replace: bool = False
+    signing: Signing | None = field(default=None, repr=False)
     credentials: Path | None = field(default=None, repr=False)
     s3: S3Access = field(default_factory=S3Access)
     registry_auth: Path | None = None
@@ -75,16 +76,16 @@ async def _file(job: Job, directory: Path, telling: Telling) -> Sent:
     source = job.sources[0]
     url = _url(job, source)
     packed = _packed(job, source, directory / Path(path_of(url)).name, telling)
-    listing = directory / f"{packed.path.name}{CHECKSUM}"
-    data = checksum_line(Path(path_of(url)).name, packed.sha256)
-    listing.write_bytes(data)
     item = Item(packed.path, url, packed.sha256, packed.size)
-    beside = Item(listing, url + CHECKSUM, hashlib.sha256(data).hexdigest(), len(data))
+    contents = sidecars(packed.path, Path(path_of(url)).name, packed.sha256, job.signing)
     async with Sender() as sender:
         place = _place(job, url, sender)
         with telling(f"sending {shown(url)}") as tell:
             fresh = await publish(place, item, tell, replace=job.replace)
-        if not split(url).query:
+        for suffix, data in ({} if split(url).query else contents).items():
+            path = directory / f"beside{suffix}"
+            path.write_bytes(data)
+            beside = Item(path, url + suffix, hashlib.sha256(data).hexdigest(), len(data))
             await publish(place, beside, lambda _done, _all: None, replace=True)
     told = shown(url) if split(url).query else url  # a query may be a signature
     return Sent(told, packed.sha256, packed.size, packed.size if fresh else 0, packed.depends_on)
@@ -92,6 +93,8 @@ async def _file(job: Job, directory: Path, telling: Telling) -> Sent:
 
 async def _image(job: Job, directory: Path, telling: Telling) -> Sent:
     reference = _reference(job)
+    if job.signing is not None:
+        raise Trouble("an image is signed in its registry", "sign what was pushed with cosign")
     if len({source.is_dir() for source in job.sources}) != 1:
         raise Trouble("an image has directories as its layers, an artifact has files: not both", "")
     blobs = []

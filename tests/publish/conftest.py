@@ -11,7 +11,8 @@ import pytest
 from agent.publish import places
 from tests.cli.stage import Answer, run_here
 
-QUIET = {name: None for name in os.environ if name.startswith(("AWS_", "EMPTYBOX_", "GIT_", "DOCKER_"))}
+_OURS = ("AWS_", "EMPTYBOX_", "GIT_", "DOCKER_", "NETRC", "REGISTRY_AUTH_FILE")
+QUIET = {n: None for n in os.environ if n.startswith(_OURS) or n.lower().endswith("_proxy")}
 
 
 @pytest.fixture(autouse=True)

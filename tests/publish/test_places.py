@@ -175,6 +175,15 @@ async def test_a_redirect_keeps_the_body_and_loses_the_login(ci: Ci, tree: Path,
     assert flaky.got["last"].headers["if-none-match"] == "*"
 
 
+async def test_the_proxy_of_the_environment_is_gone_through(ci: Ci, tree: Path) -> None:
+    flaky = Flaky()
+    async with HostileServer(flaky.answer) as proxy:
+        around = {"HTTP_PROXY": proxy.url.replace("://", "://me:proxy-secret@"), "NO_PROXY": ""}
+        await ci.told(tree, "--to", "http://releases.example/web.tar", env=around)
+    assert flaky.got["last"].path == "http://releases.example/web.tar"
+    assert flaky.got["last"].headers["proxy-authorization"].startswith("Basic ")
+
+
 @pytest.mark.parametrize("in_parts", [False, True])
 async def test_a_bucket_of_s3(
     ci: Ci, tree: Path, tmp_path: Path, in_parts: bool, monkeypatch: pytest.MonkeyPatch
