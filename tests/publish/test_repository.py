@@ -208,6 +208,14 @@ async def test_a_state_that_cannot_be_edited_is_left_alone(
     assert await git("rev-parse", "main", directory=repository.path) == commit
 
 
+async def test_without_the_git_program_it_is_asked_for(
+    ci: Ci, tree: Path, releases: Path, repository: Repository
+) -> None:
+    answer = await ci.publish(*words(tree, releases, repository), env={"PATH": str(tree)})
+    assert answer.code == FAILED
+    assert "the git program is missing" in answer.err
+
+
 async def test_the_state_needs_an_app_and_a_version(ci: Ci, tree: Path, releases: Path) -> None:
     answer = await ci.publish(tree, "--to", releases, "--state", "https://git.example/state.git")
     assert answer.code == USAGE
