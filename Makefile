@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types contracts vm bench swaps jobs fuzz clean
+.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations fuzz clean
 
 help: ## what can be made here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ swaps: $(STAMP) ## real servers swapped 100 times each under load; fails when a 
 
 jobs: $(STAMP) ## a job every second for SECONDS (300), the agent killed at random: none lost, none doubled
 	@JOBS_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -q -s tests/system/test_jobs_sample.py $(ARGS)
+
+migrations: $(STAMP) ## migrations of SECONDS (120) under load: no request is lost, or every one gets the page
+	@EMPTYBOX_MIGRATION_SECONDS=$(or $(SECONDS),120) $(BIN)/python -m pytest -q -o timeout=600 tests/system/test_migrations.py -k "long" $(ARGS)
 
 fuzz: $(STAMP) ## hostile webhook deliveries for SECONDS (60): no 500, no unbounded memory
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris 2>/dev/null || true

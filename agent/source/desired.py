@@ -49,6 +49,7 @@ __all__ = ["HostView", "Loaded", "Problem", "StateInvalid", "load", "validate", 
 
 VIEWS_MAX = 200
 NO_CHECKSUM = "the artifact has no checksum: whatever the server sends will run; add `checksum`"
+LOCAL_LEDGER = "without `database` every host runs it, and only this host knows that it ran"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,10 @@ class _Reading:
         if state.apps is None and place.intact("extends"):
             place.missing("apps", "write `apps: {}` when nothing should run")
         apps = self._apps(state.apps or {}, place / "apps")
+        for name, app in apps.items():
+            local = [m.name for m in app.migrate if not m.database]
+            if local:
+                self._warnings.append(f"apps.{name}.migrate: {', '.join(local)}: {LOCAL_LEDGER}")
         windows = freezes(state.freeze or [], place / "freeze")
         return Loaded(apps, tuple(self._warnings), document.file, windows, self._refused)
 
