@@ -109,7 +109,7 @@ async def test_in_a_long_exclusive_every_request_is_held_or_gets_the_page(box: B
     command = world.shell("while test -e $W/hold; do sleep 0.05; done")
     migrate = [{"name": "rewrite", "command": command, "timeout": "10m", "kind": "exclusive"}]
     async with Load(box.port) as load:
-        parts = {"maintenance": {"hold": "300ms"}, "health": HEALTH}
+        parts: dict[str, Any] = {"maintenance": {"hold": "300ms"}, "health": HEALTH}
         await world.deploy("2.0", push=True, migrate=[*migrate, {"name": "x", "command": ["true"]}], **parts)
         await step_under_way(world, "migrate rewrite")
         await world.only()  # nobody of either version runs meanwhile
@@ -327,7 +327,7 @@ async def test_kill_9_of_everything_in_a_transaction_brings_the_old_version_back
     runner = [pid for pid in _descendants(box) if "migrator/run.py" in _command_line(pid)]
     await world.kill_everything()
     for pid in runner:
-        await box.until(lambda pid=pid: _gone(pid))
+        await _until_gone(box, pid)
     box.settings["--repo"] = "http://127.0.0.1:9/nowhere.git"  # and without Git
     await box.start()
     await box.serving("1.0")
@@ -351,9 +351,8 @@ def _command_line(pid: int) -> str:
         return ""
 
 
-async def _gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+async def _until_gone(box: Box, pid: int) -> None:
+    async def gone() -> bool:
+        return not Path(f"/proc/{pid}").exists()
+
+    await box.until(gone)
