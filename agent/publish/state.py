@@ -77,7 +77,7 @@ class _Writing:
 
     def run(self) -> list[Change]:
         keys = _keys(self._document(), self.release.app)
-        self._specs()  # a state with mistakes is not edited
+        before = self._specs()  # a state with mistakes is not edited
         self._put(keys["version"], self.release.version)
         pinned = self._digest_in_url(keys["url"])
         if pinned:
@@ -85,8 +85,9 @@ class _Writing:
         self._checksum(keys["checksum"], pinned)
         if not all(self._named(spec) for spec in self._specs()):
             self._put(keys["url"], self.release.url, template=True)
-        for spec in self._specs():
-            self._prove(spec)
+        for old, new in zip(before, self._specs(), strict=True):
+            self._prove(new)
+            self._same_signer(old, new)
         return self.changes
 
     def _document(self) -> Document:
@@ -163,6 +164,18 @@ class _Writing:
             )
         if found.hex and (found.algorithm, found.hex) != ("sha256", release.sha256):
             raise Trouble(f"after the edit the state reads {found.algorithm}:{found.hex}")
+
+    def _same_signer(self, old: AppSpec, new: AppSpec) -> None:
+        """A signature that the state names must not be that of other bytes."""
+        assert old.artifact is not None
+        assert new.artifact is not None
+        signature = new.artifact.signature
+        fixed = signature is not None and bool(signature.text or signature.url)
+        if fixed and signature == old.artifact.signature and new.artifact.what != old.artifact.what:
+            raise Trouble(
+                f"the state has a signature of {new.name} that is one release's alone",
+                "leave its url and text out, so that it is looked for beside the artifact",
+            )
 
     def _put(self, at: Keys, value: str, *, template: bool = False) -> None:
         """Replace one scalar. A text with templates is only replaced with `template`."""

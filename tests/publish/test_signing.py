@@ -6,8 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from agent.artifact.artifacts import Artifacts
+from agent.artifact.store import Store
 from agent.cli.exit_codes import FAILED, OK
+from agent.domain.spec import SignatureSpec
+from tests.artifact.specs import spec
 from tests.cli.stage import run_here
 from tests.kit.registry import need
 from tests.publish.conftest import Ci
@@ -55,6 +60,11 @@ async def test_minisign_finds_a_published_directory_right(
     run("minisign", "-Vm", archive, "-p", tmp_path / "key.pub")
     signature = archive.with_name("web-1.0.tar.minisig").read_bytes()
     assert b"trusted comment: file:web-1.0.tar\thashed\n" in signature
+    key = SignatureSpec(kind="minisign", keys=(tmp_path / "key.pub").read_text().splitlines()[-1])
+    wanted = replace(spec(archive.as_uri(), archive.read_bytes()), signature=key)
+    async with Artifacts(Store(tmp_path / "store"), file_roots=[tmp_path]) as artifacts:
+        async with artifacts.deliver(wanted, "web") as delivery:
+            assert (await delivery.published() / "bin/web").exists()
     assert (await ci.told(*words))["sent"] == 0
     assert archive.with_name("web-1.0.tar.minisig").read_bytes() == signature
 

@@ -136,6 +136,18 @@ def test_what_others_extend_is_not_touched_unless_it_is_named(tmp_path: Path) ->
     assert {change.file for change in changes} == {"prod.yaml"}
 
 
+def test_a_signature_of_other_bytes_is_not_kept(tmp_path: Path) -> None:
+    def signed(words: str) -> str:
+        return STATE.replace("\n\n    run", f"\n      signature: {{{words}}}\n    run", 1)
+
+    key = "minisign: RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+    for fine in (key, f'{key}, url: "https://h.example/{{{{ version }}}}.minisig"'):
+        write(tmp_path, signed(fine))
+    for old in (f"{key}, text: abc", f"{key}, url: https://h.example/web.minisig"):
+        with pytest.raises(Trouble, match="one release's alone"):
+            write(tmp_path, signed(old))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
