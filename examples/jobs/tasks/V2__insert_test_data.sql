@@ -1,0 +1,2 @@
+INSERT INTO people (name) VALUES ('Ada');
+INSERT INTO people (name) VALUES ('Grace');
