@@ -24,7 +24,7 @@ from tests.artifact.conftest import assert_no_traces
 from tests.artifact.specs import release, spec
 from tests.artifact.test_http import certificate
 from tests.kit.artifact_server import ArtifactServer
-from tests.kit.hostile import Asked, HostileServer
+from tests.kit.hostile import Asked, HostileServer, whole
 from tests.kit.ports import free_port
 
 KEY, SECRET = "a-long-access-key-of-tests", "a-long-secret-key-of-tests"
@@ -199,6 +199,24 @@ async def test_a_private_authority_is_trusted_for_s3_too(store: Store, tmp_path:
         async with Artifacts(store, s3=access, http=HttpAccess(authority=public)) as artifacts:
             async with artifacts.deliver(spec("s3://bucket/web", data), "web") as delivery:
                 assert ((await delivery.published()) / "bin/web").read_bytes() == b"1.0"
+
+
+async def test_the_proxy_of_the_environment_is_used_but_for_what_no_proxy_names(
+    s3: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(request: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(whole(b"", "text/plain", status="403 Forbidden"))
+
+    data = release()
+    access = S3Access(endpoint=s3, credentials=credentials(tmp_path / "credentials"))
+    url = put(tmp_path, "web.tar.gz", data)
+    async with HostileServer(refuse) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+        assert (await fail(access, store, url, data)).reason == "ArtifactDenied"
+        assert proxy.asked[0].path == f"{s3}/releases/web.tar.gz"
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert (await bring(access, store, url, data)).is_dir()
 
 
 async def test_a_source_left_in_the_middle_closes_its_connection(tmp_path: Path) -> None:

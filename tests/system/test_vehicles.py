@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
+from tests.kit.artifact_server import ArtifactServer
 from tests.kit.box import Box, archive
 from tests.kit.git_server import Content, Executable
 
@@ -30,3 +33,48 @@ async def test_a_directory_of_a_commit_is_deployed_and_the_next_one_overlaps(tmp
                 await box.webhook(push)
             await box.proven(version)
         assert (await box.history())[0]["result"] == "succeeded"
+
+
+TOKEN, OTHER = "the-right-token-of-tests", "another-token-of-tests"
+ONLY = 'location /private/ {{ if ($http_x_token != "{}") {{ return 401; }} alias {}/; }}'
+
+
+async def test_a_login_comes_from_a_secret_and_one_that_changes_touches_nothing(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "token").write_text(OTHER)
+    data = archive("1.0")
+    locations = ONLY.format(TOKEN, tmp_path / "artifacts")
+    async with (
+        Box(tmp_path / "box", settings={"--secret-root": str(secrets)}) as box,
+        ArtifactServer(tmp_path, locations=locations) as server,
+    ):
+        server.put("web.tar.gz", data)
+        artifact: dict[str, Any] = {
+            "url": f"{server.url}/private/web.tar.gz",
+            "headers": {"X-Token": "{{ secrets.TOKEN }}"},
+            "checksum": f"sha256:{hashlib.sha256(data).hexdigest()}",
+            "strip": 1,
+        }
+        parts: dict[str, Any] = {"artifact": artifact, "secrets": {"TOKEN": {"file": "token"}}}
+        await box.commit(box.state("1.0", **parts))
+        await box.start()
+
+        async def denied() -> bool:
+            runs = await box.history()
+            return bool(runs) and (runs[0].get("failure") or {}).get("reason") == "ArtifactDenied"
+
+        await box.until(denied)
+        (secrets / "token").write_text(TOKEN)
+        app = await box.proven("1.0")
+        asked = len(await server.requests(2))
+        (secrets / "token").write_text(OTHER)
+        artifact["mirrors"] = [f"{server.url}/elsewhere.tar.gz"]
+        _, answer = await box.webhook(await box.commit(box.state("1.0", **parts)), wait=True)
+        assert answer["result"] in ("probation", "succeeded")
+        assert [step["name"] for step in (await box.history())[0]["steps"]] == ["record"]
+        assert (await box.app())["child"]["pid"] == app["child"]["pid"]
+        assert len(await server.requests(asked)) == asked
+        shown = "\n".join(line for line in box.output if " | " not in line[:40])
+        assert TOKEN not in shown
+        assert OTHER not in shown
