@@ -299,3 +299,42 @@ def test_an_inventory_is_read_as_it_was_written_and_a_damaged_one_not_at_all(
 def test_a_tree_that_is_gone_is_all_changed(tmp_path: Path) -> None:
     inventory.write(tmp_path / "written", {b"a": Entry(DIRECTORY)})
     assert inspect(tmp_path / "gone", tmp_path / "written", thorough=False).changed == [b"a"]
+
+
+class Killed(BaseException):
+    """Nothing after it is done, as after a kill -9."""
+
+
+async def test_killed_in_the_middle_of_a_repair_each_file_is_old_or_new_and_the_next_one_ends_it(
+    artifacts: Artifacts, server: ArtifactServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, wanted = await delivered(artifacts, server)
+    before = snapshot(tree)
+    ways = (rewritten, cut, without_directory, other_link)
+    rename = os.rename
+    for last in range(1, 9):
+        for change in ways:
+            change(tree)
+        damaged = snapshot(tree)
+        left = last
+
+        def killing(source: bytes | Path, target: bytes | Path) -> None:
+            nonlocal left
+            if os.fsencode(target).startswith(os.fsencode(tree) + b"/"):
+                left -= 1
+                if left == 0:
+                    raise Killed
+            rename(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("agent.artifact.mending.os.rename", killing)
+            try:
+                await artifacts.ensure(tree.name, wanted, "web", share=False, thorough=True)
+            except Killed:
+                pass
+        for path, entry in snapshot(tree).items():
+            assert entry[:3] in (before[path][:3], damaged.get(path, before[path])[:3])
+        store.sweep()  # the next agent
+        await artifacts.ensure(tree.name, wanted, "web", share=False, thorough=True)
+        assert (await artifacts.look(tree.name, thorough=True)).whole
+        assert store.releases() == [tree.name]
