@@ -30,6 +30,7 @@ from agent.process.command import CommandResult
 PROGRAM = Path(order.__file__).with_name("run.py")
 LOOKING = 10.0  # seconds that others are waited for when nothing is to be done
 MARGIN = 60.0  # seconds beyond a migration's own timeout, so that it speaks first
+BACK_TO = "EMPTYBOX_ROLLBACK_TO"  # tells a down for which version it is
 _FILE = re.compile(r"\[([0-9]+)/([0-9]+)\] (.+)")
 _KINDS: dict[str, type[Failure]] = {
     "permanent": Permanent,
@@ -156,7 +157,13 @@ def said(lines: Collection[str]) -> tuple[str, ...]:
 
 
 async def _ask(
-    work: Work, migration: MigrationSpec, step: str, mode: str, undo: tuple[str, ...] = (), entry: int = 0
+    work: Work,
+    migration: MigrationSpec,
+    step: str,
+    mode: str,
+    undo: tuple[str, ...] = (),
+    entry: int = 0,
+    back_to: str = "",
 ) -> tuple[CommandResult, Answer | None]:
     """Start the child that does it. Raises Failure when it cannot start."""
     wanted = Order(
@@ -177,7 +184,7 @@ async def _ask(
     )
     result = await work.processes.command(
         work.deployment, work.instance, step, (sys.executable, "-I", str(PROGRAM)), longest(migration),
-        {order.VARIABLE: wanted.text()}, work.heard, entry,
+        {order.VARIABLE: wanted.text(), **({BACK_TO: back_to} if back_to else {})}, work.heard, entry,
     )  # fmt: skip
     return result, read_answer(result.log)
 
@@ -199,12 +206,12 @@ async def down(
         await work.ledger.end(entry, Word.UNDOING)
     if migration.database:
         releases = tuple(dict.fromkeys(entry.release for entry in entries))
-        result, answer = await _ask(work, migration, step, "down", releases)
+        result, answer = await _ask(work, migration, step, "down", releases, back_to=version)
         _judge(result, answer, step)
     else:
         result = await work.processes.command(
             work.deployment, work.instance, step, migration.down, migration.timeout,
-            {"EMPTYBOX_ROLLBACK_TO": version},
+            {BACK_TO: version},
         )  # fmt: skip
         work.processes.judge(result, step, "MigrationFailed")
     for entry in entries:

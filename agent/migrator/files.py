@@ -23,6 +23,7 @@ from agent.migrator.problems import PERMANENT, Problem
 FILES_MAX = 10_000
 FILE_MAX = 16 << 20  # bytes
 DEPTH_MAX = 8
+DIRECTORIES_MAX = 1000
 _VERSIONED = re.compile(r"([VU])([0-9]{1,20}(?:[._][0-9]{1,20}){0,8})__(.{1,200})\.sql")
 _REPEATABLE = re.compile(r"R__(.{1,200})\.sql")
 
@@ -94,7 +95,9 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise _refused(f"there is no directory {path}")
     found: list[Path] = []
-    for root, names, files in os.walk(path, followlinks=True):
+    for number, (root, names, files) in enumerate(os.walk(path, followlinks=True)):
+        if number > DIRECTORIES_MAX:  # links may go in circles
+            raise _refused(f"{path} holds more than {DIRECTORIES_MAX} directories")
         if len(Path(root).relative_to(path).parts) >= DEPTH_MAX:
             names.clear()
         names.sort()

@@ -10,6 +10,7 @@ import pytest
 from agent.domain import events as facts
 from agent.domain.errors import FailureInfo, FailureKind
 from agent.domain.model import RunResult, StepResult, SyncResult, TriggerKind
+from agent.kit.clock import rfc3339
 from agent.kit.mask import secrets
 from tests.kit.scenes import GIT_AWAY, PROBE_FAILED, START, Stage, condition, pair
 
@@ -306,3 +307,18 @@ def test_registered_secrets_do_not_reach_a_snapshot() -> None:
     assert "hunter2" not in text
     assert "abcdef" not in text
     assert "https://***@releases.example.com/web.tar?token=*** answered 503" in text
+
+
+def test_a_running_migration_is_shown_with_its_start_and_the_end_expected_from_earlier_ones() -> None:
+    stage = Stage()
+    sync = stage.begin_sync()
+    run = stage.begin_run("web", pair("2.0"), sync, ("check", "migrate", "switch"))
+    stage.tell(facts.RunEstimated(run, "web", {"migrate": 90.0}))
+    stage.step("web", run, "check")
+    stage.tell(facts.StepStarted(run, "web", "migrate", "migrate"))
+    began = stage.now
+    stage.now += 30.0
+    shown = {step["name"]: step for step in app(stage)["run"]["steps"]}
+    assert shown["migrate"]["started"] == rfc3339(began)
+    assert shown["migrate"]["expected_end"] == rfc3339(began + 90.0)
+    assert shown["check"]["expected_end"] is None
