@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import aiohttp
 import msgspec
 import pytest
 from yarl import URL
@@ -329,3 +331,27 @@ def certificate_of_others(directory: Path) -> bytes:
     """One that nobody shows."""
     (directory / "others").mkdir()
     return certificate(directory / "others")[0].read_bytes()
+
+
+async def test_a_beginning_from_one_place_goes_on_at_a_mirror_with_the_same_bytes(
+    server: ArtifactServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(17 << 20)
+    url = server.put("web", data)
+
+    async def breaks_off(request: Asked, writer: asyncio.StreamWriter) -> None:
+        """The first part of the same file, under the same ETag, as mirrors of one tree serve it."""
+        head = f"HTTP/1.1 200 OK\r\nETag: {etag}\r\nContent-Length: {len(data)}\r\n\r\n"
+        writer.write(head.encode() + data[: 5 << 20] if "range" not in request.headers else b"")
+        await writer.drain()
+        writer.close()
+
+    plain = {"Accept-Encoding": "identity"}  # else nginx would compress, and tell a weak ETag
+    monkeypatch.setattr("agent.artifact.resume._PAUSE", 0.001)
+    async with aiohttp.ClientSession() as session, session.head(url, headers=plain) as answer:
+        etag = answer.headers["ETag"]
+    async with HostileServer(breaks_off) as broken, Artifacts(store) as artifacts:
+        wanted = at(f"{broken.url}/web", data, mirrors=(url,))
+        async with artifacts.deliver(wanted, "web") as delivery:
+            assert ((await delivery.published()) / "bin/web").read_bytes() == data
+    assert [line.status for line in await server.requests(2)] == [200, 206]
