@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from agent.cli.exit_codes import FAILED, NOT_NOW, OK
 
 if TYPE_CHECKING:
     from agent.publish.repository import Pushed
-    from agent.publish.sending import Job, Sent
+    from agent.publish.sending import Job, Ready, Sent
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -83,26 +84,32 @@ def command(as_json: bool, url: str, state: str, branch: str, path: str, message
 
     Exit codes: 0 done, 1 refused or failed, 4 a server does not answer, try later.
     """
+    from agent.kit.mask import secrets
     from agent.publish.progress import telling
-    from agent.publish.sending import send
+    from agent.publish.sending import prepared
     from agent.publish.trouble import Trouble
 
     if state and not (given["app"] and given["version"]):
         raise click.UsageError("--state needs --app and --version")
+    sent: list[Sent] = []
     pushed = None
     try:
-        sent = send(_job(given), telling)
-        if not as_json:
-            _tell_sent(sent)
-        if state:
-            pushed = _push(sent, url, state, branch, path, message, given)
-    except Trouble as trouble:
-        from agent.kit.mask import secrets
+        with prepared(_job(given), telling) as ready:
 
+            def send() -> None:
+                sent.append(ready.send())
+                if not as_json:
+                    _tell_sent(sent[0])
+
+            if state:
+                pushed = _push(ready, send, url, state, branch, path, message, given)
+            else:
+                send()
+    except Trouble as trouble:
         click.echo(f"Error: {words.clean(secrets.text(str(trouble)))}", err=True)
         return NOT_NOW if trouble.passing else FAILED
     if as_json:
-        words.print_json({**asdict(sent), "state": asdict(pushed) if pushed else None})
+        words.print_json({**asdict(sent[0]), "state": asdict(pushed) if pushed else None})
     elif pushed:
         _tell_pushed(pushed, given["app"], given["version"])
     return OK
@@ -138,15 +145,23 @@ def _docker_logins() -> Path | None:
 
 
 def _push(
-    sent: Sent, url: str, state: str, branch: str, path: str, message: str, given: dict[str, Any]
+    ready: Ready,
+    send: Callable[[], None],
+    url: str,
+    state: str,
+    branch: str,
+    path: str,
+    message: str,
+    given: dict[str, Any],
 ) -> Pushed:
+    """Send, as soon as the state is known to take it, and push."""
     from agent.publish.repository import StateRepository
     from agent.publish.state import Release
 
     app, version = given["app"], given["version"]
-    release = Release(app, version, url or sent.url, sent.sha256, given["platform"])
-    text = f"{message or f'{app} {version}'}\n\n{release.url}\nsha256:{sent.sha256}\n"
-    return StateRepository(state, branch, path, given["credentials"]).push(release, text)
+    release = Release(app, version, url or ready.url, ready.sha256, given["platform"])
+    text = f"{message or f'{app} {version}'}\n\n{release.url}\nsha256:{ready.sha256}\n"
+    return StateRepository(state, branch, path, given["credentials"]).push(release, text, send)
 
 
 def _tell_sent(sent: Sent) -> None:

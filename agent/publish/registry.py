@@ -50,6 +50,31 @@ class Blob:
     title: str = ""
 
 
+class Image:
+    """Blobs with the configuration and the manifest that hold them together.
+
+    The documents are the same bytes for the same blobs and platform (os, architecture).
+    """
+
+    def __init__(self, blobs: Sequence[Blob], platform: tuple[str, str]) -> None:
+        self.blobs = tuple(blobs)
+        titled = bool(blobs[0].title)
+        layers = {"type": "layers", "diff_ids": [f"sha256:{blob.sha256}" for blob in blobs]}
+        image = {"architecture": platform[1], "os": platform[0], "config": {}, "rootfs": layers}
+        self.config = b"{}" if titled else _json(image)
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": IMAGE,
+            "config": _descriptor(
+                _EMPTY if titled else _CONFIG, hashlib.sha256(self.config).hexdigest(), len(self.config)
+            ),
+            "layers": [_layer(blob) for blob in blobs],
+            **({"artifactType": _ARTIFACT} if titled else {}),
+        }
+        self.manifest = _json(manifest)
+        self.sha256 = hashlib.sha256(self.manifest).hexdigest()
+
+
 class Pusher:
     """Pushes to one registry.
 
@@ -64,37 +89,28 @@ class Pusher:
         self._insecure = frozenset(host.lower() for host in insecure)
         self._header = ""
 
-    async def push(
-        self,
-        reference: Reference,
-        blobs: Sequence[Blob],
-        platform: tuple[str, str],
-        tell: Tell,
-        *,
-        replace: bool,
-    ) -> tuple[str, int]:
-        """Push the blobs and a manifest under the reference's tag.
+    async def push(self, reference: Reference, image: Image, tell: Tell, *, replace: bool) -> int:
+        """Push the blobs, and the manifest under the reference's tag.
 
-        Returns the manifest's sha256 (hex), and how many bytes of blobs had to be sent. Raises Trouble.
+        Returns how many bytes of blobs had to be sent, 0 when all of it was there. Raises Trouble.
         """
-        config, manifest = _documents(blobs, platform)
-        digest = hashlib.sha256(manifest).hexdigest()
         there = await trying(lambda: self._tagged(reference))
-        if there == f"sha256:{digest}":
-            return digest, 0
+        if there == f"sha256:{image.sha256}":
+            return 0
         if there and not replace:
             raise Trouble(
                 f"{_where(reference)}: the tag names {there[:19]}… already",
                 "publish under a new version, or say --replace",
             )
-        total, sent = sum(blob.size for blob in blobs), 0
-        for blob in blobs:
+        total, sent = sum(blob.size for blob in image.blobs), 0
+        for blob in image.blobs:
             before = sent
             body = Upload(blob.path, blob.size, lambda done, _, before=before: tell(before + done, total))  # type: ignore[misc]
             sent += await trying(lambda blob=blob, body=body: self._blob(reference, blob.sha256, body))  # type: ignore[misc]
-        await trying(lambda: self._blob(reference, hashlib.sha256(config).hexdigest(), config))
-        await trying(lambda: self._manifest(reference, manifest))
-        return digest, sent
+        name = hashlib.sha256(image.config).hexdigest()
+        await trying(lambda: self._blob(reference, name, image.config))
+        await trying(lambda: self._manifest(reference, image.manifest))
+        return sent
 
     async def _tagged(self, reference: Reference) -> str:
         path = f"manifests/{reference.tag}"
@@ -208,28 +224,10 @@ class Pusher:
         )
 
 
-def _documents(blobs: Sequence[Blob], platform: tuple[str, str]) -> tuple[bytes, bytes]:
-    """Configuration and manifest, the same bytes for the same blobs and platform."""
-    if blobs[0].title:
-        config, kind = b"{}", _EMPTY
-    else:
-        layers = {"type": "layers", "diff_ids": [f"sha256:{blob.sha256}" for blob in blobs]}
-        config = _json({"architecture": platform[1], "os": platform[0], "config": {}, "rootfs": layers})
-        kind = _CONFIG
-    manifest: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": IMAGE,
-        "config": _descriptor(kind, hashlib.sha256(config).hexdigest(), len(config)),
-        "layers": [
-            _descriptor(_FILE, blob.sha256, blob.size) | {"annotations": {_TITLE: blob.title}}
-            if blob.title
-            else _descriptor(_LAYER, blob.sha256, blob.size)
-            for blob in blobs
-        ],
-    }
-    if blobs[0].title:
-        manifest["artifactType"] = _ARTIFACT
-    return config, _json(manifest)
+def _layer(blob: Blob) -> dict[str, Any]:
+    if not blob.title:
+        return _descriptor(_LAYER, blob.sha256, blob.size)
+    return _descriptor(_FILE, blob.sha256, blob.size) | {"annotations": {_TITLE: blob.title}}
 
 
 def _descriptor(kind: str, sha256: str, size: int) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 Git's own program, because whoever runs a CI job has set it up already: keys, helpers, proxies, who commits,
 whether commits are signed. When somebody else pushes meanwhile, the edit is made again upon what they pushed.
 
-    clone ─► edit ─► commit ─► push ─► done
-              ▲                 │ somebody was faster
-              └─── fetch ◄──────┘
+    clone ─► edit ─► what comes first ─► commit ─► push ─► done
+              │                            ▲        │ somebody was faster
+              └────────────────────────────┤        ▼
+                                         edit ◄── fetch
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,12 +59,15 @@ class StateRepository:
     path: str = ""
     credentials: Path | None = field(default=None, repr=False)
 
-    def push(self, release: Release, message: str) -> Pushed:
-        """Write the release into the state, commit with `message`, push. Blocks. Raises Trouble."""
+    def push(self, release: Release, message: str, first: Callable[[], object] = lambda: None) -> Pushed:
+        """Write the release into the state, commit with `message`, push. Blocks. Raises Trouble.
+
+        `first` is called once it is sure that the state can say so, and before it does.
+        """
         if shutil.which("git") is None:
             raise Trouble("the git program is missing", "install it; emptybox publish pushes with it")
         with tempfile.TemporaryDirectory(prefix="emptybox-publish-") as directory:
-            return _Clone(self, Path(directory)).push(release, message)
+            return _Clone(self, Path(directory)).push(release, message, first)
 
 
 class _Clone:
@@ -75,7 +79,7 @@ class _Clone:
         self._tree = directory / "state"
         self._environment = _environment(self._address, remote.credentials)
 
-    def push(self, release: Release, message: str) -> Pushed:
+    def push(self, release: Release, message: str, first: Callable[[], object]) -> Pushed:
         branch = ["--branch", self._remote.branch] if self._remote.branch else []
         self._git(
             "clone", "-q", "--depth=1", "--single-branch", "--no-tags", *branch, "--", self._url,
@@ -88,6 +92,8 @@ class _Clone:
                 raise Trouble(f"{self._address.shown}: the branch {name} has no commit")
             before = self._git("rev-parse", "HEAD")
             changes = write_release(self._tree, self._remote.path, release)
+            if again == 0:
+                first()
             if not changes:
                 return Pushed(before, name, [])
             self._commit(changes, message)

@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agent.artifact.s3 import S3Access
 from agent.artifact.source import path_of, shown, split
@@ -18,7 +19,7 @@ from agent.kit.machine import architecture
 from agent.publish.http import Sender
 from agent.publish.pack import Packed, Tell, pack
 from agent.publish.places import Directory, Http, Item, Place, digest_of, publish
-from agent.publish.registry import Blob, Pusher
+from agent.publish.registry import Blob, Image, Pusher
 from agent.publish.s3 import Bucket
 from agent.publish.sidecars import Signing, sidecars
 from agent.publish.trouble import Trouble
@@ -59,18 +60,42 @@ class Sent:
     depends_on: str = ""
 
 
-def send(job: Job, telling: Telling) -> Sent:
-    """Pack what has to be packed, and bring it there. Blocks. Raises Trouble."""
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Packed and named, but not sent. `url` is for people and the state."""
+
+    url: str
+    sha256: str
+    size: int
+    depends_on: str
+    bring: Callable[[], Coroutine[Any, Any, int]] = field(repr=False)
+
+    def send(self) -> Sent:
+        """Bring it there. Blocks. Raises Trouble."""
+        with _reading():
+            sent = asyncio.run(self.bring())
+        return Sent(self.url, self.sha256, self.size, sent, self.depends_on)
+
+
+@contextmanager
+def prepared(job: Job, telling: Telling) -> Iterator[Ready]:
+    """Pack what has to be packed, into files that are gone afterwards. Blocks. Raises Trouble."""
     with tempfile.TemporaryDirectory(prefix="emptybox-publish-") as directory:
-        try:
-            if job.target.lower().startswith(f"{SCHEME}://"):
-                return asyncio.run(_image(job, Path(directory), telling))
-            return asyncio.run(_file(job, Path(directory), telling))
-        except OSError as error:
-            raise Trouble(f"{error.filename or directory}: {error.strerror or error}") from None
+        with _reading():
+            image = job.target.lower().startswith(f"{SCHEME}://")
+            ready = (_image if image else _file)(job, Path(directory), telling)
+        yield ready
 
 
-async def _file(job: Job, directory: Path, telling: Telling) -> Sent:
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Trouble(f"{error.filename or 'a file'}: {error.strerror or error}") from None
+
+
+def _file(job: Job, directory: Path, telling: Telling) -> Ready:
     if len(job.sources) != 1:
         raise Trouble("several PATHs are the layers of an image", "publish to oci://…, or one at a time")
     source = job.sources[0]
@@ -78,37 +103,45 @@ async def _file(job: Job, directory: Path, telling: Telling) -> Sent:
     packed = _packed(job, source, directory / Path(path_of(url)).name, telling)
     item = Item(packed.path, url, packed.sha256, packed.size)
     contents = sidecars(packed.path, Path(path_of(url)).name, packed.sha256, job.signing)
-    async with Sender() as sender:
-        place = _place(job, url, sender)
-        with telling(f"sending {shown(url)}") as tell:
-            fresh = await publish(place, item, tell, replace=job.replace)
-        for suffix, data in ({} if split(url).query else contents).items():
-            path = directory / f"beside{suffix}"
-            path.write_bytes(data)
-            beside = Item(path, url + suffix, hashlib.sha256(data).hexdigest(), len(data))
-            await publish(place, beside, lambda _done, _all: None, replace=True)
+
+    async def bring() -> int:
+        async with Sender() as sender:
+            place = _place(job, url, sender)
+            with telling(f"sending {shown(url)}") as tell:
+                fresh = await publish(place, item, tell, replace=job.replace)
+            for suffix, data in ({} if split(url).query else contents).items():
+                path = directory / f"beside{suffix}"
+                path.write_bytes(data)
+                beside = Item(path, url + suffix, hashlib.sha256(data).hexdigest(), len(data))
+                await publish(place, beside, lambda _done, _all: None, replace=True)
+        return packed.size if fresh else 0
+
     told = shown(url) if split(url).query else url  # a query may be a signature
-    return Sent(told, packed.sha256, packed.size, packed.size if fresh else 0, packed.depends_on)
+    return Ready(told, packed.sha256, packed.size, packed.depends_on, bring)
 
 
-async def _image(job: Job, directory: Path, telling: Telling) -> Sent:
+def _image(job: Job, directory: Path, telling: Telling) -> Ready:
     reference = _reference(job)
     if job.signing is not None:
         raise Trouble("an image is signed in its registry", "sign what was pushed with cosign")
     if len({source.is_dir() for source in job.sources}) != 1:
-        raise Trouble("an image has directories as its layers, an artifact has files: not both", "")
+        raise Trouble("an image has directories as its layers, an artifact has files: not both")
     blobs = []
     for number, source in enumerate(job.sources):
         packed = _packed(job, source, directory / f"{number}.tar", telling)
         title = "" if source.is_dir() else source.name
         blobs.append(Blob(packed.path, packed.sha256, packed.size, title))
     os_, _, arch = (job.platform or f"linux-{architecture()}").partition("-")
-    async with Sender() as sender:
-        pusher = Pusher(sender, job.registry_auth, job.insecure)
-        with telling(f"pushing {job.target}") as tell:
-            digest, sent = await pusher.push(reference, blobs, (os_, arch), tell, replace=job.replace)
+    image = Image(blobs, (os_, arch))
+
+    async def bring() -> int:
+        async with Sender() as sender:
+            pusher = Pusher(sender, job.registry_auth, job.insecure)
+            with telling(f"pushing {job.target}") as tell:
+                return await pusher.push(reference, image, tell, replace=job.replace)
+
     url = f"{SCHEME}://{reference.host}/{reference.name}:{reference.tag}"
-    return Sent(url, digest, sum(blob.size for blob in blobs), sent)
+    return Ready(url, image.sha256, sum(blob.size for blob in blobs), "", bring)
 
 
 def _packed(job: Job, source: Path, target: Path, telling: Telling) -> Packed:

@@ -206,6 +206,7 @@ async def test_a_state_that_cannot_be_edited_is_left_alone(
     assert answer.code == FAILED
     assert re.search(r"state.yaml:6: apps.web.version spans lines", answer.err)
     assert await git("rev-parse", "main", directory=repository.path) == commit
+    assert not releases.exists()  # nothing was sent either
 
 
 async def test_without_the_git_program_it_is_asked_for(

@@ -96,8 +96,12 @@ class Reader:
         """Ctrl-C in all terminals that are left, the last first."""
         for shell in reversed(self._staying):
             os.killpg(shell.pid, signal.SIGINT)
-            async with asyncio.timeout(DEADLINE):
-                shown, _ = await shell.communicate()
+            try:
+                async with asyncio.timeout(DEADLINE):
+                    shown, _ = await shell.communicate()
+            except TimeoutError:
+                os.killpg(shell.pid, signal.SIGKILL)
+                raise
             print(shown.decode(errors="replace"))
 
 
