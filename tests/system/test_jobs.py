@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,29 @@ def state(script: str, *, version: str = "1.0", app: str = "report", **job: Any)
     return {"schema": 1, "apps": {app: {"version": version, "job": parts}}}
 
 
-async def runs(box: Box, app: str = "report") -> list[dict[str, Any]]:
-    """The rows of a job, newest first."""
+async def ask(box: Box, method: str, path: str) -> Any:
+    """What the agent answers on its Unix socket."""
     connector = aiohttp.UnixConnector(str(box.data / "agent.sock"))
     async with aiohttp.ClientSession(connector=connector) as session:
-        async with session.get(f"http://agent/jobs?app={app}&limit=500") as answer:
-            found: list[dict[str, Any]] = (await answer.json())["jobs"]
-            return found
+        async with session.request(method, f"http://agent{path}") as answer:
+            assert answer.status < 300, await answer.text()
+            return await answer.json()
+
+
+async def runs(box: Box, app: str = "report") -> list[dict[str, Any]]:
+    """The rows of a job, newest first."""
+    found: list[dict[str, Any]] = (await ask(box, "GET", f"/jobs?app={app}&limit=500"))["jobs"]
+    return found
+
+
+async def begin(box: Box) -> None:
+    """A run, asked for by an operator."""
+    await ask(box, "POST", "/job/run?app=report")
+
+
+async def sync(box: Box, how: str = "wait=1") -> None:
+    """A look at the state, and the end of it."""
+    await ask(box, "POST", f"/sync?{how}")
 
 
 async def ready(box: Box, version: str = "1.0", app: str = "report") -> dict[str, Any]:
@@ -84,13 +101,14 @@ async def test_once_can_look_after_one_app_alone_and_give_its_job_parameters(box
     assert (told.code, "no parameter 'NIGHT'" in told.err) == (1, True)
 
 
-async def test_a_schedule_runs_the_job_and_status_history_and_metrics_tell(box: Box) -> None:
-    await box.commit(state("echo said", schedule=EVERY_SECOND, time_zone="Europe/Berlin"))
+async def test_a_schedule_runs_the_job_one_at_a_time_and_status_history_and_metrics_tell(box: Box) -> None:
+    await box.commit(state("echo said; sleep 1.2", schedule=EVERY_SECOND, time_zone="Europe/Berlin"))
     await box.start()
     await ready(box)
 
     async def twice() -> bool:
-        return len([row for row in await runs(box) if row["result"] == "succeeded"]) >= 2
+        results = Counter(row["result"] for row in await runs(box))
+        return results["succeeded"] >= 2 and results["skipped"] >= 1
 
     await box.until(twice)
     job = (await box.app("report"))["job"]
@@ -102,6 +120,8 @@ async def test_a_schedule_runs_the_job_and_status_history_and_metrics_tell(box: 
     metrics = await box.metrics()
     assert 'emptybox_job_runs_total{app="report",result="succeeded"}' in metrics
     assert 'emptybox_job_last_run_succeeded{app="report"} 1.0' in metrics
+    assert job["skipped"] >= 1
+    assert len(job["running"]) <= 1
     dues = [row["due"] for row in await runs(box) if row["cause"] == "schedule"]
     assert len(dues) == len(set(dues))
 
@@ -147,7 +167,7 @@ async def test_a_run_that_fails_is_tried_again_and_one_that_lasts_too_long_is_st
     assert (row["attempt"], row["result"]) == (3, "succeeded")
 
     await box.commit(state("echo begun; sleep 600", version="2.0", timeout="300ms"))
-    await Operator(box)("sync")
+    await sync(box)
     await ready(box, "2.0")
     told = await Operator(box)("job", "run", "report")
     assert told.code == 128 + signal.SIGTERM
@@ -161,10 +181,10 @@ async def test_a_release_waits_for_the_run_under_way_and_then_runs_once(box: Box
     await box.start()
     await ready(box)
     operator = Operator(box)
-    await operator("job", "run", "report", "--no-wait")
+    await begin(box)
     await box.app_is("report", state="working")
     await box.commit(state("echo two", version="2.0", after_release=True))
-    await operator("sync", "--no-wait")
+    await sync(box, "")
     await box.app_is("report", run__phase="rest")
     told = await operator("job", "run", "report")
     assert (told.code, "an update of report is under way" in told.err) == (4, True)
@@ -178,7 +198,7 @@ async def test_a_release_waits_for_the_run_under_way_and_then_runs_once(box: Box
     second, first = await runs(box)
     assert (first["version"], first["output"]) == ("1.0", ["one"])
     assert (second["version"], second["cause"], second["output"]) == ("2.0", "release", ["two"])
-    await operator("sync")
+    await sync(box)
     assert len(await runs(box)) == 2
 
 
@@ -187,21 +207,24 @@ async def test_a_run_under_way_survives_the_agent_and_its_exit_code_is_recorded(
     await box.commit(state(f"echo begun; until [ -e {flag} ]; do sleep 0.05; done; echo done; exit 9"))
     await box.start()
     await ready(box)
-    await Operator(box)("job", "run", "report", "--no-wait")
+    await begin(box)
     running = await under_way(box)
-    for ends_meanwhile in (False, True):
+    for how in ("upgraded", "killed while it goes on", "killed while it ends"):
         old = await box.agent_pid()
-        os.kill(old, signal.SIGKILL)
-        if ends_meanwhile:
+        if how == "upgraded":
+            assert (await Operator(box)("upgrade")).code == 0
+        else:
+            os.kill(old, signal.SIGKILL)
+        if how == "killed while it ends":
             flag.touch()
 
         async def another(old: int = old) -> bool:
             return await box.answers() and await box.agent_pid() != old
 
         await box.until(another)
-        if not ends_meanwhile:
+        if how != "killed while it ends":
             assert (await under_way(box))["pid"] == running["pid"]
-    await box.app_is("report", state="ready")
+    await box.app_is("report", state="ready", job__last__code=9)
     (row,) = await runs(box)
     assert (row["id"], row["result"], row["code"]) == (running["id"], "failed", 9)
     assert (row["attempt"], row["output"]) == (1, ["begun", "done"])
@@ -214,7 +237,7 @@ async def test_a_run_that_ended_with_its_keeper_is_told_as_interrupted_and_tried
     await box.commit(state(script, retries=1, backoff="50ms"))
     await box.start()
     await ready(box)
-    await Operator(box)("job", "run", "report", "--no-wait")
+    await begin(box)
     running = await under_way(box)
     await box.stop(signal.SIGKILL)
     await _gone(running["pid"])
@@ -229,31 +252,17 @@ async def test_a_run_is_stopped_with_the_agent_and_that_is_recorded(box: Box) ->
     await box.commit(state("trap 'echo asked; exit 0' TERM; echo begun; while :; do sleep 0.05; done"))
     await box.start()
     await ready(box)
-    operator = Operator(box)
-    await operator("job", "run", "report", "--no-wait")
+    await begin(box)
     await under_way(box)
-    await operator("job", "stop", "report")
+    await ask(box, "POST", "/job/stop?app=report")
     await box.app_is("report", state="ready")
-    await operator("job", "run", "report", "--no-wait")
+    await begin(box)
     running = await under_way(box)
     assert await box.stop() == 0
     assert not Path(f"/proc/{running['pid']}").exists()
     await box.start()
     await ready(box)
     assert len(await runs(box)) == 2
-
-
-async def test_times_that_come_during_a_run_are_counted_as_skipped_and_none_is_run_twice(box: Box) -> None:
-    await box.commit(state("sleep 2.5", schedule=EVERY_SECOND))
-    await box.start()
-
-    async def skipped() -> bool:
-        return bool([row for row in await runs(box) if row["result"] == "skipped"])
-
-    await box.until(skipped)
-    app = await box.app("report")
-    assert app["job"]["skipped"] >= 1
-    assert len(app["job"]["running"]) <= 1
 
 
 async def _gone(pid: int) -> None:
@@ -267,14 +276,13 @@ async def test_a_job_that_leaves_the_state_is_stopped_keeps_its_history_and_may_
     await box.start()
     running = await under_way(box)
     await box.commit({"schema": 1, "apps": {}})
-    told = await Operator(box)("sync", "--prune-all")
-    assert told.code == 0, told.err
+    await sync(box, "prune_all=true&wait=1")
     await _gone(running["pid"])
     assert (await box.status())["apps"] == {}
     (row,) = await runs(box)
     assert (row["result"], row["failure"]["reason"], row["output"]) == ("stopped", "JobStopped", ["begun"])
     await box.commit(state("echo back", after_release=True, version="2.0"))
-    await Operator(box)("sync")
+    await sync(box)
 
     async def back() -> bool:
         return [row["result"] for row in await runs(box)] == ["succeeded", "stopped"]
@@ -287,7 +295,7 @@ async def test_a_server_becomes_a_job_and_a_server_again(box: Box) -> None:
     await box.start()
     await box.proven("1.0")
     await box.commit(state("echo report", app="web", version="2.0", after_release=True))
-    await Operator(box)("sync")
+    await sync(box)
     await ready(box, "2.0", "web")
 
     async def ran() -> bool:
@@ -296,7 +304,7 @@ async def test_a_server_becomes_a_job_and_a_server_again(box: Box) -> None:
     await box.until(ran)
     assert (await box.get())[0] == 0
     await box.deploy("3.0")
-    await Operator(box)("sync")
+    await sync(box)
     await box.proven("3.0")
     assert await box.get() == (200, "3.0\n")
     await box.app_is("web", job=None)
