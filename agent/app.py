@@ -27,12 +27,12 @@ from agent.artifact.artifacts import Artifacts
 from agent.artifact.settings import artifacts_of
 from agent.artifact.store import Store
 from agent.config import ConfigError, Settings, learn_secrets, load
+from agent.deploy import needs
 from agent.deploy.freezer import Freezer
 from agent.deploy.journal import Journal
 from agent.deploy.journal_news import tell_lost, tell_writable
 from agent.deploy.lane import Lane
 from agent.deploy.layout import FORMAT, DataDirectory
-from agent.deploy.leaving import longest_stop
 from agent.deploy.look import Look
 from agent.deploy.operator import PAUSE, Operator
 from agent.deploy.own_page import render_own_page
@@ -227,9 +227,8 @@ class Agent:
         if self.keeper.lost.is_set() or self.broken.is_set():
             return EXIT_FAILED  # the children are none of ours any more, or the next agent's
         log.info("shutting down")
-        lanes = self.lanes.live().values()
-        longest = max((longest_stop(lane.app) for lane in lanes), default=0.0)
-        deadline = self.settings.shutdown_delay + longest + STOP_MARGIN
+        order = needs.in_order(self.lanes.live())
+        deadline = self.settings.shutdown_delay + needs.longest(order) + STOP_MARGIN
         await self.keeper.stopping(deadline, code)
         self.face.shutting_down()
         if self.settings.shutdown_delay:
@@ -237,9 +236,7 @@ class Agent:
         self.retries.close()
         await self.post.flushed()
         await self.tasks.aclose()
-        async with asyncio.TaskGroup() as group:
-            for lane in lanes:
-                group.create_task(lane.shut_down(), name=f"stop {lane.name}")
+        await needs.end(order)
         self.reconciler.interrupt()
         log.info("stopped")
         return 0
@@ -300,7 +297,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
         data=data, journal=journal, bus=bus, store=store, artifacts=artifacts, processes=processes,
         make_gate=make_gate, earlier=look.earlier, retry_later=retries.later,
         paused=lambda: journal.fact(PAUSE), frozen=freezer.now, collect=upkeep.collect, unfinished=unfinished,
-        adoption=adoption, stop_room=settings.stop_room, once=once is not None,
+        adoption=adoption, ready=needs.Needs(lambda: lanes.live()).ready, stop_room=settings.stop_room,
+        once=once is not None,
     )  # fmt: skip
 
     def make_lane(name: str) -> Lane:

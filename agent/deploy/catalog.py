@@ -11,6 +11,7 @@ from agent.deploy.steps.check import Check
 from agent.deploy.steps.drain import Drain
 from agent.deploy.steps.fetch import Fetch
 from agent.deploy.steps.migrate import Contract, Down, Migrate
+from agent.deploy.steps.needs import Needs
 from agent.deploy.steps.probe import Probe
 from agent.deploy.steps.put import After, Put, Unplace
 from agent.deploy.steps.record import Record
@@ -29,7 +30,7 @@ from agent.deploy.steps.verify import Verify
 _STEPS: tuple[Step, ...] = (
     Fetch(), Verify(), Release(), Render(), Check(), Task(), Migrate(), Contract(), Down(), Stop(),
     Start(), Probe(), CanaryStep(), Switch(), Drain(), Place(), Reload(), Record(),
-    Put(), After(), Unplace(), Repair(), Rollout(), Scale(), Rest(),
+    Put(), After(), Unplace(), Repair(), Rollout(), Scale(), Needs(), Rest(),
 )  # fmt: skip
 
 CATALOG: Mapping[str, Step] = MappingProxyType({step.kind: step for step in _STEPS})

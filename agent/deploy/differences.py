@@ -25,7 +25,7 @@ def changes(old: AppSpec, new: AppSpec) -> list[str]:
 
 AGENT_ONLY = (
     "down", "version", "secrets", "health", "canary", "drain", "maintenance", "keep", "hooks", "swap",
-    "drift",
+    "drift", "needs",
 )  # fmt: skip
 
 

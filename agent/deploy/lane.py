@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
+from functools import partial
 from typing import NoReturn
 
 from agent.deploy.child import Child
@@ -39,7 +40,7 @@ from agent.deploy.unchanged import settle_unchanged
 from agent.deploy.unclear import settle_migrations
 from agent.deploy.wish import Wish
 from agent.deploy.word import Word
-from agent.deploy.wording import state_of, tell_instances, tell_standing
+from agent.deploy.wording import state_of, tell_instances, tell_standing, told_of
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.events import AppWanted
 from agent.domain.model import NoChange, Pair, Plan, RunResult, SyncResult
@@ -56,7 +57,7 @@ class Lane:
         self.name = name
         self.services = services
         self.app = AppContext(name, services, self)
-        self.removed = False
+        self.removed, self._busy = False, True
         self._tasks = Owned(f"{name}/lane")
         self._word = Word(name, self._tasks)
         self.trial = Trial(self.app, self._word.wake)
@@ -137,15 +138,19 @@ class Lane:
     async def run(self) -> NoReturn:
         """Recover what is on disk, then follow wishes until cancelled."""
         async with self.trial, self._tasks, aclosing(self.app.jobs):
-            for begin in (self._recover, self._end_commands, self.app.jobs.begin):
+            commands = partial(settle_migrations, self.app)
+            for begin in (partial(recover, self.app, self.trial), commands, self.app.jobs.begin):
                 try:
                     await self._word.accompany(begin(), self._word.ends)
                 except Exception as error:  # whatever it is, it must not end the lane
                     self.app.failed(as_info(error, self.name))
                 self._tell_state()
+            self._recovered = True
             self._tasks.start(self._drift.watch(), name="drift")
             while True:
+                self._busy = False
                 await self._word.wait()
+                self._busy = True
                 try:
                     await self._advance()
                 except Exception as error:
@@ -256,15 +261,9 @@ class Lane:
             self.app.prepared, self._attempts = spec.digest, 0
 
     def _tell_wanted(self, wish: Wish, spec: AppSpec, release: str, outcome: Plan | NoChange) -> None:
-        told = outcome.reason
         if wish.newest:
             self.wanted = pair_of(spec, release, wish.commit, wish.signer)
-        elif wish.rollback:
-            told = f"an operator went back to version {spec.version}"
-        elif wish.drifted:
-            told = f"{', '.join(wish.drifted[:4])} changed on this host"
-        elif wish.fallback:
-            told = f"it does not work; version {spec.version} of before is tried"
+        told = told_of(wish, spec, outcome)
         if self.wanted is not None:
             self.services.bus.publish(AppWanted(self.name, self.wanted, told))
 
@@ -310,6 +309,11 @@ class Lane:
         self.app.forget()
         self.removed = not self._word.wanted
         settlement.settle(self.name, SyncResult.SUCCEEDED)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way, or waits to be."""
+        return self._busy or self._word.waits
 
     @property
     def updating(self) -> bool:

@@ -265,6 +265,9 @@ def _replacement(wanted: AppSpec, now: Situation, reason: str) -> Plan:
     steps = _prepare(wanted, now)
     steps += _rest(now)
     gate = [steps[-1].name if _rest(now) else "check"]
+    if wanted.needs:
+        steps.append(PlannedStep("needs", "needs", f"{', '.join(wanted.needs)} first", tuple(gate)))
+        gate = ["needs"]
     beside, alone = migrations(wanted, bool(now.downs))
     for migration in beside:
         steps.append(migration_step(wanted, migration, tuple(gate)))

@@ -163,6 +163,8 @@ async def _start(app: AppContext, current: Deployment | None, good: Deployment |
         told = way.blocked or f"version {version} cannot run on the data as they are"
         app.condition("RollbackBlocked", True, SCHEMA_TOO_NEW, f"{told}; {REMEDY}")
     for number, deployment in enumerate(pairs.values(), start=1):
+        if number == 1 and (why := await app.services.ready(deployment.spec.needs)):
+            log.warning("%s: started although %s", app.name, why)
         try:
             healthy = await _start_one(app, deployment)
         except (Failure, OSError) as error:

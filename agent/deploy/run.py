@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,7 @@ class RunContext:
     journal: Journal
     bus: Bus
     first: bool
+    ready: Callable[[Sequence[str]], Awaitable[str]]  # waits for apps: "" or why one does not serve
     condition: Callable[[str, bool, str, str], None]  # tells a condition of the app
     id: str = field(default_factory=lambda: new_id("run"))
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)

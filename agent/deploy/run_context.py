@@ -92,6 +92,7 @@ def run_context(
         journal=services.journal,
         bus=services.bus,
         first=app.current is None,
+        ready=services.ready,
         condition=app.condition,
         side=serving.free_side(),
         old=serving.child,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,9 @@ class Services:
     reason)` asks for a new sync then. `paused()` is the operator's message or None,
     `frozen()` the freeze window that is now. `collect()` removes
     releases nobody names. `unfinished` is what the last agent left without an end. `adoption` says whether
-    programs can be adopted here. `stop_room` are the seconds the platform leaves an app for its stop. `once`:
-    jobs run only when they are asked to.
+    programs can be adopted here. `ready(apps)` waits until they serve: "", or why one does not.
+    `stop_room` are the seconds the platform leaves an app for its stop. `once`: jobs run only when they are
+    asked to.
     """
 
     data: DataDirectory
@@ -65,6 +66,7 @@ class Services:
     collect: Callable[[], Coroutine[Any, Any, object]]
     unfinished: Unfinished
     adoption: Adoption
+    ready: Callable[[Sequence[str]], Awaitable[str]]
     stop_room: float
     once: bool = False
 

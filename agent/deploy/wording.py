@@ -5,7 +5,9 @@ from __future__ import annotations
 from agent.deploy.leaving import tell_grace
 from agent.deploy.services import AS_WANTED, AppContext
 from agent.deploy.sockets import tell_socket_mode
-from agent.domain.model import AppState, Instance, Pair, RunResult
+from agent.deploy.wish import Wish
+from agent.domain.model import AppState, Instance, NoChange, Pair, Plan, RunResult
+from agent.domain.spec import AppSpec
 from agent.traffic.state import Mode
 
 OPERATOR_ROLLBACK = "OperatorRollback"  # the reason of a quarantine that is nobody's fault
@@ -84,6 +86,17 @@ def tell_standing(app: AppContext) -> None:
         app.condition("Degraded", True, "EarlierSpecification", told)
     else:
         app.condition("Degraded", False, AS_WANTED)
+
+
+def told_of(wish: Wish, spec: AppSpec, outcome: Plan | NoChange) -> str:
+    """Why there is, or is not, a run for a wish."""
+    if wish.newest:
+        return outcome.reason
+    if wish.rollback:
+        return f"an operator went back to version {spec.version}"
+    if wish.drifted:
+        return f"{', '.join(wish.drifted[:4])} changed on this host"
+    return f"it does not work; version {spec.version} of before is tried" if wish.fallback else outcome.reason
 
 
 def told_apart(old: Pair, new: Pair) -> str:

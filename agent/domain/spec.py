@@ -307,6 +307,7 @@ class AppSpec(Spec, frozen=True, kw_only=True):
     places: tuple[PlaceSpec, ...] = ()  # only without `run`
     after: tuple[str, ...] = ()  # run once the files of `places` have changed
     drift: DriftSpec = DriftSpec()
+    needs: tuple[str, ...] = ()  # apps that serve before this one starts
     keep: int = 3
 
     @property

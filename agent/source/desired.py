@@ -26,6 +26,7 @@ from agent.source.problems import Mark, Problem, Problems, StateInvalid, shown
 from agent.source.schema.app import App, app_spec
 from agent.source.schema.decode import decode
 from agent.source.schema.freeze import freezes
+from agent.source.schema.needs import check_needs
 from agent.source.schema.place import Place, Work
 from agent.source.schema.placed import refuse_shared_places
 from agent.source.schema.secrets import SecretRefused
@@ -179,6 +180,7 @@ class _Reading:
                 except SecretRefused as refused:
                     self._refused[name] = refused.info
         _refuse_ports(apps, raw, place)
+        check_needs(raw, place)
         refuse_shared_places(apps, place)
         return apps
 

@@ -214,6 +214,7 @@ _REASONS: dict[str, str] = {
     "CanaryFailed": "The new version failed while it had a share of the clients.",
     "ProbeFailed": "The app did not become healthy, or did not stay so.",
     "ChildExited": "The program ended by itself.",
+    "NeedNotServing": "An app that this one needs does not serve.",
     "WatchdogSilent": "The program gave no sign of life, and was ended.",
     "JobFailed": "A run of the job failed, with all its attempts.",
     "DeadlineExceeded": "A run of the job did not end in its time and was stopped.",

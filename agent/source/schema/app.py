@@ -23,7 +23,7 @@ from agent.source.schema.migrations import Migration, Rollback, job_migrations, 
 from agent.source.schema.place import Place
 from agent.source.schema.placed import Drift, drift_spec, place_specs, refuse_mixtures
 from agent.source.schema.run import Run, check_instances, run_spec
-from agent.source.schema.scalars import Command, NotYet, Port, Raw
+from agent.source.schema.scalars import Command, Port, Raw
 from agent.source.schema.secrets import Revealed, Secret, secret_values
 from agent.source.schema.steps import Hooks, Task, hooks_spec, task_specs
 from agent.source.schema.traffic import (
@@ -70,7 +70,7 @@ class App(Raw, frozen=True, kw_only=True):
     after: Command | None = None
     drift: Drift | None = None
     job: Job | None = None
-    needs: NotYet[list[str]] = None
+    needs: list[str] | None = None
 
 
 def app_spec(name: str, raw: App, place: Place) -> AppSpec:
@@ -122,6 +122,7 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
         maintenance=maintenance_spec(raw.maintenance, place / "maintenance"),
         hooks=hooks_spec(raw.hooks, place / "hooks"),
         drift=drift_spec(raw.drift, place / "drift"),
+        needs=tuple(dict.fromkeys(raw.needs or ())),
         keep=raw.keep or AppSpec(name="", version="").keep,
     )
     check_instances(spec.run, spec, place / "run" / "instances")
