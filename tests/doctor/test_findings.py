@@ -104,3 +104,14 @@ async def test_without_a_repository_that_is_what_is_said(tmp_path: Path) -> None
     (git,) = [finding for finding in report["findings"] if finding["subject"] == "git"]
     assert git["verdict"] == "unknown"
     assert "--repo" in git["remedy"]
+
+
+async def test_keys_that_artifacts_must_be_signed_with_are_looked_at(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_text("RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3\n")
+    bad.write_text("RWQf6L\n")
+    settings = Settings(data=tmp_path, signature_rules=(("*", good), ("releases.example", bad)))
+    told = {finding["subject"]: finding for finding in (await examine(settings))["findings"]}
+    assert told[f"keys {good}"]["verdict"] == Verdict.OK
+    assert told[f"keys {bad}"]["verdict"] == Verdict.BAD
+    assert "no public key of minisign" in told[f"keys {bad}"]["told"]

@@ -1,28 +1,15 @@
-"""Keys and signatures in cosign's formats, made with the cryptography library; no package has cosign itself.
-
-`encrypted` writes a private key as `cosign generate-key-pair` does (scrypt, NaCl's secretbox), so that
-skopeo signs images with it.
-"""
+"""Keys and signatures in cosign's formats, by the cryptography library: no package has cosign itself."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import os
-import struct
-from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives import poly1305
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -98,52 +85,3 @@ class CosignKey:
             "signatures": [{"sig": base64.b64encode(self.raw(signed)).decode()}],
         }
         return json.dumps({"mediaType": BUNDLE, "dsseEnvelope": envelope}).encode()
-
-    def encrypted(self, path: Path, password: bytes) -> None:
-        """Write the private key as cosign does."""
-        der = self._private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        salt, nonce = os.urandom(32), os.urandom(24)
-        key = hashlib.scrypt(password, salt=salt, n=32768, r=8, p=1, maxmem=1 << 26, dklen=32)
-        document = {
-            "kdf": {"name": "scrypt", "params": {"N": 32768, "r": 8, "p": 1}, "salt": _text(salt)},
-            "cipher": {"name": "nacl/secretbox", "nonce": _text(nonce)},
-            "ciphertext": _text(_secretbox(der, nonce, key)),
-        }
-        body = base64.encodebytes(json.dumps(document).encode()).decode()
-        name = "ENCRYPTED COSIGN PRIVATE KEY"
-        path.write_text(f"-----BEGIN {name}-----\n{body}-----END {name}-----\n")
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _secretbox(message: bytes, nonce: bytes, key: bytes) -> bytes:
-    """NaCl's crypto_secretbox: XSalsa20 and Poly1305."""
-    inner = _salsa(key, nonce[:16], rounds_only=True)
-    stream = b"".join(
-        _salsa(inner, nonce[16:] + struct.pack("<Q", block)) for block in range(len(message) // 64 + 2)
-    )
-    box = bytes(a ^ b for a, b in zip(message, stream[32:], strict=False))
-    return poly1305.Poly1305.generate_tag(stream[:32], box) + box
-
-
-def _salsa(key: bytes, block: bytes, *, rounds_only: bool = False) -> bytes:
-    """One block of Salsa20, or of HSalsa20."""
-    c, k, n = (
-        struct.unpack("<4I", b"expand 32-byte k"),
-        struct.unpack("<8I", key),
-        struct.unpack("<4I", block),
-    )
-    start = [c[0], *k[:4], c[1], *n, c[2], *k[4:], c[3]]
-    x = list(start)
-    columns = [(0, 4, 8, 12), (5, 9, 13, 1), (10, 14, 2, 6), (15, 3, 7, 11)]
-    rows = [(0, 1, 2, 3), (5, 6, 7, 4), (10, 11, 8, 9), (15, 12, 13, 14)]
-    for _ in range(10):
-        for a, b, c_, d in (*columns, *rows):
-            for target, one, two, bits in ((b, a, d, 7), (c_, b, a, 9), (d, c_, b, 13), (a, d, c_, 18)):
-                s = (x[one] + x[two]) & 0xFFFFFFFF
-                x[target] ^= ((s << bits) | (s >> (32 - bits))) & 0xFFFFFFFF
-    if rounds_only:
-        return struct.pack("<8I", *(x[i] for i in (0, 5, 10, 15, 6, 7, 8, 9)))
-    return struct.pack("<16I", *((a + b) & 0xFFFFFFFF for a, b in zip(x, start, strict=True)))
