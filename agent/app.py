@@ -74,6 +74,7 @@ from agent.source.secrets import secret_reader
 from agent.source.trust.policy import trust_of
 from agent.status.board import AgentInfo, Board
 from agent.status.lag import measure_lag
+from agent.status.limited import LimitedCollector
 from agent.status.log import setup
 from agent.status.metrics import Metrics
 from agent.status.narrator import narrate
@@ -276,6 +277,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     unfinished = Unfinished(await journal.unfinished_runs(), lambda event: reconciler.ended(event))
     wholeness = Wholeness(artifacts, bus)
     processes = Processes(keeper, bus, Surroundings(data, settings, wholeness))
+    metrics.registry.register(LimitedCollector(processes.surroundings.cgroups.used))
     broken = asyncio.Event()
     lane_tasks = await stack.enter_async_context(Owned("lanes", lambda error: _broke(broken, error)))
     tasks = await stack.enter_async_context(Owned("agent", lambda error: _broke(broken, error)))

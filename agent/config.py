@@ -81,6 +81,9 @@ class Settings:
     control_token_file: Path | None = None
     pass_env: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    weakest_isolation: str = "standard"
+    isolation_roots: tuple[Path, ...] = ()
     file_roots: tuple[Path, ...] = ()
     ports: tuple[range, ...] = ()
     place_roots: tuple[Path, ...] = ()
@@ -114,6 +117,12 @@ class Settings:
     def stop_room(self) -> float:
         """Seconds left for stopping an app after the delay, by what the platform is said to allow."""
         return self.grace_period - self.shutdown_delay if self.grace_period else math.inf
+
+    def private_places(self) -> tuple[Path, ...]:
+        """What no app has any business with: the data directory, keys, tokens and secrets."""
+        places = [self.data, self.socket, *self.secret_roots, Path("/etc/emptybox")]
+        places += [path for name in PRIVATE_FILES if (path := getattr(self, name)) is not None]
+        return tuple(places)
 
 
 def load(arguments: Sequence[str], environment: Mapping[str, str], *, need_repo: bool = True) -> Settings:
@@ -227,6 +236,8 @@ def _check(values: dict[str, Any], problems: list[str], need_repo: bool) -> None
         problems.append("--poll: at least 1s")
     if 0 < values.get("app_log_size", 0) < 64 << 10:
         problems.append("--app-log-size: at least 64K, or 0")
+    if values.get("weakest_isolation", "none") not in ("none", "standard", "strict"):
+        problems.append("--weakest-isolation: none, standard or strict")
     if values.get("log_format", "text") not in ("text", "json"):
         problems.append("--log-format: text or json")
     if values.get("log_level", "info") not in ("debug", "info", "warning", "error"):
@@ -256,6 +267,10 @@ SECRET_FILES = (
     "sftp_passphrase_file",
     "age_identity",
 )
+PRIVATE_FILES = (
+    *SECRET_FILES, "git_client_cert", "git_client_key", "ssh_key", "ssh_agent", "registry_auth_file",
+    "s3_credentials_file", "notices",
+)  # fmt: skip
 _SECRET_MAX = 1 << 16  # bytes of a secret file that are looked at
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class Child:
     signal: int | None = None
     silent: bool = False  # it gave no sign of life, and was ended for it
     log: tuple[str, ...] = ()
+    limit: str = ""  # the limit that ended it, in words
 
     @property
     def alive(self) -> bool:
@@ -55,6 +57,17 @@ class Child:
 
     def exit_failure(self) -> FailureInfo:
         """Why it is gone, as a failure for people."""
+        if self.limit:
+            killed = self.signal == signal.SIGKILL or self.code == 128 + signal.SIGKILL
+            how = "was killed by" if killed else f"ended with exit code {self.code} after it met"
+            return FailureInfo(
+                FailureKind.PERMANENT,
+                "LimitExceeded",
+                f"version {self.deployment.pair.version} {how} {self.limit}",
+                where="run.limits",
+                remedy="give it more, or see in its last lines what it needs so much for",
+                log=self.log,
+            )
         how = f"signal {self.signal}" if self.signal else f"exit code {self.code}"
         run = self.deployment.spec.run
         if self.silent and run is not None:

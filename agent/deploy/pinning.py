@@ -9,7 +9,7 @@ import msgspec
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.release import release_id
 from agent.domain.spec import AppSpec
-from agent.process.context import is_own
+from agent.process.users import is_own
 
 
 def shares(spec: AppSpec) -> bool:

@@ -75,7 +75,7 @@ class Processes:
                 # nginx uses an inherited socket as it finds it, and its workers would block in accept
                 await gate.prepare(side, number, blocking="NGINX" not in spec.env)
             extra = {**port_variables(spec, gate, side), "EMPTYBOX_INSTANCE": str(number)}
-            context = self.surroundings.context(deployment, place, extra)
+            context = self.surroundings.context(deployment, place, extra, command=False)
             record = await context.spawn(
                 self._keeper,
                 name,
@@ -89,8 +89,17 @@ class Processes:
             if own:
                 await self.surroundings.remove_instance(place)
             raise
-        self._bus.publish(ChildStarted(spec.name, name, record.pid))
-        return Child(name, record.pid, side, deployment, place, gate, number)
+        child = Child(name, record.pid, side, deployment, place, gate, number)
+        self.tell_started(child)
+        return child
+
+    def tell_started(self, child: Child) -> None:
+        """Tell that a child runs, and what is kept from it."""
+        record, spec = self._keeper.children[child.id], child.deployment.spec
+        tier = self.surroundings.tier(spec)
+        self._bus.publish(
+            ChildStarted(spec.name, child.id, child.pid, tier, tuple(record.held), record.lacking)
+        )
 
     async def until_end(self, child: Child, said: Callable[[], None]) -> None:
         """Wait for the child's end and learn how it ended. However this ends, `child.ended` is set.
@@ -100,6 +109,7 @@ class Processes:
         try:
             record = await until_ended(self._keeper, child.id, said)
             child.code, child.signal, child.silent = record.code, record.signal, record.silent
+            child.limit = await self.surroundings.limit_hit(child.deployment.spec, child.id)
             child.log = tuple(await self.tail(child))
         finally:
             child.ended.set()
@@ -129,6 +139,7 @@ class Processes:
         if child.id in self._keeper.children:
             await end_group(self._keeper, child.id)
             await child.ended.wait()
+            await self.surroundings.ungroup(child.deployment.spec, child.id)
             await self._keeper.forget(child.id)
         if note_key(child.id) in self._keeper.notes:
             await self._keeper.note(note_key(child.id), None)

@@ -32,7 +32,7 @@ from agent.deploy.unclear import settle_migrations
 from agent.deploy.way_back import REMEDY, SCHEMA_TOO_NEW, way_back
 from agent.deploy.wish import Wish
 from agent.domain.errors import Failure
-from agent.domain.events import ChildStarted, PairCurrent, PairGood
+from agent.domain.events import PairCurrent, PairGood
 from agent.domain.model import RunResult, SyncResult
 from agent.traffic.state import SIDES, Gate, GateState, Mode
 
@@ -84,7 +84,7 @@ async def _still_serving(
     if chosen is not None:
         app.gates.lead(chosen.gate)
     for child, leaving in children:
-        app.services.bus.publish(ChildStarted(app.name, child.id, child.pid))
+        app.services.processes.tell_started(child)
         app.serving.look_after(child)
         if child is chosen:
             app.serving.child = child

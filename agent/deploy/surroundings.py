@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -10,14 +11,18 @@ from pathlib import Path
 from agent.config import Settings
 from agent.deploy.deployments import Deployment
 from agent.deploy.generations import Owner, repair_generation
-from agent.deploy.instance import build_instance
+from agent.deploy.instance import TMP, build_instance
 from agent.deploy.layout import DataDirectory
 from agent.deploy.places import Places
 from agent.deploy.wholeness import Wholeness
-from agent.domain.spec import AppSpec
-from agent.kit.files import remove_tree
-from agent.process.context import ChildContext, User, find_user
+from agent.domain.spec import AppSpec, IsolationSpec, LimitsSpec, RunSpec
+from agent.kit.files import remove_tree, write_atomically
+from agent.process.bounds import Bounds, size_words
+from agent.process.cgroups import Cgroups
+from agent.process.context import ChildContext
 from agent.process.environment import child_environment
+from agent.process.isolation import Home, Leave, confinement, tier_of
+from agent.process.users import DYNAMIC, User, dynamic_id, find_user
 from agent.process.written import NAME
 from agent.traffic.ports import variables
 from agent.traffic.state import Gate
@@ -32,10 +37,27 @@ class Surroundings:
         self.wholeness = wholeness
         self._data = data
         self._settings = settings
+        self._leave = Leave(settings.weakest_isolation, settings.isolation_roots, settings.private_places())
+        self.cgroups = Cgroups(device=data.root)
 
     def user(self, spec: AppSpec) -> User:
-        """Who the app's programs run as. Raises OperatorNeeded."""
-        return find_user(spec.user, self._settings.users)
+        """Who the app's programs run as, in an isolation that is allowed. Raises OperatorNeeded."""
+        tier_of(isolated(spec, self._leave).isolation, self._leave.weakest)
+        run, settings = spec.run or RunSpec(command=()), self._settings
+        return find_user(
+            spec.user, settings.users, run.group, settings.groups, lambda: self._dynamic(spec.name)
+        )
+
+    def _dynamic(self, app: str) -> int:
+        """The number of an app's dynamic user: kept, its files have it. Raises OperatorNeeded, OSError."""
+        numbers = {}
+        for name in {app, *self._data.known_apps()}:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                numbers[name] = int((self._data.apps / name / DYNAMIC).read_text())
+        if app not in numbers:
+            numbers[app] = dynamic_id(app, set(numbers.values()))
+            write_atomically(self._data.app(app).root / DYNAMIC, f"{numbers[app]}\n".encode())
+        return numbers[app]
 
     def owner(self, spec: AppSpec) -> Owner | None:
         """Uid and gid of the app's user, None for the agent's own. Raises OperatorNeeded."""
@@ -73,6 +95,10 @@ class Surroundings:
         path = directory.instances / name
         try:
             build_instance(path, deployment.release, deployment.generation, dirs)
+            if _has_tmp(spec, self._leave):
+                (path / TMP).mkdir(mode=0o700)
+                if owner is not None:
+                    os.chown(path / TMP, *owner)
         except OSError:
             remove_tree(path)
             raise
@@ -95,8 +121,13 @@ class Surroundings:
             for path in parent.glob(".*.tmp"):
                 remove_tree(path)
 
-    def context(self, deployment: Deployment, instance: Path, extra: Mapping[str, str]) -> ChildContext:
-        """Everything about a program but the program itself. Raises OperatorNeeded."""
+    def context(
+        self, deployment: Deployment, instance: Path, extra: Mapping[str, str], *, command: bool = True
+    ) -> ChildContext:
+        """Everything about a program but the program itself; `command`: it runs to its end.
+
+        Raises OperatorNeeded.
+        """
         spec = deployment.spec
         directory = self._data.app(spec.name)
         directories = {
@@ -104,6 +135,8 @@ class Surroundings:
             for kind in spec.dirs
             if kind in DIRECTORY_VARIABLES
         }
+        if _has_tmp(spec, self._leave):
+            directories["TMPDIR"] = instance / TMP
         user = self.user(spec)
         environment = child_environment(
             app=spec.name,
@@ -119,7 +152,57 @@ class Surroundings:
         )
         size, count = self._settings.app_log_size, self._settings.app_log_files
         log = (str(directory.root / NAME), size, count) if size else None
-        return ChildContext(spec.name, instance, environment, user, log=log)
+        bounds = self._bounds(deployment, instance, extra, command)
+        return ChildContext(spec.name, instance, environment, user, log=log, bounds=bounds)
+
+    def tier(self, spec: AppSpec) -> str:
+        """The isolation of an app's programs; also of those that were started while less was allowed."""
+        isolation = isolated(spec, self._leave).isolation
+        return isolation.tier or tier_of(isolation, self._leave.weakest)[0]
+
+    async def limit_hit(self, spec: AppSpec, child: str) -> str:
+        """The limit by which a process of a limited child was killed, for people; "" when none was."""
+        limits = spec.run.limits if spec.run else LimitsSpec()
+        if limits == LimitsSpec():
+            return ""
+        killed = await asyncio.to_thread(self.cgroups.killed, spec.name, child)
+        return f"the memory limit of {size_words(limits.memory)}" if killed else ""
+
+    async def ungroup(self, spec: AppSpec, child: str) -> None:
+        """Remove the control groups of a child that has ended."""
+        if spec.run is not None and spec.run.limits != LimitsSpec():
+            await asyncio.to_thread(self.cgroups.remove, spec.name, child)
+
+    def _bounds(
+        self, deployment: Deployment, instance: Path, extra: Mapping[str, str], command: bool
+    ) -> Bounds:
+        """What a program may use, and what is kept from it. Raises OperatorNeeded."""
+        spec, directory = deployment.spec, self._data.app(deployment.spec.name)
+        run, slots = isolated(spec, self._leave), spec.socket.slots
+        release = () if deployment.release is None else (deployment.release.resolve(),)
+        home = Home(
+            read=(*release, directory.generations, instance),
+            write=tuple(directory.dirs / kind for kind in spec.dirs),
+            tmp=instance / TMP,
+        )
+        told = {int(text) for name, text in extra.items() if name.startswith("PORT") and text.isdigit()}
+        ports = set() if slots else told | {port.port for port in spec.listen}
+        tier, order = confinement(run.isolation, self._leave, home, ports=ports, slots=slots, command=command)
+        return Bounds(run.umask, run.nice, run.oom, run.rlimits, run.limits, self.cgroups, tier, order)
+
+
+def isolated(spec: AppSpec, leave: Leave) -> RunSpec:
+    """How an app's programs run. Those of an app of files only are for the host, as far as allowed."""
+    if spec.run is not None:
+        return spec.run
+    tier = "none" if leave.weakest == "none" and spec.job is None else ""
+    return RunSpec(command=(), isolation=IsolationSpec(tier=tier))
+
+
+def _has_tmp(spec: AppSpec, leave: Leave) -> bool:
+    """Whether an app's programs have a place of their own for temporary files. Raises OperatorNeeded."""
+    isolation = isolated(spec, leave).isolation
+    return tier_of(isolation, leave.weakest)[0] == "strict" and "tmp" not in isolation.private
 
 
 def port_variables(spec: AppSpec, gate: Gate | None, side: int) -> dict[str, str]:

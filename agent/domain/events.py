@@ -199,11 +199,14 @@ class AppStateChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChildStarted(Event):
-    """A child runs."""
+    """A child runs, in an isolation of which some parts are in force; those that are not have a reason."""
 
     app: str
     child: str
     pid: int
+    tier: str = "none"
+    held: tuple[str, ...] = ()
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

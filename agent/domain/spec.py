@@ -136,12 +136,40 @@ class RestartSpec(Spec, frozen=True, kw_only=True):
     cooldown: float = 300.0  # pause once the budget is spent
 
 
+class LimitsSpec(Spec, frozen=True, kw_only=True):
+    """What a program and all it starts may use together, by control groups; 0 = no limit."""
+
+    memory: int = 0  # bytes
+    cpus: float = 0.0
+    pids: int = 0
+    read: int = 0  # bytes a second, of the disk that has the data directory
+    write: int = 0
+
+
+class IsolationSpec(Spec, frozen=True, kw_only=True):
+    """What is kept from a program. Paths are absolute; they count in the tier strict."""
+
+    tier: str = ""  # "strict", "standard", "none"; "" = the agent's default, and what it can have of it
+    namespaces: tuple[str, ...] = ()  # "pid", "ipc", "net"
+    private: tuple[str, ...] = ()  # "tmp", "dev"
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    connect: tuple[int, ...] | None = None  # TCP ports; None = all
+
+
 class RunSpec(Spec, frozen=True, kw_only=True):
     """The long-running program."""
 
     command: tuple[str, ...]
-    user: str = ""  # "" = the agent's own user
+    user: str = ""  # "" = the agent's own user; "dynamic" = one that nobody else is
     instances: int = 1  # side by side, with one port
+    group: str = ""  # "" = the user's own
+    umask: int = 0o022
+    nice: int | None = None
+    oom: int | None = None  # oom_score_adj
+    rlimits: dict[str, int] = {}  # setrlimit(2)'s names without RLIMIT_; -1 = none
+    limits: LimitsSpec = LimitsSpec()
+    isolation: IsolationSpec = IsolationSpec()
     stop: StopSpec = StopSpec()
     restart: RestartSpec = RestartSpec()
     reload: ReloadSpec = ReloadSpec()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 DETACH = 5.0  # seconds for a process that was left behind with a slot to get a session of its own
+SHORTAGES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 BIND = 10.0  # seconds for one without a slot to bind a port
 
 
@@ -66,6 +67,8 @@ class Child:
         self.patience = 0.0
         self.group_left = True  # whether somebody of its process group may be there
         self.adopter: Adopter | None = None
+        self.held: list[Any] = []  # of its confinement: the parts in force, and why others are not
+        self.inner = "pid" in ((request.get("confine") or {}).get("namespaces") or ())
         self.notices: Notices | None = None  # what it says of itself
         self.announces = -1  # the descriptor through which it says that it is ready
         self.told = 0.0  # when the agent was last told of what it says
@@ -91,7 +94,9 @@ class Child:
         except OSError as error:
             os.close(output)
             self._unheard()
-            raise SpawnError("fork", error.errno or errno.EAGAIN, str(error)) from error
+            spaces = (request.get("confine") or {}).get("namespaces")
+            stage = "confine namespaces" if spaces and error.errno not in SHORTAGES else "fork"
+            raise SpawnError(stage, error.errno or errno.EAGAIN, str(error)) from error
         finally:
             for end in (written, *announced):
                 os.close(end)
@@ -143,7 +148,11 @@ class Child:
         if os.WIFSIGNALED(status):
             self.signal = os.WTERMSIG(status)
         else:
-            self.code = os.WEXITSTATUS(status)
+            code = os.WEXITSTATUS(status)
+            if self.inner and code > 128:  # the word of its init, which cannot end by a signal
+                self.signal = code - 128
+            else:
+                self.code = code
         self.kill(0)
 
     def kill(self, number: int, *, group: bool = True) -> bool:
@@ -170,6 +179,7 @@ class Child:
             "note": self.note,
             "code": self.code,
             "signal": self.signal,
+            **(dict(zip(("held", "lacking"), self.held, strict=True)) if self.held else {}),
             **(self.adopter.told() if self.adopter is not None else {}),
             **(self.notices.told() if self.notices is not None else {}),
         }

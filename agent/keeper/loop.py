@@ -138,13 +138,15 @@ class Keeper:
     # -- children ----------------------------------------------------------------------------------
 
     def _settle(self, child: Child) -> None:
-        """A child's program runs, or cannot: answer who asked. Before that its trap may come."""
+        """A child's program runs, or cannot: answer who asked. First may come its trap, and what holds."""
         try:
-            failure, descriptors = read_report(child.report)
-            if descriptors:
-                child.adopter = Adopter(descriptors[0], child.wanted, self.slots)
-                self.reactor.watch(descriptors[0], call=lambda: self._adopt(child))
-                failure, _ = read_report(child.report)
+            failure, descriptors, held = read_report(child.report)
+            while descriptors or held:
+                if descriptors:
+                    child.adopter = Adopter(descriptors[0], child.wanted, self.slots)
+                    self.reactor.watch(descriptors[0], call=lambda: self._adopt(child))
+                child.held = held or child.held
+                failure, descriptors, held = read_report(child.report)
         except BlockingIOError:
             return
         self.reactor.watch(child.report, 0)
@@ -263,17 +265,16 @@ class Keeper:
     def _agent_runs(self) -> None:
         """Its program runs, or cannot; then its end is near and needs no other answer than a word."""
         assert self.link is not None
-        failure, _ = read_report(self.link.report)
+        failure, _, _ = read_report(self.link.report)
         self.reactor.watch(self.link.report, 0)
         self.link.close_report()
         if failure is not None:
             self.outlets.say(f"the agent cannot be started: {failure[2]}")
 
     def _talk(self) -> None:
-        assert self.link is not None
-        link = self.link
-        link.flush()
-        link.receive(lambda message: answer(self, link, message))
+        if (link := self.link) is not None:
+            link.flush()
+            link.receive(lambda message: answer(self, link, message))
 
     def _agent_ended(self, link: Link, code: int) -> None:
         """Hear its last words, then start it again or end. `code` is negative for a signal."""

@@ -87,6 +87,10 @@ class ChildRequest:
     that it is ready, `watchdog` is how many seconds it may give no sign of life after that, 0: for ever.
     uid and gid None mean the keeper's own; `groups` matters only beside a uid. A program without a slash is
     looked up in the PATH of `environment`.
+
+    `nice` and `oom` (oom_score_adj, proc(5)) None: the keeper's own. `rlimits` are setrlimit(2)'s names
+    without RLIMIT_, with -1 for none; no core is dumped if none is given. `cgroups` are directories of
+    control groups to be put into. `confine` is an order as `agent.keeper.confine.orders` has it.
     """
 
     child: str
@@ -98,6 +102,11 @@ class ChildRequest:
     gid: int | None = None
     groups: list[int] = field(default_factory=list)
     umask: int = 0o022
+    nice: int | None = None
+    oom: int | None = None
+    rlimits: dict[str, int] = field(default_factory=dict)
+    cgroups: list[str] = field(default_factory=list)
+    confine: dict[str, Any] = field(default_factory=dict)
     slots: list[tuple[str, int, str]] = field(default_factory=list)
     adopt: bool = False
     note: str = ""
@@ -121,6 +130,8 @@ class ChildRecord:
     Of one that says something of itself: how often it was `ready`, whether it is `reloading` or `stopping`,
     its `status` in words, until when it asked for time (`extended`, epoch seconds), and whether it fell
     `silent`, for which it is ended.
+
+    Of one that is confined: `held` are the parts in force, `lacking` those that are not, with the reason.
     """
 
     child: str
@@ -138,6 +149,8 @@ class ChildRecord:
     status: str = ""
     extended: float = 0.0
     silent: bool = False
+    held: list[str] = field(default_factory=list)
+    lacking: dict[str, str] = field(default_factory=dict)
 
     @property
     def running(self) -> bool:

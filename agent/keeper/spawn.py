@@ -2,7 +2,8 @@
 
 The keeper has one thread, so what the child does between the two is ordinary Python. Each step's name
 is sent back through a socket that the new program closes by starting (close-on-exec): its end without a
-word means that the program runs. A child that is adopted sends its trap's listener before.
+word means that the program runs. A child that is adopted sends its trap's listener before, one that is
+confined (`confine`) what is in force.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import contextlib
 import ctypes
 import errno
 import functools
+import json
 import os
 import resource
 import signal
 import socket
 
 from agent.keeper.adopt import trap
+from agent.keeper.confine import init, spaces
+from agent.keeper.confine.orders import Confinement, prepare
 from agent.keeper.wire import receive, send
 
 TYPE_CHECKING = False
@@ -42,7 +46,8 @@ def spawn(
 
     Args:
         order: `argv` and `environment`; and as in a `ChildRequest`, or left out: `slots` (whose names
-            become LISTEN_FDNAMES), `adopt`, `directory`, `uid`, `gid`, `groups`, `umask`.
+            become LISTEN_FDNAMES), `adopt`, `directory`, `uid`, `gid`, `groups`, `umask`, `nice`, `oom`,
+            `rlimits`, `cgroups`, `confine`.
         descriptors: what becomes 3, 4, ...; nothing else is inherited but 0 (/dev/null), 1 and 2.
         output: becomes 1 and 2; None leaves the keeper's own.
         death_signal: what it gets when the keeper dies.
@@ -51,12 +56,15 @@ def spawn(
     OSError when there is no process or descriptor to be had.
     """
     report, told = (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-    keeper = os.getpid()
+    keeper, ids = os.getpid(), (os.geteuid(), os.getegid())
+    confine = order.get("confine") or {}
+    prepare(confine)
+    apart = spaces.flags(confine.get("namespaces", ()))
     # A signal between fork and the reset of handlers would be handled by the copy, and lost to the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     altered = _altered_signals()
     try:
-        pid = os.fork()
+        pid = spaces.fork(apart)
         if pid == 0:
             stage = ["setup"]
             try:
@@ -64,10 +72,21 @@ def spawn(
                 if order.get("adopt"):  # before any right to do so is given up
                     stage[0] = "adopt"
                     _give_trap(told)
+                work = Confinement(confine, stage, ids)
+                _limit(stage, order)
+                work.furnish()
+                work.begin()
                 _become(stage, order)
+                work.end()
                 prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)  # after setuid, which clears it
-                if os.getppid() != keeper:
+                if os.getppid() not in (keeper, 0):  # 0: it is outside of our namespace
                     os._exit(1)
+                stage[0] = "setup"
+                if confine:  # which fails where the keeper is gone
+                    held = json.dumps([work.held, work.lacking])
+                    os.write(told, f"held\0{held}".encode())
+                if "pid" in confine.get("namespaces", ()):
+                    init.split(told)
                 _exec(stage, order)
             except BaseException as error:
                 code = getattr(error, "errno", None) or errno.EINVAL
@@ -85,10 +104,10 @@ def spawn(
     return pid, report
 
 
-def read_report(report: int) -> tuple[tuple[str, int, str] | None, list[int]]:
-    """The next report: of a failure (stage, errno, text), or of descriptors; neither: the program runs.
+def read_report(report: int) -> tuple[tuple[str, int, str] | None, list[int], list[Any]]:
+    """The next report: of a failure (stage, errno, text), of descriptors, or of what a confinement holds.
 
-    Raises BlockingIOError while there is none.
+    None of them: the program runs. Raises BlockingIOError while there is no report.
     """
     sock = socket.socket(fileno=report)
     try:
@@ -96,9 +115,12 @@ def read_report(report: int) -> tuple[tuple[str, int, str] | None, list[int]]:
     finally:
         sock.detach()
     if not data or descriptors:
-        return None, descriptors
-    stage, code, text = data.decode(errors="replace").split("\0", 2)
-    return (stage, int(code), text), []
+        return None, descriptors, []
+    stage, _, rest = data.decode(errors="replace").partition("\0")
+    if stage == "held":
+        return None, [], json.loads(rest)
+    code, text = rest.split("\0", 1)
+    return (stage, int(code), text), [], []
 
 
 def _give_trap(told: int) -> None:
@@ -134,9 +156,26 @@ def _arrange(altered: Sequence[int], descriptors: Sequence[int], output: int | N
     return len(wanted) - 1
 
 
-def _become(stage: list[str], order: Mapping[str, Any]) -> None:
-    """Limits, identity, place."""
+def _limit(stage: list[str], order: Mapping[str, Any]) -> None:
+    """What it may use, as far as that takes rights that are given up afterwards."""
+    for directory in order.get("cgroups") or ():
+        stage[0] = "cgroup"
+        spaces.write(f"{directory}/cgroup.procs", "0")
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    for name, value in (order.get("rlimits") or {}).items():
+        stage[0] = f"rlimit {name}"
+        number = getattr(resource, f"RLIMIT_{name}")
+        resource.setrlimit(number, (value, value))
+    if (nice := order.get("nice")) is not None:
+        stage[0] = "nice"
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    if (oom := order.get("oom")) is not None:
+        stage[0] = "oom_score_adj"
+        spaces.write("/proc/self/oom_score_adj", str(oom))
+
+
+def _become(stage: list[str], order: Mapping[str, Any]) -> None:
+    """Identity, place."""
     if (umask := order.get("umask")) is not None:
         os.umask(umask)
     if (uid := order.get("uid")) is not None:

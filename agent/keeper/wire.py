@@ -22,7 +22,7 @@ HEADER = struct.Struct(">I")
 FRAME_MAX = 4 << 20
 DESCRIPTORS_MAX = 64
 KEEPER_FD_VARIABLE = "EMPTYBOX_KEEPER_FD"
-VERSION = 2  # told by `hello`: a newer agent may meet an older keeper
+VERSION = 3  # told by `hello`: a newer agent may meet an older keeper
 
 
 class ProtocolError(Exception):

@@ -39,6 +39,7 @@ class CommandResult:
     log: tuple[str, ...]
     seconds: float = 0.0
     timeout: float | None = None
+    limit: str = ""  # the limit by which it, or a process of it, was killed, in words
 
     @property
     def ok(self) -> bool:
@@ -55,6 +56,8 @@ class CommandResult:
         """How, for people: goes after the command's name."""
         if self.timeout is not None:
             return f"did not end within {self.timeout:g} s and was stopped"
+        if self.limit:
+            return f"was killed by {self.limit}"
         if self.signal is not None:
             return f"was ended by signal {self.signal} ({signal.strsignal(self.signal)})"
         return f"ended with exit code {self.code}"
@@ -80,11 +83,11 @@ async def run_command(
     except TimeoutError:
         late = True
     except BaseException:
-        await _abandon(keeper, child)
+        await _abandon(keeper, child, context)
         raise
-    record, lines = await uninterrupted(_finish(keeper, child, late), name=f"finish {child}")
+    record, lines, limit = await uninterrupted(_finish(keeper, child, late, context), name=f"finish {child}")
     seconds = time.monotonic() - started
-    return CommandResult(record.code, record.signal, tuple(lines), seconds, timeout if late else None)
+    return CommandResult(record.code, record.signal, tuple(lines), seconds, timeout if late else None, limit)
 
 
 async def to_its_end(
@@ -121,20 +124,23 @@ async def _wait_and_hear(keeper: Keeper, child: str, heard: Callable[[Sequence[s
             heard(await keeper.tail(child, HEARD))
 
 
-async def _finish(keeper: Keeper, child: str, late: bool) -> tuple[ChildRecord, list[str]]:
+async def _finish(
+    keeper: Keeper, child: str, late: bool, context: ChildContext
+) -> tuple[ChildRecord, list[str], str]:
     if late:
         record = await stop(keeper, child, GRACE)
     else:
         await end_group(keeper, child)
         record = await keeper.wait(child)
     lines = await keeper.tail(child)
+    limit = await context.limit_hit(child)
     await keeper.forget(child)
-    return record, lines
+    return record, lines, limit
 
 
-async def _abandon(keeper: Keeper, child: str) -> None:
+async def _abandon(keeper: Keeper, child: str, context: ChildContext) -> None:
     """Stop a command nobody waits for any more; what goes wrong must not hide why."""
     try:
-        await uninterrupted(_finish(keeper, child, True), name=f"abandon {child}")
+        await uninterrupted(_finish(keeper, child, True, context), name=f"abandon {child}")
     except (Failure, KeeperLost, LookupError, TimeoutError) as error:
         log.warning("%s: %s", child, error)

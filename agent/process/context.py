@@ -2,85 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
-import pwd
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.keeper.client import SpawnFailed
 from agent.keeper.protocol import ChildRecord, ChildRequest
+from agent.process.bounds import Bounds
 from agent.process.keepers import Keeper
+from agent.process.users import User
 from agent.process.voice import SILENT, Voice
 
 _SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY}
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Who a program runs as. uid and gid None: the agent's own, with its groups; home "" likewise."""
-
-    name: str
-    uid: int | None = None
-    gid: int | None = None
-    groups: tuple[int, ...] = ()
-    home: str = ""
-
-
-def find_user(name: str, allowed: Collection[str]) -> User:
-    """Look a user up; "" and the agent's own name are the agent's own.
-
-    `allowed` are the names the operator lets apps run as. Where some are named and the agent is root, no app
-    is root but by that name. Raises OperatorNeeded (UserNotAllowed, UserUnknown, UserNotPossible).
-    """
-    own = _name_of(os.geteuid())
-    if name in ("", own):
-        if os.geteuid() == 0 and allowed and own not in allowed:
-            raise OperatorNeeded(
-                "UserNotAllowed",
-                f"apps may not run as {own} here, and this one names no other user",
-                remedy=f"name a user in run.user: {', '.join(allowed)}",
-            )
-        return User(own)
-    if name not in allowed:
-        raise OperatorNeeded(
-            "UserNotAllowed",
-            f"apps may not run as user {name!r}",
-            remedy=f"start the agent with --allow-user {name}, or take another user",
-        )
-    try:
-        entry = pwd.getpwnam(name)
-    except (KeyError, ValueError):
-        raise OperatorNeeded(
-            "UserUnknown", f"there is no user {name!r} here", remedy="add the user to this machine or image"
-        ) from None
-    if os.geteuid() != 0:
-        raise OperatorNeeded(
-            "UserNotPossible",
-            f"the agent runs as {own} and cannot start programs as {name!r}",
-            remedy=f"run the agent as root, or as {name} and leave the user out",
-        )
-    groups = tuple(os.getgrouplist(name, entry.pw_gid))
-    return User(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir)
-
-
-def is_own(name: str) -> bool:
-    """Whether programs of user `name` run as the agent's own; also said of one that nobody knows."""
-    if name in ("", _name_of(os.geteuid())):
-        return True
-    try:
-        return pwd.getpwnam(name).pw_uid == os.geteuid()
-    except (KeyError, ValueError):
-        return True
-
-
-def _name_of(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:  # a container may run under a number nobody has a name for
-        return str(uid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +26,8 @@ class ChildContext:
 
     `directory` is where it starts, `environment` all of its environment, `prefix` heads its lines in
     the output ("" = the app's name), `note` is what the keeper remembers with it, `log` is the file that
-    keeps its lines (see `ChildRequest`). `plain`: nothing heads its lines.
+    keeps its lines (see `ChildRequest`). `plain`: nothing heads its lines. `bounds` is
+    what it may use and what is kept from it.
     """
 
     app: str
@@ -100,6 +38,7 @@ class ChildContext:
     note: str = ""
     log: tuple[str, int, int] | None = None
     plain: bool = False
+    bounds: Bounds = field(default_factory=Bounds)
 
     def request(
         self,
@@ -130,6 +69,11 @@ class ChildContext:
             uid=self.user.uid,
             gid=self.user.gid,
             groups=list(self.user.groups),
+            umask=self.bounds.umask,
+            nice=self.bounds.nice,
+            oom=self.bounds.oom,
+            rlimits=dict(self.bounds.rlimits),
+            confine=dict(self.bounds.confine),
             slots=[(key, index, name.replace(":", "_")) for key, index, name in slots],
             adopt=adopt,
             note=note or self.note,
@@ -153,17 +97,26 @@ class ChildContext:
         """Start a program; returns once it runs. Cancelled, it leaves nothing behind.
 
         Raises Permanent (CommandNotFound, CommandNotExecutable, InterpreterMissing, WrongFormat,
-        StartFailed), OperatorNeeded (UserNotPossible, DirectoryUnusable, AdoptNotPossible), Transient
-        (NoResources, KeeperSilent), KeeperLost.
+        StartFailed), OperatorNeeded (UserNotPossible, DirectoryUnusable, AdoptNotPossible,
+        LimitsNotPossible, IsolationNotPossible), Transient (NoResources, KeeperSilent), KeeperLost.
         """
+        request = self.request(child, argv, slots=slots, adopt=adopt, note=note, voice=voice)
+        if self.bounds.cgroups is not None and self.bounds.limited:
+            made = await asyncio.to_thread(self.bounds.cgroups.make, self.app, child, self.bounds.limits)
+            request = replace(request, cgroups=made)
         try:
-            return await keeper.spawn(
-                self.request(child, argv, slots=slots, adopt=adopt, note=note, voice=voice)
-            )
+            return await keeper.spawn(request)
         except SpawnFailed as error:
             raise self._failure(error, argv) from None
         except TimeoutError as error:
             raise Transient("KeeperSilent", str(error), where=argv[0]) from None
+
+    async def limit_hit(self, child: str) -> str:
+        """Which limit ended a child whose processes are gone, for people, or ""; its groups are removed."""
+        if self.bounds.cgroups is None or not self.bounds.limited:
+            return ""
+        killed = await asyncio.to_thread(self.bounds.cgroups.remove, self.app, child)
+        return self.bounds.memory_words if killed else ""
 
     def _failure(self, error: SpawnFailed, argv: Sequence[str]) -> Failure:
         """What a failed start means."""
@@ -175,6 +128,23 @@ class ChildContext:
             return OperatorNeeded(
                 "UserNotPossible", f"cannot become user {self.user.name}: {why}", where=program,
                 remedy="run the agent as root",
+            )  # fmt: skip
+        if error.stage.startswith("rlimit "):
+            name = error.stage.removeprefix("rlimit ")
+            return OperatorNeeded(
+                "LimitsNotPossible", f"RLIMIT_{name} cannot be set: {error.text}", where=program,
+                remedy="ask for no more than the agent's own hard limit (ulimit -H), or raise that",
+            )  # fmt: skip
+        if error.stage == "cgroup":
+            return OperatorNeeded(
+                "LimitsNotPossible", f"the program cannot be put into its control group: {error.text}",
+                where=program, remedy="let the agent own its group (Delegate=yes), or leave run.limits out",
+            )  # fmt: skip
+        if error.stage.startswith("confine "):
+            part = error.stage.removeprefix("confine ")
+            return OperatorNeeded(
+                "IsolationNotPossible", f"{part} of run.isolation cannot be had here: {error.text}",
+                where=program, remedy="see docs/isolation.md for what it takes, or ask for less",
             )  # fmt: skip
         if error.stage == "adopt":
             return OperatorNeeded(

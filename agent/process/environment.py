@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent.domain.errors import Permanent
-from agent.process.context import User
+from agent.process.users import User
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # How the agent itself was started is nobody else's business, and would mislead programs that ask.

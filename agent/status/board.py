@@ -18,7 +18,7 @@ from agent.domain.errors import FailureInfo
 from agent.domain.model import Condition, ConditionStatus, StepResult
 from agent.kit.clock import rfc3339
 from agent.kit.mask import secrets
-from agent.status.conditions import AVAILABLE, PAUSED
+from agent.status.conditions import AVAILABLE, ISOLATED, PAUSED
 from agent.status.feed import Feed
 from agent.status.job_picture import JobPicture
 from agent.status.picture import (
@@ -225,11 +225,22 @@ class Board:
         return picture.child
 
     def _child_started(self, event: facts.ChildStarted) -> None:
-        picture = self._child(event.app)
-        picture.restarting, running = None, picture.running
+        child = self._child(event.app)
+        child.restarting, running = None, child.running
+        child.tier, child.held, child.lacking = event.tier, event.held, event.lacking
+        self._isolation(self._app(event.app), event)
         running[event.child] = (event.pid, event.at)
         while len(running) > CHILDREN_MAX:
             del running[next(iter(running))]
+
+    @staticmethod
+    def _isolation(app: AppPicture, event: facts.ChildStarted) -> None:
+        """A condition for what is kept from the newest child less than its tier says."""
+        said = "; ".join(f"{part}: {reason}" for part, reason in event.lacking.items())
+        status = ConditionStatus.FALSE if said else ConditionStatus.TRUE
+        if said or ISOLATED in app.conditions:
+            reason = "IsolationLacking" if said else "InForce"
+            keep_condition(app.conditions, Condition(ISOLATED, status, reason, said), event.at)
 
     def _child_exited(self, event: facts.ChildExited) -> None:
         child = self._child(event.app)

@@ -58,6 +58,7 @@ GRACE_SHORT = "GraceShort"
 DRIFTED = "Drifted"
 JOB_FAILING = "JobFailing"
 ROLLBACK_BLOCKED = "RollbackBlocked"
+ISOLATED = "Isolated"
 
 _TYPES = (
     ConditionType(SOURCE_REACHABLE, "agent", Polarity.NORMAL, "The state repository answers."),
@@ -94,6 +95,7 @@ _TYPES = (
     ConditionType(
         GRACE_SHORT, "app", Polarity.ABNORMAL, "Stopping in order may take longer than the platform allows."
     ),
+    ConditionType(ISOLATED, "app", Polarity.NORMAL, "All of the app's isolation is in force."),
     ConditionType(DRIFTED, "app", Polarity.ABNORMAL, "Managed files or links were changed on this host."),
     ConditionType(JOB_FAILING, "app", Polarity.ABNORMAL, "The job's last run did not succeed."),
     ConditionType(
@@ -220,6 +222,12 @@ _REASONS: dict[str, str] = {
     "DeadlineExceeded": "A run of the job did not end in its time and was stopped.",
     "JobInterrupted": "A run of the job was cut short; how far it got is not known.",
     "JobStopped": "A run of the job was stopped, with the agent, with its app or by an operator.",
+    "LimitExceeded": "The program was killed by a limit of its own.",
+    "LimitsNotPossible": "What run.limits asks for cannot be had on this host.",
+    "IsolationNotAllowed": "The state asks for less isolation than the agent's settings allow.",
+    "IsolationNotPossible": "What run.isolation asks for cannot be had on this host.",
+    "IsolationLacking": "This host cannot do all of the default isolation.",
+    "InForce": "All of it is in force.",
     "HookFailed": "A hook's command failed.",
     "UserUnknown": "There is no such user on this machine.",
     "UserNotAllowed": "The agent's settings do not let apps run as this user.",

@@ -23,6 +23,7 @@ from agent.domain.model import AppState, RunResult, StepResult, SyncResult
 from agent.status.board import Board
 from agent.status.conditions import ENVIRONMENT_FAILING, QUARANTINED, known_reason
 from agent.status.job_metrics import of_jobs
+from agent.status.picture import ChildPicture
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of the text `Metrics.text` gives."""
@@ -323,3 +324,17 @@ class PictureCollector(Collector):
                 pair = app.current
                 info.add_metric([name, pair.version, pair.commit, pair.digest], 1)
         yield from (up, info, state, running, canary, quarantined, environment, instances, wanted, due)
+        yield self._isolation()
+
+    def _isolation(self) -> Metric:
+        isolation = GaugeMetricFamily(
+            "emptybox_app_isolation",
+            "Each part of the isolation of the newest child: 1 in force, 0 lacking.",
+            labels=["app", "tier", "part"],
+        )
+        for name, app in self._board.apps.items():
+            child = app.child or ChildPicture()
+            for parts, value in ((child.held, 1), (child.lacking, 0)):
+                for part in parts:
+                    isolation.add_metric([name, child.tier, part], value)
+        return isolation

@@ -160,6 +160,7 @@ class ChildPicture:
     `running` holds pid and start by the child's id, the newest last. `restarts` are those of what
     serves now. `last_exit` is the newest end that nobody asked for, or that left no child. `restarting` says
     why, and from when on (epoch seconds), one that ended is started again; `instances` are all there are.
+    `tier`, `held` and `lacking` are the newest one's isolation.
     """
 
     running: dict[str, tuple[int, float]] = field(default_factory=dict)
@@ -168,6 +169,9 @@ class ChildPicture:
     restarting: tuple[str, float] | None = None
     wanted: int = 0
     instances: tuple[Instance, ...] = ()
+    tier: str = ""
+    held: tuple[str, ...] = ()
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def serving(self) -> list[Instance]:
@@ -199,6 +203,7 @@ class ChildPicture:
                 }
                 for each in self.instances
             ],
+            "isolation": {"tier": self.tier, "in_force": list(self.held), "lacking": dict(self.lacking)},
         }
 
 

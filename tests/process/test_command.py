@@ -9,7 +9,8 @@ import pytest
 
 from agent.domain.errors import Permanent
 from agent.process.command import CommandResult, run_command
-from agent.process.context import ChildContext, User
+from agent.process.context import ChildContext
+from agent.process.users import User
 from tests.kit.keepers import Agent, KeeperProcess, until
 
 LEAVES = """

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.domain.errors import FailureKind, OperatorNeeded
-from agent.process.context import ChildContext, User, find_user
+from agent.process.context import ChildContext
+from agent.process.users import User, find_user
 from tests.kit.keepers import Agent
 
 ME = pwd.getpwuid(os.geteuid()).pw_name

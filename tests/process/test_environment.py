@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from agent.domain.errors import Permanent
-from agent.process.context import User
 from agent.process.environment import PATH, child_environment
+from agent.process.users import User
 
 
 def make(**more: Any) -> dict[str, str]:

@@ -18,7 +18,7 @@ from agent.source.view import HostView
 NAME_MAX = 255  # bytes of one component of a path
 PATH_MAX = 1024
 WORDS_MAX = 1000
-RESERVED = (".release", ".config")  # names the agent uses in an instance directory
+RESERVED = (".release", ".config", ".tmp")  # names the agent uses in an instance directory
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,17 @@ import msgspec
 
 from agent.domain.spec import AppSpec, ReloadSpec, RestartSpec, RunSpec, SocketMode, StopSpec
 from agent.source.problems import nearest, shown
+from agent.source.schema.bounds import (
+    Isolation,
+    Limits,
+    Rlimits,
+    Tier,
+    isolation_spec,
+    limits_spec,
+    rlimits_spec,
+)
 from agent.source.schema.place import Place
-from agent.source.schema.scalars import Command, Count, Duration, NotYet, Raw, Size, seconds
+from agent.source.schema.scalars import Command, Duration, Mode, Raw, seconds
 
 _SIGNALS = frozenset(s.name.removeprefix("SIG") for s in signal.Signals) - {"KILL", "STOP", "CHLD", "CLD"}
 INSTANCES_MAX = 16
@@ -43,27 +52,24 @@ class Reload(Raw, frozen=True, kw_only=True):
     command: Command | None = None
 
 
-class Limits(Raw, frozen=True, kw_only=True):
-    """What the child may use."""
-
-    memory: Size | None = None
-    cpus: float | None = None
-    pids: Count | None = None
-
-
 class Run(Raw, frozen=True, kw_only=True):
     """The long-running program."""
 
     command: Command | None = None
     user: str | None = None
+    group: str | None = None
+    umask: Mode | None = None
+    nice: Annotated[int, msgspec.Meta(ge=0, le=19)] | None = None
+    oom_score_adj: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
+    rlimits: Rlimits | None = None
     driver: Literal["exec", "oci"] | None = None
     instances: Annotated[int, msgspec.Meta(ge=1, le=INSTANCES_MAX)] | None = None
     stop: Stop | None = None
     restart: Restart | None = None
     reload: Reload | None = None
     watchdog: Duration | None = None
-    limits: NotYet[Limits] = None
-    isolation: NotYet[str] = None
+    limits: Limits | None = None
+    isolation: Tier | Isolation | None = None
 
 
 def run_spec(raw: Run, place: Place) -> RunSpec:
@@ -72,12 +78,20 @@ def run_spec(raw: Run, place: Place) -> RunSpec:
         place.missing("command")
     if raw.driver == "oci":
         (place / "driver").problem("oci is not yet supported; exec is")
-    if raw.user is not None and not USER.fullmatch(raw.user):
-        (place / "user").problem(f"{shown(raw.user)!r} is not the name or number of a user")
+    for key, name in (("user", raw.user), ("group", raw.group)):
+        if name is not None and not USER.fullmatch(name):
+            (place / key).problem(f"{shown(name)!r} is not the name or number of a {key}")
     return RunSpec(
         command=(place / "command").command(raw.command),
         user=raw.user or "",
         instances=raw.instances or 1,
+        group=raw.group or "",
+        umask=RunSpec(command=()).umask if raw.umask is None else int(raw.umask),
+        nice=raw.nice,
+        oom=raw.oom_score_adj,
+        rlimits=rlimits_spec(raw.rlimits),
+        limits=limits_spec(raw.limits, place / "limits"),
+        isolation=isolation_spec(raw.isolation, place / "isolation"),
         stop=stop_spec(raw.stop or Stop(), place / "stop"),
         restart=_restart(raw.restart or Restart(), place / "restart"),
         reload=reload_spec(
