@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from agent.domain.spec import MigrationKind, MigrationSpec
+from agent.kit.mask import MASK
 from agent.source.problems import shown
 from agent.source.schema.place import Place
 from agent.source.schema.scalars import Command, Duration, Raw
@@ -109,7 +110,7 @@ def _database(raw: str | None, place: Place) -> str:
     if raw is None:
         return ""
     url = place.render(raw)
-    if place.sound and place.view.secrets is not None and not _DATABASE.fullmatch(url):
+    if place.sound and MASK not in url and not _DATABASE.fullmatch(url):
         place.problem("is no URL of a database; write postgresql://USER@HOST/NAME or sqlite:data/app.db")
     return url
 
