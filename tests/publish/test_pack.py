@@ -43,7 +43,7 @@ TREES: st.SearchStrategy[Content] = st.recursive(
     st.one_of(FILES, LINKS), lambda inner: st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
 )
 ROOTS = st.dictionaries(NAMES, TREES, min_size=1, max_size=5)
-QUICK = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 
 
 def make(root: bytes, content: dict[bytes, Content], order: random.Random, masks: int) -> None:
