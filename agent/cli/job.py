@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from agent.cli import options, words
-from agent.cli.client import Agent, Refused
+from agent.cli.client import Agent, Unreachable
 from agent.cli.exit_codes import FAILED, OK
 from agent.cli.words import clean, dim
+
+AWAY = 60.0  # seconds that an agent may be away while its job is waited for
+FIRST_LOOK, LONGEST_LOOK = 0.05, 2.0  # seconds between two looks
 
 
 @click.group(epilog=options.example("emptybox job run nightly-report", "emptybox job runs nightly-report"))
@@ -33,12 +37,9 @@ def run(agent: Agent, app: str, parameters: Sequence[str], wait: bool, as_json: 
     Parameters are those that the state declares.
     """
     given = dict(_pair(text) for text in parameters)
-    try:
-        _, told = agent.post("/job/run", {"app": app, "parameters": given}, wait=wait)
-    except Refused as refused:
-        if "run" not in refused.problem:
-            raise
-        told = refused.problem
+    _, told = agent.post("/job/run", {"app": app, "parameters": given})
+    if wait:
+        told |= _end(agent, app, str(told["run"]))
     if as_json:
         words.print_json(told)
     elif "output" in told:
@@ -90,6 +91,22 @@ def runs(agent: Agent, app: str, limit: int, output: bool, as_json: bool) -> Non
             click.echo(f"    {clean(line)}")
     if not told.get("jobs"):
         click.echo(f"no runs of {app} yet" if app else "no runs of jobs yet")
+
+
+def _end(agent: Agent, app: str, run: str) -> dict[str, Any]:
+    """The run once it has ended; an agent that is started again meanwhile is waited for."""
+    away, pause = time.monotonic() + AWAY, FIRST_LOOK
+    while True:
+        try:
+            found: dict[str, Any] = (agent.get("/jobs", app=app, run=run).get("jobs") or [{}])[0]
+            if found.get("result") not in ("waiting", "running"):
+                return found
+            away = time.monotonic() + AWAY
+        except Unreachable:
+            if time.monotonic() > away:
+                raise
+        time.sleep(pause)
+        pause = min(LONGEST_LOOK, pause * 1.5)
 
 
 def _pair(text: str) -> tuple[str, str]:

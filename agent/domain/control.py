@@ -55,8 +55,8 @@ class JobControl(Protocol):
     async def wait(self, app: str, run: str, deadline: float) -> Mapping[str, Any] | None:
         """A run as JSON once it has ended; None when `deadline` seconds passed first."""
 
-    async def runs(self, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:
-        """Past and present runs as JSON, newest first, with what they said."""
+    async def runs(self, app: str = "", limit: int = 20, run: str = "") -> Sequence[Mapping[str, Any]]:
+        """Past and present runs, or one, as JSON, newest first, with what they said."""
 
 
 class Control(Protocol):

@@ -32,9 +32,9 @@ class StopWish(Wish, frozen=True):
 
 @privileged
 async def runs(request: web.Request) -> web.Response:
-    """Runs, newest first, with what they said. ?app= and ?limit= narrow it."""
+    """Runs, newest first, with what they said. ?app=, ?run= and ?limit= narrow it."""
     app, limit = text(request, "app"), number(request, "limit", 20, RUNS_MAX)
-    found = {"jobs": list(await request.app[CONTEXT].control.jobs.runs(app, limit))}
+    found = {"jobs": list(await request.app[CONTEXT].control.jobs.runs(app, limit, text(request, "run")))}
     if form(request, (JSON, TEXT)) == JSON:
         return json_response(found, headers={"Vary": "Accept"})
     return web.Response(text=tables.written(tables.jobs(secrets.data(found))), headers={"Vary": "Accept"})

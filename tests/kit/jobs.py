@@ -31,12 +31,12 @@ class PlayedJobs:
     async def wait(self, app: str, run: str, deadline: float) -> Mapping[str, Any] | None:
         return (await self.runs(app))[0]
 
-    async def runs(self, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:
-        run = JobRun(
+    async def runs(self, app: str = "", limit: int = 20, run: str = "") -> Sequence[Mapping[str, Any]]:
+        played = JobRun(
             id="job-2", app="report", cause=Cause.OPERATOR, result=self.result, code=self.code,
             started=1000.0, ended=1002.5, attempt=1,
         )  # fmt: skip
-        return [{**run_json(run), "output": ["what the job says", "\x1b[2Jand ends with"]}]
+        return [{**run_json(played), "output": ["what the job says", "\x1b[2Jand ends with"]}]
 
     def _known(self, app: str) -> None:
         if app != "report":

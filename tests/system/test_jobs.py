@@ -240,7 +240,7 @@ async def test_a_run_that_ended_with_its_keeper_is_told_as_interrupted_and_tried
     await begin(box)
     running = await under_way(box)
     await box.stop(signal.SIGKILL)
-    await _gone(running["pid"])
+    await gone(running["pid"])
     flag.touch()
     await box.start()
     await box.app_is("report", state="ready", job__last__result="succeeded")
@@ -265,7 +265,8 @@ async def test_a_run_is_stopped_with_the_agent_and_that_is_recorded(box: Box) ->
     assert len(await runs(box)) == 2
 
 
-async def _gone(pid: int) -> None:
+async def gone(pid: int) -> None:
+    """Until a process is gone."""
     async with asyncio.timeout(30):
         while Path(f"/proc/{pid}").exists():
             await asyncio.sleep(0.02)
@@ -277,7 +278,7 @@ async def test_a_job_that_leaves_the_state_is_stopped_keeps_its_history_and_may_
     running = await under_way(box)
     await box.commit({"schema": 1, "apps": {}})
     await sync(box, "prune_all=true&wait=1")
-    await _gone(running["pid"])
+    await gone(running["pid"])
     assert (await box.status())["apps"] == {}
     (row,) = await runs(box)
     assert (row["result"], row["failure"]["reason"], row["output"]) == ("stopped", "JobStopped", ["begun"])

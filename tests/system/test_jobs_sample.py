@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.kit.box import Box
-from tests.system.test_jobs import EVERY_SECOND, ready, runs, state
+from tests.system.test_jobs import EVERY_SECOND, gone, ready, runs, state
 
 SECONDS = float(os.environ.get("JOBS_SECONDS", "4"))
 SEED = int(os.environ.get("JOBS_SEED", "3"))
@@ -37,7 +37,9 @@ async def rehearse(box: Box, seconds: float, dice: random.Random, keeper: float)
     while asyncio.get_running_loop().time() < end:
         await asyncio.sleep(dice.uniform(*PAUSES))
         if dice.random() < keeper:
+            old = await box.agent_pid()
             await box.stop(signal.SIGKILL)
+            await gone(old)
             await asyncio.sleep(dice.uniform(0, 1))
             await box.start()
         else:

@@ -41,9 +41,9 @@ class JobDesk:
             return None
         return next(iter(await self._ledger.history(app, 1, run)), None)
 
-    async def runs(self, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:
-        """Runs as JSON, newest first, with what they said."""
-        return await self._ledger.history(app, limit)
+    async def runs(self, app: str = "", limit: int = 20, run: str = "") -> Sequence[Mapping[str, Any]]:
+        """Runs, or one, as JSON, newest first, with what they said."""
+        return await self._ledger.history(app, limit, run)
 
     def _jobs(self, app: str) -> Jobs:
         lanes = self._lanes.live()
