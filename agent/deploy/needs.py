@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
+from agent.deploy.jobs.jobs import WORKING
 from agent.deploy.lane import Lane
 from agent.deploy.leaving import longest_stop
 
@@ -53,8 +54,10 @@ class Needs:
         spec = lane.app.wanted or (lane.app.current.spec if lane.app.current is not None else None)
         if lane.busy:
             return BUSY
-        if spec is None or spec.job is not None:
+        if spec is None:
             return ""
+        if spec.job is not None:
+            return BUSY if (why := lane.app.jobs.owes()) == WORKING else why
         if spec.run is None:
             return "" if lane.app.placed else "is not in its place"
         if lane.app.serving.nobody or lane.app.serving.restarting:

@@ -174,9 +174,12 @@ def _job(wanted: AppSpec, now: Situation, reason: str) -> Plan:
     """A job's release: between two runs, from one instant to the next."""
     old = now.current if now.alive else None
     steps = _prepare(wanted, now)
+    if wanted.needs:
+        steps.append(PlannedStep("needs", "needs", f"{', '.join(wanted.needs)} first", ("check",)))
+    last = "needs" if wanted.needs else "check"
     if old is not None and old.run is not None:
-        steps.append(PlannedStep("stop", "stop", "the app is a job now", ("check",)))
-    steps += _rest(now)
+        steps.append(PlannedStep("stop", "stop", "the app is a job now", (last,)))
+    steps += _rest(now, last)
     steps += job_migrations(wanted, steps[-1].name)
     gate = (steps[-1].name,)
     steps.append(PlannedStep("record", "record", reason, gate))
@@ -185,11 +188,11 @@ def _job(wanted: AppSpec, now: Situation, reason: str) -> Plan:
     return Plan(wanted.name, reason, tuple(with_tasks(wanted, steps)))
 
 
-def _rest(now: Situation) -> list[PlannedStep]:
+def _rest(now: Situation, last: str = "check") -> list[PlannedStep]:
     """Where the app is a job: wait for its run, and let none begin meanwhile."""
     if now.current is None or now.current.job is None:
         return []
-    return [PlannedStep("rest", "rest", "never in the middle of a run", ("check",))]
+    return [PlannedStep("rest", "rest", "never in the middle of a run", (last,))]
 
 
 def _placement(wanted: AppSpec, now: Situation, reason: str) -> Plan:

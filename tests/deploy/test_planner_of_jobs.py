@@ -39,6 +39,13 @@ def test_an_update_waits_for_the_run_under_way_before_anything_is_migrated() -> 
     assert needs(found)["record"] == {"migrate"}
 
 
+def test_a_job_waits_for_what_it_needs_before_its_runs_are_held_up() -> None:
+    wanted = msgspec.structs.replace(NEXT, needs=("db",))
+    found = planned(wanted, Situation(current=JOB, alive=True, in_store=True))
+    assert steps(found) == ["unpack", "render", "check", "needs", "rest", "record"]
+    assert needs(found)["rest"] == {"needs"}
+
+
 def test_a_task_holds_up_the_release_of_a_job() -> None:
     wanted = msgspec.structs.replace(NEXT, tasks=(TaskSpec(name="warm", command=("w",)),))
     found = planned(wanted, Situation(current=JOB, alive=True, in_store=True))

@@ -309,3 +309,22 @@ async def test_a_server_becomes_a_job_and_a_server_again(box: Box) -> None:
     await box.proven("3.0")
     assert await box.get() == (200, "3.0\n")
     await box.app_is("web", job=None)
+
+
+async def test_who_needs_a_job_starts_once_its_run_after_the_release_has_succeeded(box: Box) -> None:
+    flag, fails = box.directory / "go", box.directory / "fails"
+    fails.touch()
+    wanted = box.state("1.0", needs=["report"], health={"http": "/healthz", "probation": "100ms"})
+    script = f"until [ -e {flag} ]; do sleep 0.05; done; [ ! -e {fails} ]"
+    wanted["apps"] |= state(script, after_release=True)["apps"]
+    await box.commit(wanted)
+    await box.start()
+    await under_way(box)
+    await box.app_is("web", run__phase="needs")
+    flag.touch()
+    await box.app_is("report", state="ready", job__last__result="failed")
+    assert (await box.get())[0] in (0, 503)
+    fails.unlink()
+    await begin(box)
+    await box.serving("1.0")
+    assert [row["result"] for row in await runs(box)] == ["succeeded", "failed"]

@@ -36,6 +36,7 @@ from agent.process.keepers import Keeper
 log = logging.getLogger(__name__)
 
 LOOK = 60.0  # seconds between two looks at the clock, which may be set meanwhile
+WORKING = "has not run yet"  # but is about to, or does
 SET_BACK = 3 * 3600.0  # seconds by which a clock may be set back and nothing be run twice
 
 
@@ -95,6 +96,20 @@ class Jobs:
                 pauses = sum(min(LONGEST_PAUSE, job.backoff * 2.0**number) for number in range(job.retries))
                 found = max(found, (job.timeout + job.stop.grace) * (job.retries + 1) + pauses)
         return found
+
+    def owes(self) -> str:
+        """What who needs this job has to wait for: the run after its release; "" when that is done."""
+        deployment = self._current()
+        job = deployment.spec.job if deployment is not None else None
+        if deployment is None or job is None or not job.after_release or not self._by_itself:
+            return ""
+        last, spec = self._ledger.last(self.app), deployment.pair.spec
+        if last is not None and last.spec == spec and last.result is JobResult.SUCCEEDED:
+            return ""
+        standing = self._ledger.standing(self.app)
+        if self._active or standing is None or standing.released != spec:
+            return WORKING
+        return "did not succeed when it ran last"
 
     def instances(self) -> set[Path]:
         """Where attempts that the keeper has live."""

@@ -172,6 +172,7 @@ def _of_job(name: str, raw: App, job: Job, place: Place) -> AppSpec:
         tasks=task_specs(raw.tasks or {}, place / "tasks"),
         migrate=job_migrations(raw.migrate, place / "migrate", secrets),
         job=job_spec(job, place / "job"),
+        needs=tuple(dict.fromkeys(raw.needs or ())),
         health=HealthSpec(probation=0.0),
         hooks=hooks,
         drift=drift_spec(raw.drift, place / "drift"),
