@@ -96,7 +96,17 @@ def test_a_missing_line_is_named_and_no_secret_of_the_url_is(listing: str) -> No
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("command", [["sha256sum"], ["sha256sum", "--binary"], ["sha256sum", "--tag"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sha256sum"],
+        ["sha256sum", "--binary"],
+        ["sha256sum", "--tag"],
+        ["sha512sum"],
+        ["sha1sum"],
+        ["md5sum"],
+    ],
+)
 def test_what_coreutils_write_is_read(command: list[str], tmp_path: Path) -> None:
     if shutil.which(command[0]) is None:
         pytest.skip("coreutils are missing")
@@ -107,7 +117,8 @@ def test_what_coreutils_write_is_read(command: list[str], tmp_path: Path) -> Non
     )
     for name in ("web-1.0.tar.gz", "with blank", "other"):
         url = f"file:///srv/{name.replace(' ', '%20')}"
-        assert look(listing.stdout.decode(), url=url) == hashlib.sha256(name.encode()).hexdigest()
+        kind = command[0].removesuffix("sum")
+        assert look(listing.stdout.decode(), kind, url) == hashlib.new(kind, name.encode()).hexdigest()
 
 
 @given(st.binary(max_size=400), st.sampled_from(["sha256", "sha512"]))

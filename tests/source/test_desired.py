@@ -219,6 +219,31 @@ def test_a_checksum_is_a_digest_or_a_file_that_lists_it(
     assert spec.artifact.checksum == expected
 
 
+@pytest.mark.parametrize(("kind", "digits"), [("sha256", 64), ("sha512", 128), ("sha1", 40), ("md5", 32)])
+def test_digits_alone_are_taken_by_their_number_and_weak_kinds_only_if_that_is_said(
+    tmp_path: Path, kind: str, digits: int
+) -> None:
+    spec = web(
+        tmp_path, f'artifact: {{url: "file:///srv/web", checksum: "{"0A" * (digits // 2)}", weak: true}}'
+    )
+    assert spec.artifact is not None
+    assert spec.artifact.checksum == Checksum(algorithm=kind, hex="0a" * (digits // 2))
+
+
+def test_a_signature_s_key_may_stand_in_a_file_of_the_repository(tmp_path: Path) -> None:
+    key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+    (tmp_path / "release.pub").write_text(f"untrusted comment: ours\n{key}\n")
+    for written in (key, "release.pub"):
+        spec = web(
+            tmp_path,
+            f'artifact: {{url: "file:///srv/web", checksum: "{SHA}", signature: {{minisign: {written}}}}}',
+        )
+        assert spec.artifact is not None
+        assert spec.artifact.signature is not None
+        assert spec.artifact.signature.kind == "minisign"
+        assert key in spec.artifact.signature.keys
+
+
 def test_a_migration_alone_needs_neither_list_nor_name(tmp_path: Path) -> None:
     expected = (MigrationSpec(name="migrate", command=("m",)),)
     assert web(tmp_path, "migrate: {command: [m]}").migrate == expected

@@ -14,6 +14,8 @@ from typing import Any
 
 from agent.kit.signatures.refused import KeyInvalid, Refused
 
+SIGNATURES_MAX = 8  # in one file, each of which reads what is signed
+
 
 class NotInstalled(Exception):
     """The extra is not there."""
@@ -61,16 +63,42 @@ def verify(content: bytes | Path, signature_bytes: bytes, ring: Keyring) -> tupl
 
     For a file only signatures of its very bytes count: one made in text mode would bear other line ends.
     """
+    refused = Refused("there is no signature in it")
+    for one in _signatures(signature_bytes):
+        try:
+            return _verify(content, one, ring)
+        except Refused as problem:
+            refused = problem
+    raise refused
+
+
+def _signatures(data: bytes) -> list[Any]:
+    """The signatures of one text: nothing else, and not too many. Raises Refused."""
+    import pysequoia
+    from pysequoia.packet import PacketPile, Tag
+
+    try:
+        packets = list(PacketPile.from_bytes(data))
+        if len(packets) > SIGNATURES_MAX:
+            raise Refused(f"more than {SIGNATURES_MAX} signatures in one file")
+        if any(packet.tag != Tag.Signature for packet in packets):
+            raise Refused("there is something else than signatures in it")
+        return [pysequoia.Sig.from_bytes(bytes(packet)) for packet in packets]
+    except RuntimeError as error:
+        raise Refused(f"the signature cannot be read: {_words(error)}") from None
+
+
+def _verify(content: bytes | Path, signature: Any, ring: Keyring) -> tuple[str, str]:
     import pysequoia
     from pysequoia.packet import SignatureType
 
     try:
-        signature = pysequoia.Sig.from_bytes(signature_bytes)
-    except RuntimeError as error:
+        of_bytes = signature.signature_type == SignatureType.Binary
+        key = (signature.issuer_fingerprint or signature.issuer_key_id or "").upper()
+    except RuntimeError as error:  # of a kind it does not know
         raise Refused(f"the signature cannot be read: {_words(error)}") from None
-    if isinstance(content, Path) and signature.signature_type != SignatureType.Binary:
+    if isinstance(content, Path) and not of_bytes:
         raise Refused("the signature is not one of a file's bytes (gpg --detach-sign makes such)")
-    key = (signature.issuer_fingerprint or signature.issuer_key_id or "").upper()
     try:
         verdict = pysequoia.verify(
             bytes=content if isinstance(content, bytes) else None,
