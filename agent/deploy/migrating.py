@@ -182,10 +182,18 @@ async def _ask(
         timeout=migration.timeout,
         wait=LOOKING if mode == "look" else migration.timeout,
     )
-    result = await work.processes.command(
-        work.deployment, work.instance, step, (sys.executable, "-I", str(PROGRAM)), longest(migration),
-        {order.VARIABLE: wanted.text(), **({BACK_TO: back_to} if back_to else {})}, work.heard, entry,
-    )  # fmt: skip
+    try:
+        result = await work.processes.command(
+            work.deployment, work.instance, step, (sys.executable, "-I", str(PROGRAM)), longest(migration),
+            {order.VARIABLE: wanted.text(), **({BACK_TO: back_to} if back_to else {})}, work.heard, entry,
+        )  # fmt: skip
+    except Permanent as error:  # nothing is wrong with the app
+        raise OperatorNeeded(
+            error.reason,
+            f"{step}: the app's user cannot start emptybox's own program: {error.info.message}",
+            where=error.info.where,
+            remedy="let that user read and enter the directory emptybox is installed in",
+        ) from error
     return result, read_answer(result.log)
 
 
