@@ -162,7 +162,7 @@ class Surroundings:
 
     async def limit_hit(self, spec: AppSpec, child: str) -> str:
         """The limit by which a process of a limited child was killed, for people; "" when none was."""
-        limits = spec.run.limits if spec.run else LimitsSpec()
+        limits = _limits(spec)
         if limits == LimitsSpec():
             return ""
         killed = await asyncio.to_thread(self.cgroups.killed, spec.name, child)
@@ -170,7 +170,7 @@ class Surroundings:
 
     async def ungroup(self, spec: AppSpec, child: str) -> None:
         """Remove the control groups of a child that has ended."""
-        if spec.run is not None and spec.run.limits != LimitsSpec():
+        if _limits(spec) != LimitsSpec():
             await asyncio.to_thread(self.cgroups.remove, spec.name, child)
 
     def _bounds(
@@ -191,11 +191,18 @@ class Surroundings:
         return Bounds(run.umask, run.nice, run.oom, run.rlimits, run.limits, self.cgroups, tier, order)
 
 
+def _limits(spec: AppSpec) -> LimitsSpec:
+    program = spec.run or spec.job
+    return program.limits if program is not None else LimitsSpec()
+
+
 def isolated(spec: AppSpec, leave: Leave) -> RunSpec:
     """How an app's programs run. Those of an app of files only are for the host, as far as allowed."""
     if spec.run is not None:
         return spec.run
-    tier = "none" if leave.weakest == "none" and spec.job is None else ""
+    if spec.job is not None:
+        return RunSpec(command=(), limits=spec.job.limits, isolation=spec.job.isolation)
+    tier = "none" if leave.weakest == "none" else ""
     return RunSpec(command=(), isolation=IsolationSpec(tier=tier))
 
 

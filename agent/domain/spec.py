@@ -191,6 +191,8 @@ class JobSpec(Spec, frozen=True, kw_only=True):
     parameters: dict[str, str] = {}  # names and defaults of variables that may be given with a run
     user: str = ""
     stop: StopSpec = StopSpec()
+    limits: LimitsSpec = LimitsSpec()
+    isolation: IsolationSpec = IsolationSpec()
 
 
 class PortSpec(Spec, frozen=True, kw_only=True):

@@ -211,6 +211,22 @@ def groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("groups")
+async def test_a_job_has_limits_and_an_isolation_of_its_own(hosting: Hosting) -> None:
+    eat = [PYTHON, "-S", "-c", "'x' * (1 << 28)"]
+    touch = ["sh", "-c", f"echo written; echo x > {hosting.directory / 'touched'}"]
+    limited: dict[str, Any] = {"command": eat, "after_release": True, "limits": {"memory": "64M"}}
+    kept: dict[str, Any] = {"command": touch, "after_release": True, "isolation": "strict"}
+    jobs = {"limited": {"version": "1", "job": limited}, "kept": {"version": "1", "job": kept}}
+    await hosting.webhook(await hosting.commit({"schema": 1, "apps": jobs}))
+    app = await hosting.app_is("limited", job__last__result="failed")
+    assert app["job"]["last"]["failure"]["reason"] == "LimitExceeded"
+    assert "killed by the memory limit of 64M" in app["job"]["last"]["failure"]["message"]
+    app = await hosting.app_is("kept", job__last__result="failed")
+    assert app["job"]["last"]["code"] is not None
+    assert not (hosting.directory / "touched").exists()
+
+
+@pytest.mark.usefixtures("groups")
 async def test_the_limit_of_memory_is_why_it_ended(hosting: Hosting) -> None:
     await hosting.host(limits={"memory": "64M", "pids": 64, "cpus": 1})
     await hosting.proven("1.0")

@@ -102,10 +102,15 @@ async def until_end(processes: Processes, deployment: Deployment, run: JobRun, a
     assert job is not None
     result = await to_its_end(keeper, run.child, timeout=job.timeout, asked=asked, ladder=job.stop)
     late, lines = result.timeout is not None, result.log
+    limit = await processes.surroundings.limit_hit(deployment.spec, run.child)
+    await processes.surroundings.ungroup(deployment.spec, run.child)
     if result.ok:
         return End(0, None, None, lines)
     reason = "DeadlineExceeded" if late else "JobFailed"
     message = f"the job {result.ended}" if run.attempt < 2 else f"attempt {run.attempt} {result.ended}"
+    if limit:
+        reason = "LimitExceeded"
+        message += f"; one of its processes was killed by {limit}"
     failure = FailureInfo(
         FailureKind.PERMANENT, reason, message, where=job.command[0], remedy="see its output", log=lines
     )

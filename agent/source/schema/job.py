@@ -11,6 +11,7 @@ import msgspec
 from agent.domain.cron import CronInvalid, occurrences
 from agent.domain.spec import JobSpec
 from agent.source.problems import shown
+from agent.source.schema.bounds import Isolation, Limits, Tier, isolation_spec, limits_spec
 from agent.source.schema.place import Place
 from agent.source.schema.run import USER, Stop, stop_spec
 from agent.source.schema.scalars import Command, Duration, Raw, seconds
@@ -39,6 +40,8 @@ class Job(Raw, frozen=True, kw_only=True):
     parameters: dict[str, str] | None = None
     user: str | None = None
     stop: Stop | None = None
+    limits: Limits | None = None
+    isolation: Tier | Isolation | None = None
 
 
 def job_spec(raw: Job, place: Place) -> JobSpec:
@@ -64,6 +67,8 @@ def job_spec(raw: Job, place: Place) -> JobSpec:
         parameters=_parameters(raw.parameters or {}, place / "parameters"),
         user=raw.user or "",
         stop=stop_spec(raw.stop or Stop(), place / "stop"),
+        limits=limits_spec(raw.limits, place / "limits"),
+        isolation=isolation_spec(raw.isolation, place / "isolation"),
     )
 
 
