@@ -141,7 +141,7 @@ class Worker:
                 remedy="correct the checksum, or upload the right file",
             )
         if self._witness is not None:
-            self._witness.judge()
+            self._witness.judge(self._hash.digest())
         self._verified(f"{self._checksum.algorithm}:{got}")
 
     def _check(self) -> None:
