@@ -10,11 +10,14 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.kit.ports import free_port
+
+if TYPE_CHECKING:
+    import psycopg
 
 PASSWORD = "not-a-secret-7d1f"
 DEADLINE = 30.0
@@ -99,11 +102,15 @@ class Postgres:
         """A URL with the password in it."""
         return f"postgresql://box:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
-    def query(self, database: str, sql: str) -> list[Any]:
-        """The rows of one statement."""
+    def session(self, database: str) -> psycopg.Connection[Any]:
+        """A session, which ends with its `with`."""
         import psycopg
 
-        with psycopg.connect(self.url(database), autocommit=True, connect_timeout=5) as connection:
+        return psycopg.connect(self.url(database), autocommit=True, connect_timeout=5)
+
+    def query(self, database: str, sql: str) -> list[Any]:
+        """The rows of one statement."""
+        with self.session(database) as connection:
             cursor = connection.execute(sql)
             return cursor.fetchall() if cursor.description else []
 

@@ -152,7 +152,7 @@ async def test_across_reversible_the_way_back_runs_the_down_only_where_that_is_a
     world = World(box)
     await world.running(**sql(FIRST))
     parts = {**sql({**FIRST, **SECOND}, "reversible"), "rollback": {"down": down}}
-    parts["health"] = {**HEALTH, "probation": "20s" if down else "3s", "failures": 1}
+    parts["health"] = {**HEALTH, "probation": "20s", "failures": 1}
     await world.deploy("2.0", push=True, **parts)
     await box.app_is(state="probation", current__version="2.0", run=None)
     assert rows(world) == [(2,)]
@@ -167,8 +167,8 @@ async def test_across_reversible_the_way_back_runs_the_down_only_where_that_is_a
     assert "rollback: {down: true}" in why
     await box.serving("2.0")  # unwell, but there is nothing better
     assert rows(world) == [(2,)]
-    world.release("sick-2.0")
-    await box.proven("2.0")
+    await world.deploy("3.0", push=True, **sql({**FIRST, **SECOND}))
+    await box.proven("3.0")
     assert condition(await box.app())["status"] == "False"
 
 
@@ -202,12 +202,13 @@ async def test_contract_waits_for_probation_and_closes_every_way_back_until_some
 ) -> None:
     world = World(box)
     await world.running()
-    contract = {"name": "tidy", "command": world.shell("echo x >> $W/contracted"), "kind": "contract"}
-    slow = {**HEALTH, "probation": "2s"}
-    await world.deploy("2.0", push=True, migrate=[contract], health=slow)
-    await box.app_is(state="probation", current__version="2.0")
-    assert world.lines("contracted") == []
+    ((_, old),) = world.puppets()
+    text = f"kill -0 {old} && echo beside >> $W/problems; echo x >> $W/contracted"
+    contract = {"name": "tidy", "command": world.shell(text), "kind": "contract"}
+    await world.deploy("2.0", push=True, migrate=[contract], health=HEALTH)
     await world.said("contracted")
+    assert (await box.app())["good"]["version"] == "2.0"
+    assert world.lines("problems") == []
     await world.only("2.0")  # the older one is gone
     await box.app_is(run=None, state="running")
     assert (await box.history())[0]["steps"][-1]["kind"] == "contract"
@@ -260,7 +261,7 @@ async def test_two_agents_at_once_migrate_one_database_once(tmp_path: Path) -> N
     server = await asyncio.to_thread(Postgres)
     try:
         name = await asyncio.to_thread(server.database)
-        first = {"V1__items.sql": "CREATE TABLE item (id INTEGER); SELECT pg_sleep(1.5)"}
+        first = {"V1__items.sql": "CREATE TABLE item (id INTEGER); SELECT pg_advisory_xact_lock(42)"}
         secret = {"env": "DB_PASSWORD"}
         url = server.url(name).replace(PASSWORD, "{{ secrets.PW }}")
         async with Box(tmp_path / "one") as one, Box(tmp_path / "two") as two:
@@ -268,10 +269,18 @@ async def test_two_agents_at_once_migrate_one_database_once(tmp_path: Path) -> N
                 box.settings["--secret-env"] = "DB_PASSWORD"
                 parts = {**sql(first, database=url), "secrets": {"PW": secret}}
                 await World(box).deploy("1.0", **parts)
-            await asyncio.gather(*(box.start(environment={"DB_PASSWORD": PASSWORD}) for box in (one, two)))
+
+            async def one_waits() -> bool:
+                return "waiting for emptybox web@" in "\n".join(one.output + two.output)
+
+            with server.session(name) as session:
+                await asyncio.to_thread(session.execute, "SELECT pg_advisory_lock(42)")
+                await asyncio.gather(
+                    *(box.start(environment={"DB_PASSWORD": PASSWORD}) for box in (one, two))
+                )
+                await one.until(one_waits)
             await asyncio.gather(*(box.proven("1.0") for box in (one, two)))
             said = "\n".join(one.output + two.output)
-            assert "waiting for emptybox web@" in said
             assert PASSWORD not in said
         query = "SELECT script, state FROM emptybox_history"
         assert await asyncio.to_thread(server.query, name, query) == [("V1__items.sql", "done")]
