@@ -64,7 +64,7 @@ async def test_ps_and_doctor_tell_people_and_programs(stage: Stage) -> None:
     row = {"app": "web", "name": "web-1", "version": "1.0", "pid": 7, "state": "serving", "processes": 3}
     stage.children = [{**row, "uptime_seconds": 61.0, "pss": 3 << 20, "rss": None, "cpu_seconds": 0.5}]
     told = await stage.command("ps")
-    assert "web  1.0      7 (+2)  serving  1 min 1 s  3.0 MiB    -  500 ms" in told.out
+    assert "web  -  1.0      7 (+2)  serving  1 min 1 s  3.0 MiB    -  500 ms" in told.out
     assert json.loads((await stage.command("ps", "--json")).out)["processes"][0]["pid"] == 7
 
     stage.findings = [{"subject": "disk", "verdict": "warn", "told": "little\x1b[2J left", "remedy": "free"}]
