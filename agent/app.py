@@ -33,6 +33,7 @@ from agent.deploy.journal import Journal
 from agent.deploy.journal_news import tell_lost, tell_writable
 from agent.deploy.lane import Lane
 from agent.deploy.layout import FORMAT, DataDirectory
+from agent.deploy.left_behind import LeftBehind
 from agent.deploy.look import Look
 from agent.deploy.operator import PAUSE, Operator
 from agent.deploy.own_page import render_own_page
@@ -162,6 +163,7 @@ class Agent:
     metrics: Metrics
     unfinished: Unfinished
     post: Post
+    left_behind: LeftBehind
     tasks: Owned
     broken: asyncio.Event
     once: Once | None
@@ -190,6 +192,7 @@ class Agent:
         self.tasks.start(self.post.run(), name="post")
         self.tasks.start(watch(self.look.replaced, self.inbox), name="rotation")
         self.tasks.start(measure_lag(self.metrics), name="lag")
+        self.tasks.start(self.left_behind.watch(), name="left behind")
         await self.keeper.ready()
         gc.collect()
         gc.freeze()
@@ -326,7 +329,8 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     return Agent(
         settings, keeper, data, journal, bus, store, inbox, look, retries, lanes, reconciler, poller,
         processes,
-        face, operator, metrics, unfinished, post, tasks, broken, once,
+        face, operator, metrics, unfinished, post,
+        LeftBehind(keeper, keeper.keeper_pid, data.box, lanes, bus), tasks, broken, once,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 from collections.abc import Collection
+from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
@@ -88,3 +89,51 @@ async def _gone(handle: int, wait: float) -> bool:
     finally:
         loop.remove_reader(handle)
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A process of an app that became the keeper's when its parent ended; `child`: whose it was, or ""."""
+
+    pid: int
+    app: str
+    child: str
+    name: str
+
+
+def orphans(box: str, keeper: int, known: Collection[int]) -> list[Orphan]:
+    """Children of the keeper that it did not start itself, those `known` left out. Blocks for small files."""
+    try:
+        with open(f"/proc/{keeper}/task/{keeper}/children", encoding="ascii") as file:
+            pids = [int(word) for word in file.read().split()]
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        return []
+    found = []
+    for pid in pids:
+        environment = _environment(pid) if pid not in known else {}
+        if environment.get("EMPTYBOX_BOX") == box and (app := environment.get("EMPTYBOX_APP")):
+            found.append(Orphan(pid, app, environment.get("EMPTYBOX_CHILD", ""), _name(pid)))
+    return found
+
+
+async def end_orphan(orphan: Orphan, box: str, grace: float = GRACE) -> None:
+    """TERM, `grace` seconds, KILL, if it is still that process."""
+    await _end(orphan.pid, box, grace)
+
+
+def _environment(pid: int) -> dict[str, str]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            parts = file.read(ENVIRONMENT_MAX).split(b"\0")
+    except OSError:
+        return {}
+    pairs = (os.fsdecode(part).partition("=") for part in parts if part.startswith(b"EMPTYBOX_"))
+    return {name: value for name, _, value in pairs}
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read(64).strip()
+    except OSError:
+        return "?"

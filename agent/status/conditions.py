@@ -56,6 +56,7 @@ MEMORY_SHORT = "MemoryShort"
 TAG_MOVED = "TagMoved"
 GRACE_SHORT = "GraceShort"
 DRIFTED = "Drifted"
+STRAY_PROCESSES = "StrayProcesses"
 JOB_FAILING = "JobFailing"
 ROLLBACK_BLOCKED = "RollbackBlocked"
 ISOLATED = "Isolated"
@@ -100,6 +101,9 @@ _TYPES = (
     ConditionType(JOB_FAILING, "app", Polarity.ABNORMAL, "The job's last run did not succeed."),
     ConditionType(
         ROLLBACK_BLOCKED, "app", Polarity.ABNORMAL, "An older version cannot run on the data as they are."
+    ),
+    ConditionType(
+        STRAY_PROCESSES, "app", Polarity.ABNORMAL, "Processes that the app's programs left behind are there."
     ),
     ConditionType(SOCKET_MODE, "app", Polarity.NEUTRAL, "How the app gets its listening socket."),
     ConditionType(
@@ -282,6 +286,7 @@ _REASONS: dict[str, str] = {
     "EarlierSpecification": "An earlier specification serves, because the newest does not work.",
     "OldPairHealthy": "The last good version is healthy.",
     "FilesChanged": "Managed files or links are not as they were written.",
+    "LeftBehind": "A program has ended, and what it started has not.",
     "RepairsSpent": "They were put right and changed again more often than is repaired.",
     "BudgetSpent": "The child ended more often than it may be started again.",
     "JobSucceeded": "The last run of the job succeeded.",
