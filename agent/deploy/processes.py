@@ -74,8 +74,8 @@ class Processes:
             if gate is not None:
                 # nginx uses an inherited socket as it finds it, and its workers would block in accept
                 await gate.prepare(side, number, blocking="NGINX" not in spec.env)
-            own = {"EMPTYBOX_INSTANCE": str(number), "EMPTYBOX_CHILD": name}
-            extra = {**port_variables(spec, gate, side), **own}
+            names = {"EMPTYBOX_INSTANCE": str(number), "EMPTYBOX_CHILD": name}
+            extra = {**port_variables(spec, gate, side), **names}
             context = self.surroundings.context(deployment, place, extra, command=False)
             record = await context.spawn(
                 self._keeper,
