@@ -45,7 +45,7 @@ _COMPRESSED = {Form.TAR_GZ: GZIP, Form.TAR_BZ2: BZIP2, Form.TAR_XZ: XZ, Form.TAR
 # Known by their first bytes, so that they are not taken for programs.
 _OTHERS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar", b"MSCF": "cab"}
 _SMALL = 1 * MIB  # up to here one thread does it all
-_AHEAD = 4 * MIB  # unpacked, waiting to be written
+_AHEAD = 1 * MIB  # unpacked, waiting to be written: still in the caches then
 _AS_IS = "set archive: none to place the file as it is"
 
 
