@@ -110,7 +110,7 @@ class Instances:
                 self._ill[child.id] = failure
             lead = self._lead
             if lead is not None:
-                self._watcher.health(lead, failure or next(iter(self._ill.values()), None))
+                self._watcher.health(lead, failure or self.illness)
                 await self.staff(lead)
 
     # -- who gets clients --------------------------------------------------------------------------
@@ -130,6 +130,11 @@ class Instances:
         if lead.gate is not None and lead.gate.state != CLOSED and numbers:
             await lead.gate.staff(lead.side, numbers)
         self._watcher.changed()
+
+    @property
+    def illness(self) -> FailureInfo | None:
+        """What ails one of the crew that is watched; None when all of it is well."""
+        return next(iter(self._ill.values()), None)
 
     def unwell(self, child: Child) -> bool:
         """Whether its probes fail, and others have its clients."""

@@ -91,6 +91,9 @@ class Trial:
         else:
             wish.settle(SyncResult.PROBATION)
             self._start_timer(context.spec.health.probation)
+            serving = self.app.serving
+            if serving.child is not None and serving.instances.illness is not None:
+                self.unhealthy(serving.child, serving.instances.illness)  # since the switch, while it drained
 
     def resume(self, deployment: Deployment, run: str, wish: Wish) -> None:
         """After a restart of the agent: watch for the whole time again."""

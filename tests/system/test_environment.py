@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from typing import Any
 
 from tests.kit.box import Box, Load
@@ -125,6 +128,26 @@ async def test_a_crash_on_probation_while_the_environment_fails_goes_back_withou
     world.release("sick")
     await box.app_is(current__version="2.0", state="probation")
     await ended(box, ("2.0", "rolled-back"), after=1)
+
+
+async def test_a_new_version_that_turns_sick_while_the_old_one_drains_is_rolled_back_after_it(
+    box: Box,
+) -> None:
+    world = World(box)
+    await world.running()
+    old = (await box.app())["child"]["pid"]
+    os.kill(old, signal.SIGSTOP)
+    try:
+        _, waiting = await asyncio.open_connection("127.0.0.1", box.port)  # in its queue, so it drains
+        await world.deploy("2.0", push=True, health={"probation": "10m"}, drain={"deadline": "5m"})
+        await box.app_is(current__version="2.0")
+        world.pull("sick-2.0")
+        await has(box, "Healthy", "False")
+    finally:
+        os.kill(old, signal.SIGCONT)
+    await box.app_is(current__version="1.0", run=None)
+    waiting.close()
+    await ended(box, ("2.0", "rolled-back"))
 
 
 # -- the first start ----------------------------------------------------------------------------------
