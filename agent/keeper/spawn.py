@@ -165,6 +165,9 @@ def _limit(stage: list[str], order: Mapping[str, Any]) -> None:
     for name, value in (order.get("rlimits") or {}).items():
         stage[0] = f"rlimit {name}"
         number = getattr(resource, f"RLIMIT_{name}")
+        _, hard = resource.getrlimit(number)
+        if hard != resource.RLIM_INFINITY and not 0 <= value <= hard:  # also where we would be let raise it
+            raise OSError(errno.EPERM, f"the agent's own hard limit is {hard}")
         resource.setrlimit(number, (value, value))
     if (nice := order.get("nice")) is not None:
         stage[0] = "nice"
