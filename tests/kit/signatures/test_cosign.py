@@ -146,6 +146,7 @@ def test_no_signed_nonsense_crashes(value: object) -> None:
         "-----BEGIN PUBLIC KEY-----\nAAAA",
         KEY.public + "-----BEGIN PUBLIC KEY-----\n",
     ],
+    ids=["nothing", "nonsense", "no DER", "half", "one and a half"],  # a key is another one in each process
 )
 def test_what_is_no_key_is_told_so(text: str) -> None:
     with pytest.raises(KeyInvalid):
