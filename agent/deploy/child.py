@@ -29,9 +29,10 @@ class ChildNote(msgspec.Struct, frozen=True):
 class Child:
     """A running (or ended) process of an app.
 
-    `side` is its side of the gate, `number` which of several instances it is. `joined`: it has, or is to
-    get, its share of its side's clients. `expected` is set before the agent itself ends it. `ended` is
-    set when it is gone; `code` and `signal` say how, `log` holds its last lines.
+    `side` is its side of the gate, `number` which of several instances it is, `crew` the name that all of
+    these share. `joined`: it has, or is to get, its share of its side's clients. `expected` is set before
+    the agent itself ends it. `ended` is set when it is gone; `code` and `signal` say how, `log` holds its
+    last lines.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Child:
     instance: Path
     gate: Gate | None
     number: int = 0
+    crew: str = ""
     joined: bool = True
     expected: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,7 +1,8 @@
 """Who is there of an app: every child that is looked after, from its start to its end.
 
-Children of one side of the gate are *instances* of one version: a crew. They have numbers, and each has a
-slot of its own.
+Children that live together on one side of the gate are *instances* of one version: a crew. They have
+numbers, and each has a slot of its own. Who comes to a side after the last of a crew has left it belongs to
+another crew.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Roster(ABC):
 
     def crew(self, child: Child) -> list[Child]:
         """A child and the others of its side, by number; ended ones that are not buried yet, too."""
-        beside = [each for each in self._kept if each.side == child.side and each.gate is child.gate]
+        beside = [each for each in self._kept if each.crew == child.crew]
         return sorted({*beside, child}, key=lambda each: each.number)
 
     def serving_crew(self, child: Child) -> list[Child]:
@@ -58,6 +59,8 @@ class Roster(ABC):
 
     def look_after(self, child: Child) -> None:
         """Learn of the child's end when it comes."""
+        beside = (each for each in self._kept if each.side == child.side and each.gate is child.gate)
+        child.crew = next((each.crew for each in beside), child.id)
         self._kept.append(child)
         self._tasks.start(self._until_end(child), name=f"wait {child.id}")
 
@@ -95,9 +98,12 @@ class Roster(ABC):
     async def retire_one(self, child: Child, *, take_over: bool = True) -> None:
         """Stop a child that serves no more; what still waits at its slot is taken over by the others.
 
-        Asked for again, or cancelled, it goes on to the same end. Raises Failure.
+        Asked for again, or cancelled, it goes on to the same end; and one that has left is not looked for,
+        because its slot may be another one's by now. Raises Failure.
         """
         if child.id not in self._leaving:
+            if child not in self._kept:
+                return
             child.expected = True
             self._goes(child)
             ending = self._end(child, take_over)
@@ -110,10 +116,12 @@ class Roster(ABC):
                 await self._processes.connections_gone(child)
             await self._processes.stop(child)
         finally:
-            del self._leaving[child.id]
             self._drop(child)
-            if take_over and child.gate is not None:
-                await child.gate.take_over(child.side, child.number)
+            try:
+                if take_over and child.gate is not None:
+                    await child.gate.take_over(child.side, child.number)
+            finally:
+                del self._leaving[child.id]
 
     def _drop(self, child: Child) -> None:
         if child in self._kept:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +14,8 @@ from tests.kit.box import Box, Load
 from tests.kit.ports import free_port
 from tests.kit.unruly import Unruly
 from tests.kit.world import World
+
+PUPPET = [sys.executable, "-S", "bin/web"]
 
 
 async def run_of(box: Box, version: str, app: str = "web") -> dict[str, Any]:
@@ -164,6 +170,21 @@ async def test_a_newer_release_supersedes_one_on_probation_and_the_proven_one_st
         ("1.0", "succeeded"),
     ]
     await world.only("1.0")
+
+
+async def test_the_one_seen_off_does_not_take_along_who_starts_in_its_place_meanwhile(box: Box) -> None:
+    world = World(box)
+    await world.running(run={"command": PUPPET, "stop": {"grace": "200ms"}})
+    os.kill(int(world.lines("lives")[-1].split()[1]), signal.SIGSTOP)
+    _, client = await asyncio.open_connection("127.0.0.1", box.port)  # who sees 1.0 off waits for it, too
+    await world.deploy("2.0", push=True, health={"probation": "60s"}, drain={"deadline": "100ms"})
+    await box.app_is(state="probation", current__version="2.0", run=None)
+    await world.deploy("3.0", push=True)  # takes the side of 1.0, and the client that waits there
+    await box.proven("3.0")
+    await world.only("3.0")
+    assert [line.split()[0] for line in world.lines("lives")] == ["1.0", "2.0", "3.0"], "each started once"
+    client.close()
+    await client.wait_closed()
 
 
 async def test_a_release_on_probation_that_goes_bad_is_seen_to_before_a_newer_one_is_fetched(
