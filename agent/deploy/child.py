@@ -31,8 +31,8 @@ class Child:
 
     `side` is its side of the gate, `number` which of several instances it is, `crew` the name that all of
     these share. `joined`: it has, or is to get, its share of its side's clients. `expected` is set before
-    the agent itself ends it. `ended` is set when it is gone; `code` and `signal` say how, `log` holds its
-    last lines.
+    the agent itself ends it, `taken_back` when it is to serve again. `ended` is set when it is gone; `code`
+    and `signal` say how, `log` holds its last lines.
     """
 
     id: str
@@ -45,6 +45,7 @@ class Child:
     crew: str = ""
     joined: bool = True
     expected: bool = False
+    taken_back: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     code: int | None = None
     signal: int | None = None

@@ -145,7 +145,6 @@ class Lane:
                 except Exception as error:  # whatever it is, it must not end the lane
                     self.app.failed(as_info(error, self.name))
                 self._tell_state()
-            self._recovered = True
             self._tasks.start(self._drift.watch(), name="drift")
             while True:
                 self._busy = False
@@ -162,12 +161,6 @@ class Lane:
     def _resting(self) -> bool:
         """Whether nothing is under way, and nothing waits to be."""
         return not (self.removed or self._runs.active or self._word.waits or self.trial.verdict)
-
-    async def _recover(self) -> None:
-        await recover(self.app, self.trial)
-
-    async def _end_commands(self) -> None:
-        await settle_migrations(self.app)
 
     def _survive(self, failure: FailureInfo) -> None:
         """Something unexpected went wrong: whoever waits is told, and all is tried again later."""

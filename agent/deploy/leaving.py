@@ -17,14 +17,17 @@ log = logging.getLogger(__name__)
 async def see_off(app: AppContext, child: Child, wanted: Gate | None = None) -> None:
     """Retire a child that serves no more, who waits for it first; ports that only it had are given up.
 
-    `wanted` is a gate that stays although it is not the main one.
+    `wanted` is a gate that stays although it is not the main one. One that is taken back meanwhile, because
+    its successor went bad, stays.
     """
-    gate = child.gate
+    gate, child.taken_back = child.gate, False
     if gate is not None and gate.state != CLOSED:
         if gate.state.side == child.side:  # its ports are not its successor's: late clients get the page
             await gate.maintain()
         if child.alive:
             await gate.drained(child.side, child.deployment.spec.drain.deadline)
+    if child.taken_back:
+        return
     await app.serving.retire(child)
     if gate is not None and gate not in (app.gates.main, wanted):
         await app.gates.give_up(gate)

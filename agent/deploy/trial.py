@@ -255,6 +255,8 @@ class Trial:
         serving, journal = self.app.serving, self.app.services.journal
         bad, warm = serving.child, self._back.warm_good()
         dead = bad is None or not bad.alive
+        if warm is not None:
+            warm.taken_back = True  # said before anything is waited for: it may be seen off just now
         await journal.safely(journal.mark, trial.run, "rollback")
         if warm is not None:
             if not dead and not await self.app.services.processes.healthy_now(warm):

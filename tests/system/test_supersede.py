@@ -187,6 +187,38 @@ async def test_the_one_seen_off_does_not_take_along_who_starts_in_its_place_mean
     await client.wait_closed()
 
 
+async def test_one_that_is_seen_off_and_taken_back_meanwhile_serves_on(box: Box) -> None:
+    async with Unruly() as server:
+        world = World(box, server)
+        await world.running()
+        pid = int(world.lines("lives")[-1].split()[1])
+        os.kill(pid, signal.SIGSTOP)
+        reader, client = await asyncio.open_connection("127.0.0.1", box.port)
+        await world.deploy("2.0", push=True, health={"probation": "60s"}, drain={"deadline": "100ms"})
+        await box.app_is(state="probation", current__version="2.0", run=None)
+        server.held = True
+        await world.deploy("3.0", push=True)  # takes the side of 1.0, which is seen off: a client waits there
+        await run_of(box, "3.0")
+        os.kill(int(world.lines("lives")[-1].split()[1]), signal.SIGKILL)  # 2.0 goes bad
+        await box.app_is(current__version="1.0")
+        os.kill(pid, signal.SIGCONT)
+        client.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.read()).endswith(b"1.0\n")
+        client.close()
+        await client.wait_closed()
+        await run_of(box, "3.0")
+        async with Load(box.port) as load:
+
+            async def twenty() -> bool:
+                return load.answers.get("1.0", 0) >= 20
+
+            await box.until(twenty)
+            server.held = False
+            await box.proven("3.0")
+        assert load.failures == []
+        await world.only("3.0")
+
+
 async def test_a_release_on_probation_that_goes_bad_is_seen_to_before_a_newer_one_is_fetched(
     box: Box,
 ) -> None:
