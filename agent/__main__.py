@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb == AGENT:
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # the keeper passes them on
             signal.signal(number, signal.SIG_IGN)  # HUP gets its meaning once there is an agent
+        # Written without the interpreter's help, so also by one that hangs: names of files and functions.
+        faulthandler.register(signal.SIGUSR2, all_threads=True)
         from agent.kit.lean_aiohttp import load
 
         load()

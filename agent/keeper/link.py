@@ -40,6 +40,7 @@ class Link:
         self.open = True
         self.greeted = False  # whether it has ever said anything
         self.unanswered = 0  # questions since it last did
+        self.silent_since = self.since  # when the first of them was asked; its start before its first word
 
     @property
     def waiting(self) -> bool:

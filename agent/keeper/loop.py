@@ -5,12 +5,12 @@
        |                  +--again, overdue--+--again, overdue--> KILLING --empty, overdue--> OVER
        +--alone--> ENDING
 
-RUNNING: the agent decides; when it dies it is started again, children and slots stay. LEAVING: it was
-asked to end (TERM, INT), or said itself that it will, and has a deadline. ENDING: there is no agent any
-more; what is left is asked to end. KILLING: what is left is made to end.
+RUNNING: the agent decides; when it dies it is started again, children and slots stay. LEAVING: it was asked
+to end (TERM, INT), or said itself that it will, and has a deadline. ENDING: without an agent, what is left is
+asked to end. KILLING: what is left is made to end.
 
-How an agent's end is understood while RUNNING: exit code 0 means that all is done, and 2 that the
-settings are wrong, which is final only while no child runs; everything else is a crash.
+The agent's end while RUNNING: exit code 0 means that all is done, 2 that the settings are wrong, which is
+final only while no child runs; everything else is a crash.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from agent.keeper.adopt.adopter import Adopter, TreeGone
 from agent.keeper.attendant import attend, dismiss, main_of
 from agent.keeper.children import Child, SpawnError, adopted
 from agent.keeper.link import Link
-from agent.keeper.manager import Manager, watch
+from agent.keeper.manager import Manager
 from agent.keeper.outlets import Outlets
 from agent.keeper.reactor import READ, WRITE, Reactor
 from agent.keeper.slots import Slots
 from agent.keeper.spawn import read_report
 from agent.keeper.verbs import answer, refuse
+from agent.keeper.vigil import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -265,11 +266,10 @@ class Keeper:
     def _agent_runs(self) -> None:
         """Its program runs, or cannot; then its end is near and needs no other answer than a word."""
         assert self.link is not None
-        failure, _, _ = read_report(self.link.report)
         self.reactor.watch(self.link.report, 0)
-        self.link.close_report()
-        if failure is not None:
+        if (failure := read_report(self.link.report)[0]) is not None:
             self.outlets.say(f"the agent cannot be started: {failure[2]}")
+        self.link.close_report()
 
     def _talk(self) -> None:
         if (link := self.link) is not None:

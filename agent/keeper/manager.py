@@ -2,8 +2,7 @@
 
 It hears that the box is ready once an agent says so, that it ends and how long that may take, and, when
 it asks for that (WatchdogSec=), that the keeper's loop turns. Whether the agent's loop turns is the
-keeper's own concern: one that answers nothing for that long is killed and started again, which the
-applications do not notice, while a service manager could only restart everything.
+keeper's own concern (`agent.keeper.vigil`): a service manager could only restart everything.
 
 The messages come from the keeper, a unit's main process, so that NotifyAccess=main is enough and no
 application can speak in our name. Without NOTIFY_SOCKET nobody is told, and nothing is asked.
@@ -13,16 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from agent.keeper.loop import Keeper
-
-UNANSWERED_MAX = 2  # questions in a row, half a watchdog's time apart, that a living agent may leave open
 SEND_DEADLINE = 1.0  # seconds a manager that does not read may hold the keeper up
 
 
@@ -59,20 +54,3 @@ class Manager:
             sock.sendto(message.encode(), where)
             return True
         return False
-
-
-def watch(keeper: Keeper) -> None:
-    """Tell that the keeper lives, ask whether the agent does, and again in half the watchdog's time."""
-    manager, link = keeper.manager, keeper.link
-    if not manager.watchdog:
-        return
-    keeper.reactor.at("watchdog", manager.watchdog / 2, lambda: watch(keeper))
-    manager.alive()
-    if link is None or not link.greeted:
-        return
-    if link.unanswered >= UNANSWERED_MAX:
-        keeper.outlets.say(f"the agent has not answered for {manager.watchdog:g} s: killing it")
-        link.kill(signal.SIGKILL)
-    else:
-        link.unanswered += 1
-        link.send({"event": "ping"})

@@ -29,7 +29,7 @@ def test_the_keeper_imports_nothing_heavy() -> None:
     assert not HEAVY & set(loaded)
     ours = {name for name in loaded if name.partition(".")[0] in ("agent", "webhook")}
     names = "main loop manager reactor link verbs children spawn output outlets scribe slots wire "
-    names += "notify attendant "
+    names += "notify attendant vigil "
     names += "confine confine.capabilities confine.init confine.landlock confine.orders confine.seccomp "
     names += "confine.spaces confine.system "
     names += "adopt adopt.adopter adopt.background adopt.notice adopt.sight adopt.trap"

@@ -66,6 +66,7 @@ class Box:
         self.webhooks = self.admin  # where deliveries go
         self.settings = settings or {}
         self.wrapper: list[str] = []  # a program and its arguments that start the agent
+        self.module = ["-m", "agent"]  # how Python is told what to run
         self._log = directory / "output.log"
         self.process: asyncio.subprocess.Process | None = None
         self.forge = Forge(directory / "forge")
@@ -116,8 +117,7 @@ class Box:
             *self.wrapper,
             sys.executable,
             "-P",
-            "-m",
-            "agent",
+            *self.module,
             verb,
             *(f"{k}={v}" for k, v in flags.items()),
         ]

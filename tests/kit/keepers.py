@@ -50,8 +50,9 @@ os._exit(int(code or 0))
 
 RUN = """
 import json, sys
-from agent.keeper import loop, main
-vars(loop).update(json.loads(sys.argv[1]))
+from agent.keeper import loop, main, vigil
+for name, value in json.loads(sys.argv[1]).items():
+    setattr(loop if hasattr(loop, name) else vigil, name, value)
 sys.exit(main.main([], sys.argv[2:]))
 """
 
@@ -176,7 +177,7 @@ async def keeper(
 ) -> AsyncIterator[KeeperProcess]:
     """Run a keeper with the lending agent (or `command`) until the block is left.
 
-    `limits` are constants of `agent.keeper.loop` to be other than they are (GRACE=0.1).
+    `limits` are constants of `agent.keeper.loop` or `vigil` to be other than they are (GRACE=0.1).
     """
     with tempfile.TemporaryDirectory(prefix="keeper-") as directory:
         path = f"{directory}/agent.sock"
