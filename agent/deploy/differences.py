@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from agent.domain.spec import AppSpec, HealthSpec, ManagedFile, ProbeKind
+from agent.domain.spec import AppSpec, HealthSpec, ManagedFile, ProbeKind, RunSpec
 
 
 def changes(old: AppSpec, new: AppSpec) -> list[str]:
@@ -28,6 +28,8 @@ AGENT_ONLY = (
     "drift", "needs",
 )  # fmt: skip
 
+RUN_AGENT_ONLY = ("instances", "stop", "restart", "reload")
+
 
 def runtime_changes(old: AppSpec, new: AppSpec) -> bool:
     """Whether the difference reaches the child: its files, program, environment or sockets.
@@ -40,7 +42,8 @@ def runtime_changes(old: AppSpec, new: AppSpec) -> bool:
 def _runtime(spec: AppSpec) -> AppSpec:
     run = spec.run
     if run is not None:
-        run = type(run)(command=run.command, user=run.user, watchdog=run.watchdog)
+        plain = RunSpec(command=run.command)
+        run = msgspec.structs.replace(run, **{name: getattr(plain, name) for name in RUN_AGENT_ONLY})
     default = AppSpec(name=spec.name, version="")
     others = {name: getattr(default, name) for name in AGENT_ONLY}
     if spec.health.kind is ProbeKind.NOTIFY:  # how it is to say so is arranged when it starts

@@ -20,13 +20,18 @@ from agent.domain.spec import (
     CanarySpec,
     Checksum,
     HealthSpec,
+    IsolationSpec,
+    LimitsSpec,
     ManagedFile,
     MigrationSpec,
     OnChange,
     PortSpec,
+    ReloadSpec,
+    RestartSpec,
     RunSpec,
     SignatureSpec,
     SocketMode,
+    StopSpec,
     Swap,
     TaskSpec,
 )
@@ -204,6 +209,24 @@ def test_one_changed_file_that_asks_for_a_restart_restarts() -> None:
 def test_settings_that_only_the_agent_uses_touch_nothing() -> None:
     wanted = other(health=HealthSpec(probation=5), keep=7)
     assert steps(plan(wanted, Situation(current=WEB, alive=True))) == ["record"]
+
+
+OTHER_RUN: dict[str, object] = {
+    "command": ("bin/other",), "user": "www-data", "group": "www-data", "umask": 0o077, "nice": 5, "oom": 500,
+    "rlimits": {"NOFILE": 99}, "limits": LimitsSpec(memory=1 << 26), "watchdog": 5.0,
+    "isolation": IsolationSpec(tier="strict"),
+    "stop": StopSpec(grace=1.0), "restart": RestartSpec(budget=1), "reload": ReloadSpec(signal="USR1"),
+    "instances": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RunSpec.__struct_fields__)
+def test_a_part_of_run_that_a_process_is_born_with_takes_a_new_process(name: str) -> None:
+    assert WEB.run is not None
+    run = msgspec.structs.replace(WEB.run, **{name: OTHER_RUN[name]})
+    taken = steps(plan(other(run=run), Situation(current=WEB, alive=True)))
+    by_the_agent = {"stop": "record", "restart": "record", "reload": "record", "instances": "scale"}
+    assert taken[0] == by_the_agent[name] if name in by_the_agent else "start" in taken
 
 
 def test_another_mirror_and_a_login_that_changed_touch_nothing() -> None:
