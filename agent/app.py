@@ -28,6 +28,7 @@ from agent.artifact.settings import artifacts_of
 from agent.artifact.store import Store
 from agent.config import ConfigError, Settings, learn_secrets, load
 from agent.deploy import needs
+from agent.deploy.execs import ExecDesk
 from agent.deploy.freezer import Freezer
 from agent.deploy.journal import Journal
 from agent.deploy.journal_news import tell_lost, tell_writable
@@ -320,6 +321,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     operator = Operator(
         inbox, reconciler, lanes, look, journal, said, artifacts, upkeep, bus, partial(pinned, artifacts),
         lambda: try_successor(VERSION), table, lambda: _examine(settings, lanes, artifacts),
+        ExecDesk(lanes, processes, journal.execs, bus, settings.execs),
     )  # fmt: skip
     sink = PushSink(inbox, settings.repo, settings.ref, bus, lanes.artifacts)
     announced = sink if settings.webhook_secret_file else None
@@ -328,8 +330,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     stack.push_async_callback(face.aclose)
     return Agent(
         settings, keeper, data, journal, bus, store, inbox, look, retries, lanes, reconciler, poller,
-        processes,
-        face, operator, metrics, unfinished, post,
+        processes, face, operator, metrics, unfinished, post,
         LeftBehind(keeper, keeper.keeper_pid, data.box, lanes, bus), tasks, broken, once,
     )  # fmt: skip
 

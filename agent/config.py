@@ -83,6 +83,7 @@ class Settings:
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     weakest_isolation: str = "standard"
+    execs: tuple[str, ...] = ()
     isolation_roots: tuple[Path, ...] = ()
     file_roots: tuple[Path, ...] = ()
     ports: tuple[range, ...] = ()

@@ -236,6 +236,14 @@ SETTINGS: tuple[Setting, ...] = (
         many=True,
     ),
     Setting(
+        "execs",
+        "--allow-exec",
+        "APP",
+        str,
+        "app that `emptybox exec` may run commands in; '*': all (default: none)",
+        many=True,
+    ),
+    Setting(
         "ports",
         "--allow-port",
         "PORT[-PORT]",

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ ANSWER = 70.0  # seconds; the agent itself gives up after 60
 WAIT = 930.0  # seconds; the agent itself gives up after 900
 BODY_MAX = 64 << 20
 LINE_MAX = 1 << 20
+READ = 32 << 10
 _PATH_MAX = 100  # of the 108 bytes of sun_path, unix(7)
 
 _EXIT_CODES = dict.fromkeys((400, 404, 405, 413), USAGE) | dict.fromkeys((409, 429, 503, 504), NOT_NOW)
@@ -42,6 +44,14 @@ class Refused(click.ClickException):
         self.status = status
         self.problem = problem
         self.exit_code = _EXIT_CODES.get(status, FAILED)  # type: ignore[misc]  # click reads the instance's
+
+
+def _send(sock: socket.socket, given: int) -> None:
+    """Send all that can be read from a descriptor, in chunks (RFC 9112, section 7.1), while others read."""
+    with contextlib.suppress(OSError):  # the agent wants no more of it
+        while data := os.read(given, READ):
+            sock.sendall(b"%X\r\n%b\r\n" % (len(data), data))
+        sock.sendall(b"0\r\n\r\n")
 
 
 class _Connection(http.client.HTTPConnection):
@@ -96,20 +106,45 @@ class Agent:
     def stream(self, path: str, **query: str | int) -> Iterator[Json | None]:
         """Objects as they come, one a line, until the agent ends; None is a sign of life without content."""
         given = {name: value for name, value in query.items() if value != ""}
-        connection = _Connection(self.path, ANSWER)  # the agent says something every 15 s
+        with self._connected() as connection:
+            connection.request("GET", f"{path}?{urlencode(given)}", headers={"Accept": "application/json"})
+            yield from self._objects(connection)
+
+    def attached(self, path: str, wish: Mapping[str, Any], given: int | None) -> Iterator[Json | None]:
+        """Ask for something, and get what is told of it as from `stream`.
+
+        After the wish, in a line of its own, the agent is sent what can be read from descriptor `given`.
+        """
+        with self._connected() as connection:
+            connection.putrequest("POST", path)
+            connection.putheader("Content-Type", "application/json")
+            connection.putheader("Transfer-Encoding", "chunked")
+            line = json.dumps(wish).encode() + b"\n"
+            if given is None:
+                connection.endheaders([line], encode_chunked=True)
+            else:
+                connection.endheaders(b"%X\r\n%b\r\n" % (len(line), line))
+                sending = threading.Thread(target=_send, args=(connection.sock, given), daemon=True)
+                sending.start()
+            yield from self._objects(connection)
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[_Connection]:
+        """A connection on which the agent says something every 15 s."""
+        connection = _Connection(self.path, ANSWER)
         try:
             with self._explained():
-                connection.request(
-                    "GET", f"{path}?{urlencode(given)}", headers={"Accept": "application/json"}
-                )
-                response = connection.getresponse()
-                if response.status >= 400:
-                    self._read(response.status, response.read(BODY_MAX))
-                yield None
-                while line := response.readline(LINE_MAX):
-                    yield json.loads(line) if line.strip() else None
+                yield connection
         finally:
             connection.close()
+
+    def _objects(self, connection: _Connection) -> Iterator[Json | None]:
+        response = connection.getresponse()
+        if response.status >= 400:
+            self._read(response.status, response.read(BODY_MAX))
+        yield None
+        while line := response.readline(LINE_MAX):
+            yield json.loads(line) if line.strip() else None
 
     def post(self, path: str, wish: Mapping[str, Any], *, wait: bool = False) -> tuple[int, Json]:
         """Ask for something; status and answer. `wait` lets the agent answer when it is done."""

@@ -7,7 +7,7 @@
 | 2 | the command line is wrong: an unknown option, an app that does not exist |
 | 3 | no agent answers |
 | 4 | not possible now: the agent says why and what to do |
-| 130 | interrupted (Ctrl-C); what the agent was asked for goes on |
+| 130 | interrupted (Ctrl-C); what the agent was asked for goes on, but for a command of `exec` |
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from agent.cli.words import Json, clean, dim
 @options.as_json
 @options.agent
 def command(agent: Agent, app: str, limit: int, steps: bool, as_json: bool) -> None:
-    """Show past runs, newest first.
+    """Show past runs, and commands of `emptybox exec`, newest first.
 
     Without APP also syncs that failed before any run: the repository was away, or the state had mistakes.
     """
@@ -32,6 +32,7 @@ def command(agent: Agent, app: str, limit: int, steps: bool, as_json: bool) -> N
     told += [
         (group[-1].get("started") or "", list(_syncs(group))) for group in _alike(history.get("syncs") or [])
     ]
+    told += [(one.get("started") or "", [_exec(one)]) for one in history.get("execs") or []]
     for _, lines in sorted(told, key=lambda one: one[0], reverse=True)[:limit]:
         for line in lines:
             click.echo(line)
@@ -62,6 +63,19 @@ def _syncs(group: Sequence[Json]) -> Iterator[str]:
     yield "  ".join(heading).rstrip()
     lines = words.failure_lines(newest.get("failure") or {}, 10)
     yield from (f"    {line}" for line in lines)
+
+
+def _exec(one: Json) -> str:
+    heading = (
+        words.local(one.get("started")),
+        clean(one.get("app", "")).ljust(14),
+        "".ljust(10),
+        "".ljust(10),
+        "exec".ljust(12),
+        words.seconds(one.get("seconds")).rjust(9),
+        clean(f"{one.get('program')} by {one.get('by')}: {one.get('result')}"),
+    )
+    return "  ".join(heading).rstrip()
 
 
 def _run(run: Json, *, steps: bool) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from agent.deploy import journal_rows, ledger, quarantine
+from agent.deploy.exec_ledger import ExecLedger
 from agent.deploy.jobs import ledger as job_ledger
 from agent.deploy.jobs.ledger import Ledger as JobLedger
 from agent.deploy.journal_rows import UnfinishedRun, stored_failure, stored_plan
@@ -54,6 +55,7 @@ class Journal:
         self.ledger: Ledger
         self.outbox: Outbox
         self.jobs: JobLedger
+        self.execs: ExecLedger
         self._database: Database
         self._facts: dict[str, str] = {}
         self._on_error = on_error
@@ -91,6 +93,7 @@ class Journal:
         self.ledger = Ledger(migrations, reached, self._write)
         self.outbox = Outbox(letters, self._write)
         self.jobs = JobLedger(jobs, self._write, self._read)
+        self.execs = ExecLedger(self._write, self._read)
         self._facts = facts
         return self
 

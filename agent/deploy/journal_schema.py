@@ -17,13 +17,13 @@ import sqlite3
 import time
 from pathlib import Path
 
-from agent.deploy import ledger
+from agent.deploy import exec_ledger, ledger
 from agent.deploy.jobs import ledger as job_ledger
 from agent.domain.errors import Failure, OperatorNeeded
 from agent.kit.database import Statement, primary_code
 from agent.notify import outbox
 
-VERSION = 4
+VERSION = 5
 KEEP_RUNS = 1000
 KEEP_SYNCS = 1000
 
@@ -62,7 +62,7 @@ CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
 # From each older version to the next.
-_UPGRADES: dict[int, str] = {1: outbox.TABLE, 2: job_ledger.TABLES, 3: ledger.TABLES}
+_UPGRADES: dict[int, str] = {1: outbox.TABLE, 2: job_ledger.TABLES, 3: ledger.TABLES, 4: exec_ledger.TABLE}
 
 COMPACTION: tuple[Statement, ...] = (
     (
@@ -146,7 +146,7 @@ def _open(path: Path) -> sqlite3.Connection:
         steps = [_TABLES] if version == 0 else []
         steps += [_UPGRADES[older] for older in range(max(version, 1), VERSION)]
         _transact(connection, [*_script(";".join(steps)), (f"PRAGMA user_version={VERSION}", ())])
-        _transact(connection, COMPACTION)
+        _transact(connection, (*COMPACTION, exec_ledger.INTERRUPTION))
     except BaseException:
         connection.close()
         raise

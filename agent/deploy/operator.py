@@ -15,6 +15,7 @@ from agent.artifact.artifacts import Artifacts
 from agent.deploy.canary import Canary
 from agent.deploy.data import way_to
 from agent.deploy.deployments import Deployment
+from agent.deploy.execs import ExecDesk
 from agent.deploy.jobs.desk import JobDesk
 from agent.deploy.journal import Journal
 from agent.deploy.lane import Lane
@@ -50,7 +51,7 @@ class Operator:
         journal: Journal, said: Said, artifacts: Artifacts, upkeep: Upkeep, bus: Bus,
         release_of: Callable[[AppSpec], Awaitable[tuple[AppSpec, str]]],
         try_successor: Callable[[], Awaitable[Mapping[str, Any]]],
-        table: ProcessTable, examine: Callable[[], Awaitable[Mapping[str, Any]]],
+        table: ProcessTable, examine: Callable[[], Awaitable[Mapping[str, Any]]], execs: ExecDesk,
     ) -> None:  # fmt: skip
         self._inbox = inbox
         self._reconciler = reconciler
@@ -66,6 +67,7 @@ class Operator:
         self._table = table
         self._examine = examine
         self.jobs = JobDesk(lanes, journal.jobs)
+        self.execs = execs
         self.upgrading = asyncio.Event()  # this agent is to make way for the next one
 
     def sync(

@@ -19,11 +19,14 @@ from agent.deploy.failures import as_info
 from agent.deploy.leftovers import LEAVING, FoundChild, Leftovers, found_children, note_key
 from agent.deploy.listening import explained, until_bound
 from agent.deploy.surroundings import Surroundings, port_variables
+from agent.domain.control import Ends
 from agent.domain.errors import Failure, FailureInfo, Permanent, Transient
 from agent.domain.events import AppFailed, Bus, ChildStarted
 from agent.domain.model import new_id
 from agent.domain.spec import AppSpec, HealthSpec, ProbeKind, ReloadSpec, SocketMode
+from agent.process.attached import run_attached
 from agent.process.command import CommandResult, run_command
+from agent.process.context import ChildContext
 from agent.process.health import until_healthy, watch
 from agent.process.keepers import Keeper
 from agent.process.probe import ProbeTarget
@@ -197,22 +200,30 @@ class Processes:
 
         `heard` is told its last lines now and then; `entry` is the ledger's number of a migration.
         """
-        context = self.surroundings.context(deployment, instance, extra or {})
-        told = {
-            "app": deployment.spec.name,
-            "command": name.split()[0],
-            "entry": str(entry),
-            "timeout": f"{timeout:g}",
-        }
-        note = msgspec.json.encode(told).decode()
+        context = self._commanding(deployment, instance, name, timeout, extra or {}, entry)
         return await run_command(
-            self._keeper,
-            name=name,
-            argv=argv,
-            context=replace(context, note=note),
-            timeout=timeout,
-            heard=heard,
+            self._keeper, name=name, argv=argv, context=context, timeout=timeout, heard=heard
         )
+
+    async def attached(
+        self, deployment: Deployment, instance: Path, argv: Sequence[str], timeout: float,
+        extra: Mapping[str, str], ends: Ends,
+    ) -> CommandResult:  # fmt: skip
+        """Run a command for somebody who is there: see `agent.process.attached`. Raises what that raises."""
+        context = self._commanding(deployment, instance, "exec", timeout, extra, 0)
+        return await run_attached(
+            self._keeper, name="exec", argv=argv, context=context, timeout=timeout, ends=ends
+        )
+
+    def _commanding(
+        self, deployment: Deployment, instance: Path, name: str, timeout: float,
+        extra: Mapping[str, str], entry: int,
+    ) -> ChildContext:  # fmt: skip
+        """Everything about a command but its program, with the note by which the next agent knows it."""
+        told = {"app": deployment.spec.name, "command": name.split()[0]}
+        told |= {"entry": str(entry), "timeout": f"{timeout:g}"}
+        note = msgspec.json.encode(told).decode()
+        return replace(self.surroundings.context(deployment, instance, extra), note=note)
 
     def judge(self, result: CommandResult, name: str, reason: str) -> None:
         """Raise what a command's end means: Transient("Later") for exit code 75, else Permanent(reason)."""

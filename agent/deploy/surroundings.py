@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 
 from agent.config import Settings
@@ -17,6 +18,7 @@ from agent.deploy.places import Places
 from agent.deploy.wholeness import Wholeness
 from agent.domain.spec import AppSpec, IsolationSpec, LimitsSpec, RunSpec
 from agent.kit.files import remove_tree, write_atomically
+from agent.kit.tasks import uninterrupted
 from agent.process.bounds import Bounds, size_words
 from agent.process.cgroups import Cgroups
 from agent.process.context import ChildContext
@@ -39,6 +41,8 @@ class Surroundings:
         self._settings = settings
         self._leave = Leave(settings.weakest_isolation, settings.isolation_roots, settings.private_places())
         self.cgroups = Cgroups(device=data.root)
+        self._lodgers: Counter[Path] = Counter()
+        self._left: set[Path] = set()  # of these, nobody but lodgers is left
 
     def user(self, spec: AppSpec) -> User:
         """Who the app's programs run as, in an isolation that is allowed. Raises OperatorNeeded."""
@@ -105,8 +109,25 @@ class Surroundings:
         return path
 
     async def remove_instance(self, instance: Path) -> None:
-        """Remove an instance directory nobody lives in. Raises OSError."""
-        await asyncio.to_thread(remove_tree, instance)
+        """Remove an instance directory nobody lives in, once its last lodger is gone. Raises OSError."""
+        if instance in self._lodgers:
+            self._left.add(instance)
+        else:
+            await asyncio.to_thread(remove_tree, instance)
+
+    @contextlib.asynccontextmanager
+    async def lodging(self, instance: Path) -> AsyncIterator[None]:
+        """While somebody works in an instance directory, it stays, whoever else leaves it."""
+        self._lodgers[instance] += 1
+        try:
+            yield
+        finally:
+            self._lodgers[instance] -= 1
+            if not self._lodgers[instance]:
+                del self._lodgers[instance]
+                if instance in self._left:
+                    self._left.remove(instance)
+                    await uninterrupted(self.remove_instance(instance), name=f"remove {instance.name}")
 
     async def sweep(self, app: str, lived_in: Collection[Path]) -> None:
         """Remove what an agent that was killed left half-made of an app. Raises OSError."""

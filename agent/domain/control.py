@@ -5,7 +5,7 @@ The composition root implements it; an operator's wish enters through the same i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -59,12 +59,54 @@ class JobControl(Protocol):
         """Past and present runs, or one, as JSON, newest first, with what they said."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What a command of `exec` is attached to.
+
+    `started` is told once it runs. `give` takes what it says, on `out` or `err`; it raises ConnectionError
+    when nobody listens any more. `input` is what it reads, None: nothing at all; it raises ConnectionError
+    when it was cut short.
+    """
+
+    started: Callable[[], Awaitable[None]]
+    give: Callable[[str, bytes], Awaitable[None]]
+    input: AsyncIterator[bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecEnd:
+    """How such a command ended: a code or a signal; its `timeout` (seconds) or a `limit` may be why."""
+
+    code: int | None
+    signal: int | None
+    timeout: float | None
+    limit: str
+    seconds: float
+
+
+class ExecControl(Protocol):
+    """Commands that people run in an app, where the agent's settings allow it."""
+
+    async def run(self, app: str, by: str, command: Sequence[str], timeout: float, ends: Ends) -> ExecEnd:
+        """Run a command to its end, at most `timeout` seconds; cancelled, it is stopped.
+
+        Raises UnknownApp, NotPossible, Failure (it cannot be started), ConnectionError (`ends` are gone).
+        """
+
+    async def history(self, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:
+        """Past and present ones as JSON, newest first: id, app, by, program, arguments (how many), result."""
+
+
 class Control(Protocol):
     """Wishes of an operator. `by` names who asked, for history."""
 
     @property
     def jobs(self) -> JobControl:
         """Wishes about jobs."""
+
+    @property
+    def execs(self) -> ExecControl:
+        """Commands in apps."""
 
     def sync(
         self, by: str, *, prune_all: bool = False, accept_history: bool = False, override: str = ""

@@ -339,6 +339,29 @@ class JobPassed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ExecStarted(Event):
+    """Somebody runs a program in an app (`emptybox exec`), with so many arguments, which are told nobody."""
+
+    app: str
+    id: str
+    by: str
+    program: str
+    arguments: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecEnded(Event):
+    """It ended, after so many seconds; `result` says how, in words, or why it could not be started."""
+
+    app: str
+    id: str
+    by: str
+    program: str
+    result: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class NoticeTried(Event):
     """A commit status or a notice was delivered to `channel`, or not; so many wait for it."""
 

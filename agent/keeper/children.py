@@ -22,7 +22,7 @@ from agent.keeper.spawn import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from agent.keeper.link import Link
@@ -51,9 +51,13 @@ class Child:
     """
 
     def __init__(
-        self, request: dict[str, Any], slots: Slots, outlets: Outlets, asked: tuple[Link, object]
-    ) -> None:
-        """Fork it. Raises SpawnError; LookupError, TypeError, ValueError when the request makes no sense."""
+        self, request: dict[str, Any], slots: Slots, outlets: Outlets, asked: tuple[Link, object],
+        stdio: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        """Fork it; `stdio` are its descriptors 0, 1 and 2, if not ours.
+
+        Raises SpawnError; LookupError, TypeError, ValueError when the request makes no sense.
+        """
         self.wanted = [(key, index, name) for key, index, name in request["slots"]]
         descriptors = [slots.descriptor(key, index) for key, index, _ in self.wanted]
         self.name: str = request["child"]
@@ -89,8 +93,9 @@ class Child:
             raise SpawnError("pipe", error.errno or errno.EMFILE, str(error)) from error
         try:
             self.pid, self.report = spawn(
-                request, (*(() if request.get("adopt") else descriptors), *announced), output=written
-            )
+                request, (*(() if request.get("adopt") else descriptors), *announced),
+                output=written, stdio=stdio,
+            )  # fmt: skip
         except OSError as error:
             os.close(output)
             self._unheard()

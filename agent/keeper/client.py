@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from agent.keeper.connection import Connection, KeeperLost, Refused, nothing
@@ -60,6 +60,7 @@ class KeeperClient:
         self.notes: dict[str, str] = {}
         self.groups: dict[str, SlotsRecord] = {}
         self.keeper_pid = 0
+        self.gives_stdio = False  # whether this keeper can give a child descriptors 0, 1 and 2 of ours
         self.lost = asyncio.Event()
         self._connection = Connection(sock, self._told, self._ended)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
@@ -81,6 +82,7 @@ class KeeperClient:
             await client.aclose()
             raise
         client.keeper_pid = held["pid"]
+        client.gives_stdio = bool(held.get("stdio"))
         client.children = {c["child"]: ChildRecord(**c) for c in held["children"]}
         client.groups = {g["key"]: SlotsRecord(**g) for g in held["slots"]}
         client.notes = held["notes"]
@@ -93,9 +95,10 @@ class KeeperClient:
 
     # -- children ----------------------------------------------------------------------------------
 
-    async def spawn(self, request: ChildRequest) -> ChildRecord:
+    async def spawn(self, request: ChildRequest, stdio: Sequence[int] = ()) -> ChildRecord:
         """Start a child; returns once its program runs. Cancelled, it leaves no child behind.
 
+        `stdio` become its descriptors 0, 1 and 2: what it says is then not heard by the keeper.
         Raises SpawnFailed, KeeperLost, TimeoutError.
         """
         try:
@@ -104,6 +107,7 @@ class KeeperClient:
                 {"child": request.as_json()},
                 applied=lambda ok: self._started(ok["child"]),
                 unwanted=lambda: self._discard(request.child),
+                descriptors=stdio,
             )
         except Refused as error:
             raise SpawnFailed(error.stage, error.code, error.text) from None

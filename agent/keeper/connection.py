@@ -11,7 +11,7 @@ import errno
 import itertools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,10 +83,14 @@ class Connection:
         arguments: dict[str, Any] | None = None,
         applied: Callable[[dict[str, Any]], object] = nothing,
         unwanted: Callable[[], object] = nothing,
+        descriptors: Sequence[int] = (),
     ) -> Answer:
-        """Send a request and wait for its answer. Raises Refused, KeeperLost, TimeoutError."""
+        """Send a request and wait for its answer. Raises Refused, KeeperLost, TimeoutError.
+
+        Of `descriptors` the keeper gets duplicates.
+        """
         future: asyncio.Future[Answer] = self._loop.create_future()
-        number = self.post({"do": verb, **(arguments or {})})
+        number = self.post({"do": verb, **(arguments or {})}, descriptors)
         self._pending[number] = _Pending(future, applied, unwanted)
         try:
             async with asyncio.timeout(DEADLINE):
@@ -100,12 +104,13 @@ class Connection:
         except TimeoutError:
             raise TimeoutError(f"the keeper did not answer {verb} within {DEADLINE:.0f} s") from None
 
-    def post(self, message: dict[str, Any]) -> int:
+    def post(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> int:
         """Send a request without waiting; returns its number. Raises KeeperLost."""
         if self.closed:
             raise KeeperLost("the keeper is gone")
         number = next(self._numbers)
-        self._outbox.put({**message, "id": number})
+        count = {"descriptors": len(descriptors)} if descriptors else {}
+        self._outbox.put({**message, **count, "id": number}, descriptors)
         self._write()
         return number
 

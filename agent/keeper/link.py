@@ -65,18 +65,24 @@ class Link:
         if self._outbox.size > UNREAD_MAX:
             self.kill(signal.SIGKILL)
 
-    def receive(self, handle: Callable[[dict[str, Any]], None]) -> bool:
-        """Handle the requests in the next bytes; False when there are none now, or ever again."""
+    def receive(self, handle: Callable[[dict[str, Any], list[int]], None]) -> bool:
+        """Handle the requests in the next bytes; False when there are none now, or ever again.
+
+        `handle` gets the descriptors beside a request, too; they are closed after it.
+        """
         try:
             data, descriptors = receive(self.sock)
-            for fd in descriptors:  # the protocol sends none this way
-                os.close(fd)
             self.greeted, self.unanswered = True, 0
-            for message in self._decoder.feed(data, []):
-                handle(message)
+            for message in self._decoder.feed(data, descriptors):
+                given = self._decoder.take(message.get("descriptors") or 0)
+                try:
+                    handle(message, given)
+                finally:
+                    for fd in given:
+                        os.close(fd)
         except BlockingIOError:
             return False
-        except (OSError, ProtocolError):
+        except (OSError, ProtocolError, TypeError):
             data = b""
             self.kill(signal.SIGKILL)
         self.open = self.open and bool(data)
@@ -90,6 +96,9 @@ class Link:
         """The agent has ended: close what belonged to it."""
         self.open = False
         self._outbox.clear()
+        for fd in self._decoder.descriptors:
+            os.close(fd)
+        self._decoder.descriptors.clear()
         self.sock.close()
         self.close_report()
 

@@ -274,13 +274,13 @@ class Keeper:
     def _talk(self) -> None:
         if (link := self.link) is not None:
             link.flush()
-            link.receive(lambda message: answer(self, link, message))
+            link.receive(lambda *asked: answer(self, link, *asked))
 
     def _agent_ended(self, link: Link, code: int) -> None:
         """Hear its last words, then start it again or end. `code` is negative for a signal."""
         with contextlib.suppress(OSError):
             os.killpg(link.pid, signal.SIGKILL)  # what it started itself must not meet the next one
-        while link.receive(lambda message: answer(self, link, message)):
+        while link.receive(lambda *asked: answer(self, link, *asked)):
             pass
         self.reactor.watch(link.report, 0)
         self.reactor.watch(link.fd, 0)

@@ -4,11 +4,11 @@ A stream socket pair. A frame is a 4-byte big-endian length and that many bytes 
 descriptors travel by SCM_RIGHTS with the first byte of their frame (unix(7)). The agent sends requests
 `{"id": n, "do": verb, ...}`; the keeper answers `{"id": n, "ok": {...}}` or `{"id": n, "error": {...}}`
 and tells events without being asked: `{"event": "exited", ...}`. An error is text, and where known errno
-and stage; an answer with descriptors beside it says how many: `"descriptors": n`.
+and stage; a request or an answer with descriptors beside it says how many: `"descriptors": n`.
 
 | verb | arguments | answer |
 |---|---|---|
-| hello | | version, pid, children, slots, notes: all the keeper holds |
+| hello | | version, pid, children, slots, notes: all the keeper holds; stdio: see spawn |
 | spawn | child: see `ChildRequest` | child: its `ChildRecord`, once its program runs |
 | signal | child, signal, group | delivered |
 | tail | child, lines | lines |
@@ -26,6 +26,7 @@ and stage; an answer with descriptors beside it says how many: `"descriptors": n
 | changed | child: its `ChildRecord`: it has bound a port (only with `adopt`), or said something of itself |
 | ping | whoever gets it says `alive` (only when the service manager has a watchdog) |
 
+Beside `spawn` come no descriptors, or three (a keeper that says `stdio` takes them): the child's 0, 1 and 2.
 Signal 0 asks whether anybody is left (kill(2)); a group outlives its leader and can still be signalled.
 An answer to `spawn` comes before any event about the child, and a child's last lines are kept before its
 end is told. A request that cannot be understood is answered with an error, a frame that cannot is the

@@ -40,6 +40,7 @@ def spawn(
     descriptors: Sequence[int],
     *,
     output: int | None = None,
+    stdio: Sequence[int] = (),
     death_signal: int = signal.SIGKILL,
 ) -> tuple[int, int]:
     """Start a program in a session of its own; returns its pid and the socket that tells of failure.
@@ -50,6 +51,7 @@ def spawn(
             `rlimits`, `cgroups`, `confine`.
         descriptors: what becomes 3, 4, ...; nothing else is inherited but 0 (/dev/null), 1 and 2.
         output: becomes 1 and 2; None leaves the keeper's own.
+        stdio: becomes 0, 1 and 2 instead, if given.
         death_signal: what it gets when the keeper dies.
 
     The socket (non-blocking, the caller closes it) has reports for `read_report`, until its end. Raises
@@ -68,7 +70,7 @@ def spawn(
         if pid == 0:
             stage = ["setup"]
             try:
-                told = _arrange(altered, descriptors, output, told)
+                told = _arrange(altered, descriptors, output, stdio, told)
                 if order.get("adopt"):  # before any right to do so is given up
                     stage[0] = "adopt"
                     _give_trap(told)
@@ -138,7 +140,9 @@ def _altered_signals() -> tuple[int, ...]:
     return tuple(n for n in sorted(SIGNALS) if signal.getsignal(n) != signal.SIG_DFL)
 
 
-def _arrange(altered: Sequence[int], descriptors: Sequence[int], output: int | None, told: int) -> int:
+def _arrange(
+    altered: Sequence[int], descriptors: Sequence[int], output: int | None, stdio: Sequence[int], told: int
+) -> int:
     """Session, signals, and descriptors: 0 to 2, the given ones from 3 on, then the report (returned)."""
     os.setsid()
     signal.set_wakeup_fd(-1)
@@ -146,7 +150,8 @@ def _arrange(altered: Sequence[int], descriptors: Sequence[int], output: int | N
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     out, err = (1, 2) if output is None else (output, output)
-    wanted = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), out, err, *descriptors, told]
+    first = stdio or (os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), out, err)
+    wanted = [*first, *descriptors, told]
     # First all out of the way of the places to fill, then into them.
     above = max([*wanted, len(wanted)]) + 1
     for place, fd in enumerate(wanted):

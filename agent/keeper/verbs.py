@@ -9,7 +9,7 @@ from agent.keeper.wire import VERSION, ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from agent.keeper.link import Link
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 NOTES_MAX = 512 << 10  # characters in all, so that `hello` fits a frame however they are escaped
 
 
-def answer(keeper: Keeper, link: Link, message: dict[str, Any]) -> None:
-    """Do what a request asks, and answer it; one that makes no sense is answered with an error."""
+def answer(keeper: Keeper, link: Link, message: dict[str, Any], given: Sequence[int] = ()) -> None:
+    """Do what a request asks, and answer it; one that makes no sense is answered with an error.
+
+    `given` are the descriptors that came with it, the caller's to close.
+    """
     number = message.get("id")
     try:
         if message["do"] == "spawn":  # answered once the program runs
-            keeper.started(_spawn(keeper, link, message))
+            keeper.started(_spawn(keeper, link, message, given))
             return
         done, descriptors = VERBS[message["do"]](keeper, message)
         link.send({"id": number, "ok": done}, descriptors)
@@ -44,15 +47,17 @@ def refuse(link: Link, number: object, error: Exception) -> None:
 def _hello(keeper: Keeper, _message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     children = [child.record() for child in keeper.children.values()]
     held = {"children": children, "slots": keeper.slots.records(), "notes": keeper.notes}
-    return {"version": VERSION, "pid": keeper.pid, **held}, []
+    return {"version": VERSION, "pid": keeper.pid, "stdio": True, **held}, []
 
 
-def _spawn(keeper: Keeper, link: Link, message: dict[str, Any]) -> Child:
+def _spawn(keeper: Keeper, link: Link, message: dict[str, Any], given: Sequence[int]) -> Child:
     request = message["child"]
     if request["child"] in keeper.children:
         raise OSError(errno.EEXIST, f"{request['child']} is there already")
     _check_room(keeper, len(request["child"]) + len(request["note"]))
-    return Child(request, keeper.slots, keeper.outlets, (link, message.get("id")))
+    if len(given) not in (0, 3):
+        raise ValueError("descriptors 0, 1 and 2 are given together")
+    return Child(request, keeper.slots, keeper.outlets, (link, message.get("id")), given)
 
 
 def _signal(keeper: Keeper, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:

@@ -83,9 +83,9 @@ async def run_command(
     except TimeoutError:
         late = True
     except BaseException:
-        await _abandon(keeper, child, context)
+        await abandon(keeper, child, context)
         raise
-    record, lines, limit = await uninterrupted(_finish(keeper, child, late, context), name=f"finish {child}")
+    record, lines, limit = await uninterrupted(finish(keeper, child, late, context), name=f"finish {child}")
     seconds = time.monotonic() - started
     return CommandResult(record.code, record.signal, tuple(lines), seconds, timeout if late else None, limit)
 
@@ -124,9 +124,13 @@ async def _wait_and_hear(keeper: Keeper, child: str, heard: Callable[[Sequence[s
             heard(await keeper.tail(child, HEARD))
 
 
-async def _finish(
+async def finish(
     keeper: Keeper, child: str, late: bool, context: ChildContext
 ) -> tuple[ChildRecord, list[str], str]:
+    """Forget a command that has ended, and all it left; a `late` one is stopped first.
+
+    Returns its record, its last lines, and the limit that killed it, in words.
+    """
     if late:
         record = await stop(keeper, child, GRACE)
     else:
@@ -138,9 +142,9 @@ async def _finish(
     return record, lines, limit
 
 
-async def _abandon(keeper: Keeper, child: str, context: ChildContext) -> None:
+async def abandon(keeper: Keeper, child: str, context: ChildContext) -> None:
     """Stop a command nobody waits for any more; what goes wrong must not hide why."""
     try:
-        await uninterrupted(_finish(keeper, child, True, context), name=f"abandon {child}")
+        await uninterrupted(finish(keeper, child, True, context), name=f"abandon {child}")
     except (Failure, KeeperLost, LookupError, TimeoutError) as error:
         log.warning("%s: %s", child, error)

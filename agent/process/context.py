@@ -93,8 +93,11 @@ class ChildContext:
         adopt: bool = False,
         note: str = "",
         voice: Voice = SILENT,
+        stdio: Sequence[int] = (),
     ) -> ChildRecord:
         """Start a program; returns once it runs. Cancelled, it leaves nothing behind.
+
+        `stdio` become its descriptors 0, 1 and 2.
 
         Raises Permanent (CommandNotFound, CommandNotExecutable, InterpreterMissing, WrongFormat,
         StartFailed), OperatorNeeded (UserNotPossible, DirectoryUnusable, AdoptNotPossible,
@@ -105,7 +108,7 @@ class ChildContext:
             made = await asyncio.to_thread(self.bounds.cgroups.make, self.app, child, self.bounds.limits)
             request = replace(request, cgroups=made)
         try:
-            return await keeper.spawn(request)
+            return await keeper.spawn(request, stdio)
         except SpawnFailed as error:
             raise self._failure(error, argv) from None
         except TimeoutError as error:

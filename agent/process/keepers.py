@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from agent.keeper.protocol import ChildRecord, ChildRequest
@@ -24,8 +24,13 @@ class Keeper(Protocol):
     async def note(self, key: str, value: str | None) -> None:
         """Leave, replace or (None) remove a note."""
 
-    async def spawn(self, request: ChildRequest) -> ChildRecord:
-        """Start a child. Raises SpawnFailed."""
+    @property
+    def gives_stdio(self) -> bool:
+        """Whether `spawn` takes `stdio`: a keeper of an earlier version does not."""
+        ...
+
+    async def spawn(self, request: ChildRequest, stdio: Sequence[int] = ()) -> ChildRecord:
+        """Start a child, with these for its descriptors 0, 1 and 2. Raises SpawnFailed."""
         ...
 
     async def signal(self, child: str, signum: int, *, group: bool = True) -> bool:

@@ -146,6 +146,11 @@ def _job_passed(event: facts.JobPassed) -> Line:
     return WARNING, f"{event.app}: {event.result} {times}, last due at {rfc3339(event.last)}"
 
 
+def _exec_started(event: facts.ExecStarted) -> Line:
+    with_them = f" with {event.arguments} arguments" if event.arguments else ""
+    return INFO, f"{event.app}: {event.id}: {event.by} runs {event.program}{with_them}"
+
+
 def _pause(event: facts.PauseChanged) -> Line:
     by = f" by {event.by}" if event.by else ""
     if event.message is None:
@@ -178,4 +183,6 @@ _TELLERS: dict[type[facts.Event], Callable[[Any], Line | None]] = {
     facts.JobStarted: lambda e: (INFO, f"{e.app}: run {e.run} ({e.cause}) runs with pid {e.pid}"),
     facts.JobEnded: _job_ended,
     facts.JobPassed: _job_passed,
+    facts.ExecStarted: _exec_started,
+    facts.ExecEnded: lambda e: (INFO, f"{e.app}: {e.id}: {e.program} {e.result} after {span(e.seconds)}"),
 }

@@ -25,12 +25,16 @@ DEADLINE = 60.0  # seconds for an answer that has to ask the Git server
 
 
 async def history(request: web.Request) -> web.Response:
-    """Past runs, and syncs that failed before any run, newest first. ?app= and ?limit= narrow it."""
+    """Past runs, syncs that failed before any run, and commands of `exec`, newest first.
+
+    ?app= and ?limit= narrow it.
+    """
     control = request.app[CONTEXT].control
     app, limit = text(request, "app"), number(request, "limit", 20, HISTORY_MAX)
     runs = await control.history(app=app, limit=limit)
     syncs = [] if app else await control.failed_syncs(limit)
-    return _told(request, {"runs": list(runs), "syncs": list(syncs)}, tables.history)
+    execs = await control.execs.history(app, limit)
+    return _told(request, {"runs": list(runs), "syncs": list(syncs), "execs": list(execs)}, tables.history)
 
 
 @privileged

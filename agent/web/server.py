@@ -5,6 +5,7 @@ GET  /status       the whole picture  GET  /maintenance
 GET  /events       as they happen     GET  /history
 GET  /plan /logs   POST /sync /rollback /retry /pause /resume /upgrade   by the socket, or with the token
 GET  /jobs         POST /job/run /job/stop                               likewise
+                   POST /exec                                            likewise
 GET  /store        POST /store/verify /store/gc                          likewise
 POST /webhook      the only one on the webhook listener
 """
@@ -27,7 +28,7 @@ from agent.kit.tasks import Owned
 from agent.status.board import Board
 from agent.status.metrics import Metrics
 from agent.web import control as wishes
-from agent.web import events, health, jobs, maintenance, records, said, status, store
+from agent.web import events, execs, health, jobs, maintenance, records, said, status, store
 from agent.web.context import CONTEXT, DOOR, Context, Door
 from agent.web.listeners import KEEPALIVE, LINGER, WEBHOOK_KEEPALIVE, UnixListener, bound, listen_tcp
 from agent.web.problem import problems, secure
@@ -192,5 +193,6 @@ def _add_routes(router: web.UrlDispatcher) -> None:
         ("/store/gc", store.gc),
         ("/job/run", jobs.run),
         ("/job/stop", jobs.stop),
+        ("/exec", execs.run),
     ):
         router.add_post(path, wish)

@@ -18,8 +18,12 @@ def written(lines: Iterable[str]) -> str:
 
 
 def history(told: Json) -> Iterator[str]:
-    """Runs and failed syncs, newest first, a line each, and why it failed."""
-    rows = sorted([*told["runs"], *told["syncs"]], key=lambda row: str(row.get("started")), reverse=True)
+    """Runs, failed syncs and commands of `exec`, newest first, a line each, and why it failed."""
+    execs = [{**row, "reason": f"{row['program']} by {row['by']}: {row['result']}", "result": "exec"}
+             for row in told["execs"]]  # fmt: skip
+    rows = sorted(
+        [*told["runs"], *told["syncs"], *execs], key=lambda row: str(row.get("started")), reverse=True
+    )
     heading = ("STARTED", "APP", "VERSION", "COMMIT", "RESULT", "TOOK", "REASON")
     table = [
         (

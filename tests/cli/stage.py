@@ -43,6 +43,7 @@ from agent.kit.tasks import Owned
 from agent.status.board import AgentInfo, Board
 from agent.status.metrics import Metrics
 from agent.web.server import Face
+from tests.kit.execs import PlayedExecs
 from tests.kit.faces import STORED
 from tests.kit.jobs import PlayedJobs
 
@@ -105,6 +106,7 @@ class Stage:
         self.planning = 0.0  # seconds that a plan takes
         self.ends: dict[str, SyncFinished] = {}
         self.jobs = PlayedJobs()
+        self.execs = PlayedExecs()
 
     async def command(self, *words: str, color: bool = False) -> Answer:
         """Carry out a command line that asks this agent."""

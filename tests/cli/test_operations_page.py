@@ -57,6 +57,7 @@ def test_commands_and_settings_that_are_shown_exist() -> None:
         "--bundle",
         "--repair",
         "--dry-run",
+        "--timeout",
     }
     foreign = {"--data-binary", "--unix-socket", "--export", "--build-arg"}  # of curl, gpg, buildah
     foreign |= {

@@ -16,6 +16,7 @@ from agent.config import Address, Settings
 from agent.domain.control import Accepted, Line, NotPossible, UnknownApp
 from agent.domain.events import SyncFinished
 from agent.web.server import Face
+from tests.kit.execs import PlayedExecs
 from tests.kit.jobs import PlayedJobs
 from tests.kit.scenes import Stage
 
@@ -52,6 +53,7 @@ class RecordingControl:
     carried_out: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
     jobs: PlayedJobs = field(default_factory=PlayedJobs)
+    execs: PlayedExecs = field(default_factory=PlayedExecs)
 
     def _heard(self, *wish: Any) -> Accepted:
         self.wishes.append(wish)
@@ -178,7 +180,7 @@ class Client:
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
         async with self.session.request(method, self.base + path, allow_redirects=False, **options) as answer:
-            is_json = answer.content_type.endswith("json")
+            is_json = answer.content_type.endswith(("/json", "+json"))
             return Answer(
                 answer.status,
                 answer.headers,

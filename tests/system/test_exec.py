@@ -1,0 +1,199 @@
+"""`emptybox exec`: commands that people run in an app, by the real command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.keeper.confine import landlock
+from agent.process.users import DYNAMIC_IDS
+from tests.kit import sandbox
+from tests.kit.box import Box
+from tests.kit.operator import Operator
+
+HEALTH: dict[str, Any] = {"http": "/healthz", "interval": "100ms", "deadline": "20s", "probation": "200ms"}
+PYTHON = os.path.realpath(sys.executable)
+
+
+@pytest.fixture
+async def box(tmp_path: Path) -> AsyncIterator[Box]:
+    tmp_path.chmod(0o755)
+    async with Box(tmp_path, settings={"--allow-exec": "web"}) as box:
+        yield box
+
+
+@pytest.fixture
+def operator(box: Box) -> Operator:
+    return Operator(box)
+
+
+async def proven(box: Box, **parts: Any) -> dict[str, Any]:
+    await box.deploy("1.0", health=HEALTH, **parts)
+    await box.start()
+    return await box.proven("1.0")
+
+
+@asynccontextmanager
+async def begun(
+    box: Box, *words: str, given: int = asyncio.subprocess.DEVNULL
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`emptybox exec` with these words, under way; killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "agent", "exec", *words,
+        stdin=given, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "EMPTYBOX_DATA": str(box.data)},
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(30.0):
+        return (await process.stdout.readline()).decode().strip()
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+SHOW = """
+import os, sys, json
+print(json.dumps({"cwd": os.getcwd(), "env": dict(os.environ), "uid": os.getuid()}))
+print("beside", file=sys.stderr)
+sys.exit(7)
+"""
+
+
+async def test_a_command_is_one_of_the_apps_and_its_output_and_code_are_passed_on(
+    box: Box, operator: Operator
+) -> None:
+    app = await proven(box, env={"COLOUR": "blue"}, dirs={"state": "data"})
+    told = await operator("exec", "web", "--", PYTHON, "-S", "-c", SHOW, "--secret=hush-hush")
+    assert (told.code, told.err) == (7, "beside\n")
+    shown = told.json
+    assert shown["cwd"] == str(Path(f"/proc/{app['child']['pid']}/cwd").readlink())
+    assert shown["env"]["EMPTYBOX_APP"] == "web"
+    assert shown["env"]["COLOUR"] == "blue"
+    assert shown["env"]["STATE_DIRECTORY"].endswith("/apps/web/dirs/state")
+    assert "PYTEST_CURRENT_TEST" not in shown["env"], "nothing of the agent's own environment"
+    assert (await operator("exec", "web", "sh", "-c", "kill -USR1 $$")).code == 128 + signal.SIGUSR1
+    assert (await operator("exec", "web", "bin/nothing")).code == 127
+
+    entries = (await operator("history", "web", "--json")).json["execs"]
+    mine = f"uid {os.getuid()}"
+    assert [(e["by"], e["program"], e["arguments"]) for e in reversed(entries)] == [
+        (mine, PYTHON, 4), (mine, "sh", 2), (mine, "bin/nothing", 0),
+    ]  # fmt: skip
+    assert entries[2]["result"] == "ended with exit code 7"
+    assert entries[0]["result"] == "CommandNotFound"
+    assert f"{mine} runs sh with 2 arguments" in "\n".join(box.output)
+    assert "hush-hush" not in "\n".join(box.output) + json.dumps(entries) + json.dumps(await box.status())
+    assert f"sh by {mine}" in (await operator("history")).out
+
+
+async def test_output_comes_as_it_is_said_and_the_clients_end_is_the_commands(
+    box: Box, operator: Operator
+) -> None:
+    await proven(box)
+    script = "sleep 1000 & echo $$ $!; wait"
+    for number in (signal.SIGINT, signal.SIGKILL):
+        async with begun(box, "web", "sh", "-c", script) as process:
+            pids = [int(word) for word in (await line(process)).split()]
+            rows = (await operator("ps", "--json")).json["processes"]
+            assert [row["state"] for row in rows if row["pid"] == pids[0]] == ["exec"]
+            process.send_signal(number)
+
+            async def ended(pids: list[int] = pids) -> bool:
+                return all(map(gone, pids))
+
+            await box.until(ended)
+    assert (await operator("exec", "--timeout", "300ms", "web", "sleep", "1000")).code == 124
+
+
+async def test_input_reaches_the_command_whole_and_output_is_any_bytes(box: Box) -> None:
+    await proven(box)
+    data = bytes(range(256)) * 4096
+    async with begun(box, "-i", "web", "cat", given=asyncio.subprocess.PIPE) as process:
+        async with asyncio.timeout(60.0):
+            out, err = await process.communicate(data)
+        assert (process.returncode, err) == (0, b"")
+        assert out == data
+    async with begun(box, "web", "cat", given=asyncio.subprocess.PIPE) as process:
+        async with asyncio.timeout(60.0):
+            assert await process.stdout.read() == b"", "it reads nothing where nobody asked for it"  # type: ignore[union-attr]
+
+
+async def test_an_agent_that_is_killed_leaves_no_command_behind(box: Box, operator: Operator) -> None:
+    await proven(box)
+    async with begun(
+        box, "web", "sh", "-c", "echo $$; trap '' PIPE TERM; while :; do sleep 0.05; done"
+    ) as process:
+        pid = int(await line(process))
+        os.kill(await box.agent_pid(), signal.SIGKILL)
+        async with asyncio.timeout(60.0):
+            assert await process.wait() == 3
+
+        async def ended() -> bool:
+            return gone(pid)
+
+        await box.until(ended)
+    await box.until(box.answers)
+    entries = (await operator("history", "web", "--json")).json["execs"]
+    assert [entry["result"] for entry in entries] == ["interrupted"]
+
+
+async def test_only_where_the_settings_allow_it(box: Box, operator: Operator) -> None:
+    box.settings["--allow-exec"] = "other"
+    await proven(box)
+    told = await operator("exec", "web", "true")
+    assert (told.code, "--allow-exec web" in told.err) == (4, True)
+    told = await operator("exec", "nobody", "true")
+    assert (told.code, "no app 'nobody'" in told.err) == (2, True)
+
+
+async def test_a_command_is_isolated_as_the_app_is() -> None:
+    sandbox.as_root()
+    if landlock.version() < 1:
+        pytest.skip("needs Landlock")
+    directory = Path(tempfile.mkdtemp(prefix="emptybox-exec-"))
+    directory.chmod(0o755)
+    try:
+        async with Box(directory, settings={"--allow-exec": "*"}) as box:
+            await isolated(box)
+    finally:
+        shutil.rmtree(directory)
+
+
+async def isolated(box: Box) -> None:
+    run = {
+        "command": ["sh", "-c", "touch $TMPDIR/mine; exec sleep 1000"],
+        "user": "dynamic",
+        "isolation": "strict",
+    }
+    health = {"alive": "300ms", "probation": "100ms"}
+    await box.deploy("1.0", run=run, health=health, listen=None, socket=None)
+    await box.start()
+    app = await box.proven("1.0")
+    box.secret_file.chmod(0o644)
+    script = f"id -u; ls $TMPDIR; cat {box.secret_file} || touch /tmp/here || grep NoNew /proc/self/status"
+    told = await Operator(box)("exec", "web", "--", "sh", "-c", script)
+    user = Path(f"/proc/{app['child']['pid']}").stat().st_uid
+    assert told.out.splitlines() == [str(user), "mine", "NoNewPrivs:\t1"], told.err
+    assert user in DYNAMIC_IDS
+    assert told.err.lower().count("permission denied") == 2
