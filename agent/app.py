@@ -31,7 +31,7 @@ from agent.deploy import needs
 from agent.deploy.execs import ExecDesk
 from agent.deploy.freezer import Freezer
 from agent.deploy.journal import Journal
-from agent.deploy.journal_news import tell_lost, tell_writable
+from agent.deploy.journal_news import open_journal
 from agent.deploy.lane import Lane
 from agent.deploy.layout import FORMAT, DataDirectory
 from agent.deploy.left_behind import LeftBehind
@@ -263,11 +263,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     board = Board(bus, info)
     metrics = Metrics(bus, board)
     stack.callback(narrate(bus))
-    journal = await stack.enter_async_context(
-        await Journal.open(data.journal, on_error=lambda failure: tell_writable(bus, failure))
-    )
-    if journal.recovered_from is not None:
-        tell_lost(bus, journal.recovered_from)
+    journal = await stack.enter_async_context(await open_journal(data, bus))
     post = Post(settings, bus, journal.outbox)
     stack.callback(post.close)
     store = Store(data.store)

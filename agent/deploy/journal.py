@@ -10,9 +10,8 @@ the end of a run). A durable write that fails raises OperatorNeeded; trouble wit
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -20,13 +19,14 @@ from agent.deploy import journal_rows, ledger, quarantine
 from agent.deploy.exec_ledger import ExecLedger
 from agent.deploy.jobs import ledger as job_ledger
 from agent.deploy.jobs.ledger import Ledger as JobLedger
+from agent.deploy.journal_file import JournalFile, OnError, OnLost
 from agent.deploy.journal_rows import UnfinishedRun, stored_failure, stored_plan
-from agent.deploy.journal_schema import COMPACTION, connect, failure
+from agent.deploy.journal_schema import COMPACTION, Lost
 from agent.deploy.ledger import Ledger
 from agent.deploy.quarantine import Quarantine
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.model import Plan, RunResult, StepResult, SyncResult
-from agent.kit.database import Database, Statement
+from agent.kit.database import Statement
 from agent.kit.mask import secrets
 from agent.notify import outbox
 from agent.notify.outbox import Outbox
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 COMPACT_EVERY = 100  # runs
+_FACT = "INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)"
 
 INTERRUPTED = FailureInfo(
     FailureKind.TRANSIENT,
@@ -47,37 +48,36 @@ INTERRUPTED = FailureInfo(
 class Journal:
     """See the module. Made by `open`; an asynchronous context manager that closes it."""
 
-    def __init__(self, path: Path, on_error: Callable[[FailureInfo | None], None] | None) -> None:
+    def __init__(self, file: JournalFile) -> None:
         """Use `open`."""
-        self.path = path
-        self.recovered_from: Path | None = None
+        self._file = file
         self.quarantine: Quarantine
         self.ledger: Ledger
         self.outbox: Outbox
         self.jobs: JobLedger
         self.execs: ExecLedger
-        self._database: Database
         self._facts: dict[str, str] = {}
-        self._on_error = on_error
         self._runs_since_compaction = 0
+        self._write, self._read = file.write, file.read
 
     @classmethod
-    async def open(cls, path: Path, *, on_error: Callable[[FailureInfo | None], None] | None = None) -> Self:
+    async def open(
+        cls,
+        path: Path,
+        *,
+        on_error: OnError | None = None,
+        on_lost: OnLost | None = None,
+        expected: bool = False,
+    ) -> Self:
         """Open or create the journal. Raises OperatorNeeded.
 
-        `recovered_from` then names the place a damaged journal was moved to, or is None: the caller
-        says so (condition JournalLost). `on_error` hears that plain writes fail, and None when they
-        work again.
+        `on_lost` hears when a new one takes the place of one that cannot be used, or, if one was `expected`,
+        is not there; also later. `on_error` hears that plain writes fail, and None when they work again.
         """
-        self = cls(path, on_error)
-
-        def prepare() -> sqlite3.Connection:
-            connection, self.recovered_from = connect(path)
-            return connection
-
-        self._database = await Database.open(prepare, name="journal", on_error=self._trouble)
+        file = await JournalFile.open(path, on_error=on_error, on_lost=on_lost, expected=expected)
+        self = cls(file)
         try:
-            entries, facts, letters, jobs, (migrations, reached) = await self._database.read(
+            entries, facts, letters, jobs, (migrations, reached) = await file.read(
                 lambda c: (
                     quarantine.read(c),
                     journal_rows.facts(c),
@@ -87,7 +87,7 @@ class Journal:
                 )
             )
         except BaseException:
-            await self._database.aclose()
+            await file.aclose()
             raise
         self.quarantine = Quarantine(entries, self._write)
         self.ledger = Ledger(migrations, reached, self._write)
@@ -95,7 +95,13 @@ class Journal:
         self.jobs = JobLedger(jobs, self._write, self._read)
         self.execs = ExecLedger(self._write, self._read)
         self._facts = facts
+        file.kept = self._kept
         return self
+
+    @property
+    def lost(self) -> Lost | None:
+        """Why another journal could not be used, at the opening or since."""
+        return self._file.lost
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,7 +111,7 @@ class Journal:
 
     async def aclose(self) -> None:
         """Write what is queued and close the file."""
-        await self._database.aclose()
+        await self._file.aclose()
 
     # -- syncs ------------------------------------------------------------------------------------
 
@@ -298,7 +304,7 @@ class Journal:
             self._facts.pop(key, None)
             return self._do("DELETE FROM facts WHERE key = ?", (key,), durable)
         self._facts[key] = value
-        return self._do("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (key, value), durable)
+        return self._do(_FACT, (key, value), durable)
 
     # -- the database -----------------------------------------------------------------------------
 
@@ -307,35 +313,8 @@ class Journal:
     ) -> Awaitable[None]:
         return self._write(((sql, arguments),), durable)
 
-    def _write(self, statements: tuple[Statement, ...], durable: bool) -> Awaitable[None]:
-        written = self._database.write(*statements, durable=durable)
-        return _Durable(written, self.path) if durable else written
-
-    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return await self._database.read(read)
-        except sqlite3.Error as error:
-            raise failure(error, self.path) from error
-
-    def _trouble(self, error: Exception | None) -> None:
-        info = None if error is None else failure(error, self.path).info
-        if info is None:
-            log.info("the journal can be written again")
-        else:
-            log.error("%s", info)
-        if self._on_error is not None:
-            self._on_error(info)
-
-
-class _Durable:
-    """A durable write under way; awaiting it raises OperatorNeeded instead of sqlite3.Error."""
-
-    def __init__(self, written: Awaitable[None], path: Path) -> None:
-        self._written = written
-        self._path = path
-
-    def __await__(self) -> Generator[Any, None, None]:
-        try:
-            yield from self._written.__await__()
-        except sqlite3.Error as error:
-            raise failure(error, self._path) from error
+    def _kept(self) -> list[Statement]:
+        """What writes all that is kept in memory into a new file."""
+        facts: list[Statement] = [(_FACT, (key, value)) for key, value in self._facts.items()]
+        kept = (self.quarantine, self.ledger, self.outbox, self.jobs)
+        return [*facts, *(statement for each in kept for statement in each.stored())]

@@ -4,8 +4,7 @@
 |---|---|
 | nothing | a new file |
 | an older version | brought up to date, step by step |
-| a newer version | OperatorNeeded("DataNewer"): nothing is touched |
-| a damaged file | moved aside, a new one; the agent goes on, its history does not |
+| a newer version, or a damaged file | moved aside, a new one; the agent goes on, its history does not |
 | no room, no rights | OperatorNeeded |
 """
 
@@ -15,6 +14,7 @@ import contextlib
 import errno
 import sqlite3
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.deploy import exec_ledger, ledger
@@ -80,25 +80,52 @@ COMPACTION: tuple[Statement, ...] = (
 )
 
 
-def connect(path: Path) -> tuple[sqlite3.Connection, Path | None]:
-    """The journal, checked and up to date; and the path a damaged predecessor was moved to, or None.
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Why there is a new journal in the place of another, and where that is kept, if it is.
 
-    Blocks. Raises OperatorNeeded.
+    `reason` is Damaged, Newer or Missing.
     """
+
+    reason: str
+    aside: Path | None = None
+
+
+class _Newer(Exception):
+    """The journal has a format that is not known here."""
+
+
+def connect(
+    path: Path, *, expected: bool = False, damaged: bool = False
+) -> tuple[sqlite3.Connection, Lost | None]:
+    """The journal, checked and up to date; and what became of its predecessor, if it could not be used.
+
+    `expected`: there should be one. `damaged`: the one that is there is known to be. Blocks. Raises
+    OperatorNeeded.
+    """
+    lost = None
     try:
+        if damaged:
+            lost = Lost("Damaged", _move_aside(path, "corrupt"))
         try:
-            return _open(path), None
+            connection, fresh = _open(path)
+        except _Newer:
+            lost = Lost("Newer", _move_aside(path, "newer"))
         except sqlite3.DatabaseError as error:
             if primary_code(error) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise
-        aside = _move_aside(path)
-        return _open(path), aside
+            lost = Lost("Damaged", _move_aside(path, "corrupt"))
+        else:
+            return connection, lost or (Lost("Missing") if fresh and expected else None)
+        return _open(path)[0], lost
     except (sqlite3.Error, OSError) as error:
         raise failure(error, path) from error
 
 
 def failure(error: Exception, path: Path) -> Failure:
     """An error of the journal as something a person can act on."""
+    if isinstance(error, Failure):
+        return error
     code = primary_code(error)
     system = getattr(error, "errno", 0)
     if code == sqlite3.SQLITE_FULL or system in (errno.ENOSPC, errno.EDQUOT):
@@ -123,7 +150,8 @@ def failure(error: Exception, path: Path) -> Failure:
     )
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """The connection, and whether nothing was there."""
     path.touch(0o600)  # the log beside it gets the same mode
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
     try:
@@ -132,12 +160,7 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_size_limit=4194304")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
-            raise OperatorNeeded(
-                "DataNewer",
-                f"the journal has format {version}, this emptybox knows up to {VERSION}",
-                where=str(path),
-                remedy="run the newer emptybox again, or give this one another data directory",
-            )
+            raise _Newer
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             damage = sqlite3.DatabaseError(verdict)
@@ -150,7 +173,7 @@ def _open(path: Path) -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, version == 0
 
 
 def _script(text: str) -> list[Statement]:
@@ -169,16 +192,20 @@ def _transact(connection: sqlite3.Connection, statements: list[Statement] | tupl
         raise
 
 
-def _move_aside(path: Path) -> Path:
+def _move_aside(path: Path, why: str) -> Path | None:
+    """Returns where it is, None when it was not there."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
+    aside = path.with_name(f"{path.name}.{why}-{stamp}")
     number = 1
     while aside.exists():
         number += 1
-        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{number}")
+        aside = path.with_name(f"{path.name}.{why}-{stamp}-{number}")
     # The log first: were it left beside a new file, its pages would be taken for that file's.
     for tail in ("-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + tail).rename(aside.with_name(aside.name + tail))
-    path.rename(aside)
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return None
     return aside

@@ -190,13 +190,17 @@ class Ledger:
             return
         self._reached.pop((app, release), None)
         self._reached[app, release] = number
-        sql = "INSERT OR REPLACE INTO reached (app, release, number) VALUES (?, ?, ?)"
-        statements: list[Statement] = [(sql, (app, release, number))]
+        statements: list[Statement] = [(_REACHED, (app, release, number))]
         mine = [key for key in self._reached if key[0] == app]
         for key in mine[:-RELEASES]:
             del self._reached[key]
             statements.append(("DELETE FROM reached WHERE app = ? AND release = ?", key))
         await self._write(tuple(statements), number > 0)
+
+    def stored(self) -> list[Statement]:
+        """What writes all of it into a new journal."""
+        reached: list[Statement] = [(_REACHED, (*key, number)) for key, number in self._reached.items()]
+        return [*map(_stored, self._entries.values()), *reached]
 
     def _prune(self, app: str) -> tuple[Statement, ...]:
         mine = self.of(app)
@@ -204,6 +208,9 @@ class Ledger:
         for number in gone:
             del self._entries[number]
         return tuple(("DELETE FROM migrations WHERE number = ?", (number,)) for number in gone)
+
+
+_REACHED = "INSERT OR REPLACE INTO reached (app, release, number) VALUES (?, ?, ?)"
 
 
 def _stored(entry: Entry) -> Statement:

@@ -49,11 +49,7 @@ class Quarantine:
         """Set a spec digest aside; the newest failure replaces an older one."""
         entry = Quarantined(app, spec, bounded(failure), time.time())
         self._entries[app, spec] = entry
-        statement: Statement = (
-            "INSERT OR REPLACE INTO quarantine (app, spec, failure, since) VALUES (?, ?, ?, ?)",
-            (app, spec, msgspec.json.encode(entry.failure), entry.since),
-        )
-        return self._write((statement,), durable)
+        return self._write((_stored(entry),), durable)
 
     def remove(self, app: str = "", spec: str = "", *, durable: bool = False) -> Awaitable[None]:
         """Let a spec digest go; or all of an app, or all there are."""
@@ -65,10 +61,21 @@ class Quarantine:
         )
         return self._write(statements, durable)
 
+    def stored(self) -> tuple[Statement, ...]:
+        """What writes all of it into a new journal."""
+        return tuple(map(_stored, self._entries.values()))
+
     def release(self, reasons: Collection[str]) -> None:
         """Let go what was set aside for one of these reasons."""
         for app, spec in [key for key, entry in self._entries.items() if entry.failure.reason in reasons]:
             self.remove(app, spec)
+
+
+def _stored(entry: Quarantined) -> Statement:
+    return (
+        "INSERT OR REPLACE INTO quarantine (app, spec, failure, since) VALUES (?, ?, ?, ?)",
+        (entry.app, entry.spec, msgspec.json.encode(entry.failure), entry.since),
+    )
 
 
 def read(connection: sqlite3.Connection) -> list[Quarantined]:

@@ -7,7 +7,8 @@ WAL mode, sqlite.org/wal.html). A durable write is awaited and is on the disk wh
 queued before them.
 
 A transaction that fails takes its durable writes with it, whose callers hear of it. Its plain writes are
-tried again with the next transaction when the cause may pass (a full disk, a busy file).
+tried again with the next transaction when the cause may pass (a full disk, a busy file). One that finds the
+file damaged, or not there any more, is carried out in a new one, if the owner knows how to begin it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ CLOSING = 10.0  # seconds the thread is given to write what is left
 
 Statement = tuple[str, tuple[str | int | float | bytes | None, ...]]
 
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _MAY_PASS = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY}
 
 
@@ -55,6 +57,18 @@ class _Job:
     last: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What is done about a file that was damaged or taken away while it was in use. Called in the thread.
+
+    `sound()` says whether the file is still the one that was opened; asked before each transaction.
+    `connect(damaged)` gives another connection, once the old one is closed; it may raise anything.
+    """
+
+    sound: Callable[[], bool]
+    connect: Callable[[bool], sqlite3.Connection]
+
+
 class Database:
     """See the module. Belongs to the event loop it was opened on; made by `open`, ended by `aclose`.
 
@@ -62,7 +76,9 @@ class Database:
     writes, and with None when one succeeds after that.
     """
 
-    def __init__(self, name: str, on_error: Callable[[Exception | None], None]) -> None:
+    def __init__(
+        self, name: str, on_error: Callable[[Exception | None], None], renewal: Renewal | None
+    ) -> None:
         """Use `open`."""
         self._loop = asyncio.get_running_loop()
         self._name = name
@@ -76,6 +92,9 @@ class Database:
         self._backlog: list[Statement] = []
         self._synchronous = ""
         self._failing = False
+        self._renewal = renewal
+        self._connection: sqlite3.Connection | None = None
+        self._damaged = False
 
     @classmethod
     async def open(
@@ -84,9 +103,10 @@ class Database:
         *,
         name: str,
         on_error: Callable[[Exception | None], None],
+        renewal: Renewal | None = None,
     ) -> Self:
         """Start the thread and let it `connect` (isolation_level None, WAL). Raises what `connect` raises."""
-        self = cls(name, on_error)
+        self = cls(name, on_error, renewal)
         opened: asyncio.Future[None] = self._loop.create_future()
         thread = threading.Thread(target=self._work, args=(connect, opened), name=name, daemon=True)
         thread.start()
@@ -148,7 +168,7 @@ class Database:
 
     def _work(self, connect: Callable[[], sqlite3.Connection], opened: asyncio.Future[None]) -> None:
         try:
-            connection = connect()
+            self._connection = connect()
         except BaseException as error:
             self._resolve(opened, error=error)
             return
@@ -160,20 +180,20 @@ class Database:
                 with contextlib.suppress(queue.Empty):
                     while True:
                         jobs.append(self._queue.get_nowait())
-                self._serve(connection, jobs)
+                self._serve(jobs)
                 last = any(job.last for job in jobs)
         finally:
-            connection.close()
+            self._disconnect()
             self._resolve(self._ended)
 
-    def _serve(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _serve(self, jobs: list[_Job]) -> None:
         plain = [*self._backlog, *(s for job in jobs for s in job.plain)]
         problem: BaseException | None = None
         try:
-            self._transact(connection, self._in_order(jobs), durable=any(job.durable for job in jobs))
+            self._record(self._in_order(jobs), durable=any(job.durable for job in jobs))
         except Exception as error:
             problem = error
-            kept = plain if primary_code(error) in _MAY_PASS else []
+            kept = plain if primary_code(error) in _MAY_PASS or self._connection is None else []
             self._backlog = kept[-BACKLOG:]
             if plain:
                 self._failing = True
@@ -190,9 +210,42 @@ class Database:
                 self._resolve(job.future, error=problem)
                 continue
             try:
-                self._resolve(job.future, job.read(connection))
+                self._resolve(job.future, job.read(self._connected()))
             except Exception as error:
+                self._damaged = self._damaged or primary_code(error) in _DAMAGED
                 self._resolve(job.future, error=error)
+
+    def _record(self, statements: list[Statement], *, durable: bool) -> None:
+        """Make one transaction of all writes, if need be in a new file."""
+        if not statements:
+            return
+        if self._renewal is None:
+            self._transact(self._connected(), statements, durable=durable)
+            return
+        if self._damaged or (self._connection is not None and not self._renewal.sound()):
+            self._disconnect()
+        try:
+            self._transact(self._connected(), statements, durable=durable)
+        except sqlite3.Error as error:
+            if primary_code(error) not in _DAMAGED:
+                raise
+            self._damaged = True
+            self._disconnect()
+            self._transact(self._connected(), statements, durable=durable)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            assert self._renewal is not None
+            self._connection = self._renewal.connect(self._damaged)
+            self._damaged = False
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        self._synchronous = ""
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
 
     def _in_order(self, jobs: list[_Job]) -> list[Statement]:
         return [*self._backlog, *(s for job in jobs for s in (*job.plain, *job.durable))]

@@ -81,18 +81,7 @@ class Outbox:
         self._waiting.append(letter)
         gone += self._overflow()
         self._remember(letter, gone)
-        row = (letter.id, channel, subject, int(grave), mark, body, letter.created)
-        self._write(
-            (
-                *map(_delete, gone),
-                (
-                    "INSERT INTO letters (id, channel, subject, grave, mark, body, created)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    row,
-                ),
-            ),
-            False,
-        )
+        self._write((*map(_delete, gone), _stored(letter, sent=False)), False)
         self._changed.set()
         return True
 
@@ -110,6 +99,12 @@ class Outbox:
             False,
         )
         self._changed.set()
+
+    def stored(self) -> list[Statement]:
+        """What writes all of it into a new journal."""
+        waiting = {letter.id: letter for letter in self._waiting}
+        known = {letter.id: letter for letter in self._last.values()} | waiting
+        return [_stored(known[number], sent=number not in waiting) for number in sorted(known)]
 
     async def changed(self, deadline: float) -> None:
         """Wait until something was put or sent, at most `deadline` seconds."""
@@ -134,6 +129,15 @@ class Outbox:
         told = [k for k, other in self._last.items() if k[0] == letter.channel and other.id not in waiting]
         for key in told[:-REMEMBERED]:
             gone.append(self._last.pop(key))
+
+
+def _stored(letter: Letter, *, sent: bool) -> Statement:
+    row = (letter.id, letter.channel, letter.subject, int(letter.grave), letter.mark, letter.body)
+    return (
+        "INSERT OR REPLACE INTO letters (id, channel, subject, grave, mark, body, created, sent)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (*row, letter.created, int(sent)),
+    )
 
 
 def _delete(letter: Letter) -> Statement:

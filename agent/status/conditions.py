@@ -70,7 +70,9 @@ _TYPES = (
     ConditionType(FROZEN, "agent", Polarity.ABNORMAL, "A freeze window of the state: nothing is switched."),
     ConditionType(NOTICES_DELIVERED, "agent", Polarity.NORMAL, "The forge and the chats take what is told."),
     ConditionType(PAUSED, "agent", Polarity.ABNORMAL, "An operator wants no runs to start."),
-    ConditionType(JOURNAL_LOST, "agent", Polarity.ABNORMAL, "The journal was unreadable and begun anew."),
+    ConditionType(
+        JOURNAL_LOST, "agent", Polarity.ABNORMAL, "The journal could not be used and was begun anew."
+    ),
     ConditionType(JOURNAL_WRITABLE, "agent", Polarity.NORMAL, "What happens can be recorded."),
     ConditionType(PROGRESSING, "app", Polarity.NEUTRAL, "A run is under way."),
     ConditionType(AVAILABLE, "app", Polarity.NORMAL, "Clients are served by the app itself."),
@@ -275,6 +277,8 @@ _REASONS: dict[str, str] = {
     "Valid": "The state was read without a mistake.",
     "Written": "The last word was recorded.",
     "Damaged": "What was there could not be read.",
+    "Newer": "What was there was written by a newer version.",
+    "Missing": "What should be there was not.",
     "ByOperator": "An operator asked for it.",
     "Running": "A run is under way.",
     "NothingToDo": "What is, is what is wanted, or nothing may be done.",

@@ -12,6 +12,7 @@ import pytest
 
 from agent.deploy import journal_schema
 from agent.deploy.journal import COMPACT_EVERY, Journal
+from agent.deploy.journal_schema import Lost
 from agent.domain.errors import FailureInfo, FailureKind, OperatorNeeded
 from agent.domain.model import Plan, PlannedStep, RunResult, StepResult, SyncResult
 
@@ -240,16 +241,22 @@ async def test_a_journal_of_the_first_format_is_brought_up_to_date_with_what_it_
     connection.close()
 
 
-async def test_a_journal_from_the_future_is_refused_untouched(path: Path) -> None:
+async def test_a_journal_from_the_future_is_put_aside_untouched(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version={journal_schema.VERSION + 1}")
     connection.execute("CREATE TABLE wonders (x)")
     connection.commit()
     connection.close()
-    with pytest.raises(OperatorNeeded, match="the newer emptybox") as caught:
-        await Journal.open(path)
-    assert caught.value.reason == "DataNewer"
-    assert [f.name for f in path.parent.glob("*corrupt*")] == []
+    content = path.read_bytes()
+    async with await Journal.open(path) as journal:
+        assert journal.lost is not None
+        assert journal.lost.reason == "Newer"
+        assert journal.lost.aside is not None
+        assert journal.lost.aside.name.startswith("journal.db.newer-")
+        assert sqlite3.connect(journal.lost.aside).execute("SELECT * FROM wonders").fetchall() == []
+        open_run(journal)
+        assert len(await journal.history()) == 1
+    assert content
 
 
 @pytest.mark.parametrize("damage", ["garbage", "middle"])
@@ -263,15 +270,69 @@ async def test_a_damaged_journal_is_moved_aside_and_begun_anew(path: Path, damag
     content[4096:20000] = os.urandom(20000 - 4096)
     path.write_bytes(content)
     async with await Journal.open(path) as journal:
-        assert journal.recovered_from is not None
-        assert journal.recovered_from.name.startswith("journal.db.corrupt-")
-        assert journal.recovered_from.read_bytes() == bytes(content)
+        assert journal.lost is not None
+        assert journal.lost.aside is not None
+        assert journal.lost.aside.name.startswith("journal.db.corrupt-")
+        assert journal.lost.aside.read_bytes() == bytes(content)
         assert await journal.history() == []
         open_run(journal)
         assert len(await journal.history()) == 1
     async with await Journal.open(path) as journal:
-        assert journal.recovered_from is None
+        assert journal.lost is None
         assert len(await journal.history()) == 1
+
+
+@pytest.mark.parametrize("damage", ["middle", "truncated", "zeroed", "unlinked", "replaced"])
+async def test_a_journal_damaged_in_use_is_begun_anew_with_what_is_still_acted_on(
+    path: Path, damage: str
+) -> None:
+    lost: list[Lost] = []
+    async with await Journal.open(path, on_lost=lost.append) as journal:
+        journal.put_fact("pause", "by Ada")
+        await journal.quarantine.add("web", "spec", FAILURE, durable=True)
+        await journal.ledger.reach("web", "release")
+        journal.outbox.put("forge", "subject", "mark", b"letter")
+        for number in range(200):
+            open_run(journal, f"run-{number}")
+        await journal._read(lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        await journal._read(lambda c: c.execute("PRAGMA shrink_memory").fetchall())
+        _damage(path, damage)
+        await journal.mark("run-1", "switching", durable=True)
+        open_run(journal, "run-new")
+        await journal.mark("run-new", "switching", durable=True)
+        assert [run["id"] for run in await journal.history(limit=1)] == ["run-new"]
+    assert [each.reason for each in lost] == ["Missing" if damage in ("unlinked", "replaced") else "Damaged"]
+    async with await Journal.open(path, on_lost=lost.append) as journal:
+        assert len(lost) == 1
+        assert journal.fact("pause") == "by Ada"
+        assert journal.quarantine.find("web", "spec") is not None
+        assert journal.ledger.knows("web", "release")
+        assert [letter.body for letter in journal.outbox.waiting()] == [b"letter"]
+
+
+def _damage(path: Path, how: str) -> None:
+    size = path.stat().st_size
+    if how == "middle":
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(os.urandom(size - 4096))
+    elif how == "truncated":
+        os.truncate(path, size // 2 // 4096 * 4096)
+    elif how == "zeroed":
+        os.truncate(path, 0)
+    else:
+        path.unlink()
+        if how == "replaced":
+            path.touch()
+
+
+async def test_a_journal_that_should_be_there_and_is_not_is_told(path: Path) -> None:
+    lost: list[Lost] = []
+    async with await Journal.open(path, on_lost=lost.append):
+        assert lost == []
+    path.unlink()
+    async with await Journal.open(path, on_lost=lost.append, expected=True):
+        assert lost == [Lost("Missing")]
 
 
 async def test_a_journal_that_cannot_be_opened_says_what_to_do(tmp_path: Path) -> None:
@@ -353,6 +414,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from agent.deploy.journal import Journal
+from agent.deploy.journal_schema import Lost
 from agent.domain.model import Plan
 
 async def main():
@@ -385,7 +447,7 @@ async def test_after_kill_9_every_acknowledged_durable_write_is_there(path: Path
         acknowledged = max([acknowledged, *(int(n) for n in (await writer.stdout.read()).split(b"\n")[:-1])])
         await writer.wait()
     async with await Journal.open(path) as journal:
-        assert journal.recovered_from is None
+        assert journal.lost is None
         rows = await journal._read(lambda c: c.execute("SELECT name FROM marks ORDER BY seq").fetchall())
         assert [int(name) for (name,) in rows] == list(range(1, len(rows) + 1)), "in order, without a hole"
         assert len(rows) >= acknowledged

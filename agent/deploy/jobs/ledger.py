@@ -38,6 +38,7 @@ CREATE TABLE job_standings (
 ) WITHOUT ROWID
 """
 
+_STANDING = "INSERT OR REPLACE INTO job_standings (app, accounted, schedule, released) VALUES (?, ?, ?, ?)"
 _OPEN = (JobResult.WAITING.value, JobResult.RUNNING.value)
 COMPACTION: tuple[Statement, ...] = (
     (
@@ -120,8 +121,7 @@ class Ledger:
         if standing is not None:
             statements.append(
                 (
-                    "INSERT OR REPLACE INTO job_standings (app, accounted, schedule, released)"
-                    " VALUES (?, ?, ?, ?)",
+                    _STANDING,
                     (app, standing.accounted, standing.schedule, standing.released),
                 )
             )
@@ -139,6 +139,15 @@ class Ledger:
             self._rows.open.pop(run.id, None)
             if run.started:
                 self._rows.last[app] = run
+
+    def stored(self) -> list[Statement]:
+        """What writes into a new journal all that is kept in memory: of ended runs the last of each app."""
+        standings: list[Statement] = [
+            (_STANDING, (app, each.accounted, each.schedule, each.released))
+            for app, each in self._rows.standings.items()
+        ]
+        runs = [*self._rows.last.values(), *self._rows.open.values()]
+        return [*standings, *(_upsert(run, None) for run in runs)]
 
     async def forget(self, app: str) -> None:
         """The app is gone: its history stays, its schedule begins anew should it come back."""

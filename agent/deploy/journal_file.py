@@ -1,0 +1,127 @@
+"""The journal's file in use: its thread, its errors as ones a person can act on, and its renewal.
+
+A file that is found damaged, or is not there any more, gives way to a new one in the middle of the agent's
+life. What of the journal is kept in memory is written into that, so that nothing is tried again, told again
+or forgotten which anybody still acts on; what is gone is history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from agent.deploy.journal_schema import Lost, connect, failure
+from agent.domain.errors import FailureInfo
+from agent.kit.database import Database, Renewal, Statement
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+OnError = Callable[[FailureInfo | None], None]
+OnLost = Callable[[Lost], None]
+
+
+class JournalFile:
+    """Made by `open`. `lost` says why another file could not be used, at the opening or since."""
+
+    def __init__(self, path: Path, on_error: OnError | None, on_lost: OnLost | None) -> None:
+        """Use `open`."""
+        self.path = path
+        self.lost: Lost | None = None
+        self.kept: Callable[[], Iterable[Statement]] = tuple
+        self._on_error, self._on_lost = on_error, on_lost
+        self._loop = asyncio.get_running_loop()
+        self._opened = (0, 0)  # device and inode
+        self._database: Database
+
+    @classmethod
+    async def open(
+        cls, path: Path, *, on_error: OnError | None, on_lost: OnLost | None, expected: bool
+    ) -> Self:
+        """See `Journal.open`. Raises OperatorNeeded."""
+        self = cls(path, on_error, on_lost)
+        self._database = await Database.open(
+            lambda: self._connect(expected=expected),
+            name="journal",
+            on_error=self._trouble,
+            renewal=Renewal(self._sound, self._renew),
+        )
+        self._tell_lost()
+        return self
+
+    async def aclose(self) -> None:
+        """Write what is queued and close the file."""
+        await self._database.aclose()
+
+    def write(self, statements: tuple[Statement, ...], durable: bool = False) -> Awaitable[None]:
+        """Queue statements that belong together; awaiting durable ones raises OperatorNeeded."""
+        written = self._database.write(*statements, durable=durable)
+        return _Durable(written, self.path) if durable else written
+
+    async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """`read(connection)` after all writes so far. Raises OperatorNeeded."""
+        try:
+            return await self._database.read(read)
+        except sqlite3.Error as error:
+            raise failure(error, self.path) from error
+
+    # -- in the thread ----------------------------------------------------------------------------
+
+    def _connect(self, *, expected: bool, damaged: bool = False) -> sqlite3.Connection:
+        connection, self.lost = connect(self.path, expected=expected, damaged=damaged)
+        found = self.path.stat()
+        self._opened = found.st_dev, found.st_ino
+        return connection
+
+    def _sound(self) -> bool:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return False
+        except OSError:  # it cannot be said
+            return True
+        return (found.st_dev, found.st_ino) == self._opened
+
+    def _renew(self, damaged: bool) -> sqlite3.Connection:
+        connection = self._connect(expected=True, damaged=damaged)
+        self._loop.call_soon_threadsafe(self._renewed)
+        return connection
+
+    # -- on the loop ------------------------------------------------------------------------------
+
+    def _renewed(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+            self._database.write(*self.kept())
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        if self.lost is not None and self._on_lost is not None:
+            self._on_lost(self.lost)
+
+    def _trouble(self, error: Exception | None) -> None:
+        info = None if error is None else failure(error, self.path).info
+        if info is None:
+            log.info("the journal can be written again")
+        else:
+            log.error("%s", info)
+        if self._on_error is not None:
+            self._on_error(info)
+
+
+class _Durable:
+    """A durable write under way; awaiting it raises OperatorNeeded instead of sqlite3.Error."""
+
+    def __init__(self, written: Awaitable[None], path: Path) -> None:
+        self._written = written
+        self._path = path
+
+    def __await__(self) -> Generator[Any, None, None]:
+        try:
+            yield from self._written.__await__()
+        except sqlite3.Error as error:
+            raise failure(error, self._path) from error
