@@ -9,6 +9,7 @@ from agent.deploy.child import Child
 from agent.deploy.failures import as_info
 from agent.deploy.services import AS_WANTED, AppContext
 from agent.domain.events import AppRemoved
+from agent.kit.files import remove_tree
 from agent.traffic.state import CLOSED, Gate
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,9 @@ async def see_off(app: AppContext, child: Child, wanted: Gate | None = None) -> 
 
 
 async def remove(app: AppContext) -> None:
-    """Stop the app, run its cleanup hook, release its ports, take its places away.
+    """Stop the app, run its cleanup hook, release its ports, take its places and its cache away.
 
-    Its releases and directories stay.
+    Its releases and other directories stay.
 
     Raises Failure, OSError.
     """
@@ -49,6 +50,7 @@ async def remove(app: AppContext) -> None:
         await asyncio.to_thread(places.settle, ())
         await asyncio.to_thread(app.deployments.forget)
         await app.jobs.forget()
+        await asyncio.to_thread(remove_tree, app.directory.dirs / "cache")
     finally:
         app.jobs.resume()
     app.services.bus.publish(AppRemoved(app.name))

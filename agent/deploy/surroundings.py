@@ -156,6 +156,8 @@ class Surroundings:
             for kind in spec.dirs
             if kind in DIRECTORY_VARIABLES
         }
+        if "cache" in spec.dirs:
+            directories |= unpacking(directory.dirs / "cache")
         if _has_tmp(spec, self._leave):
             directories["TMPDIR"] = instance / TMP
         user = self.user(spec)
@@ -210,6 +212,11 @@ class Surroundings:
         ports = set() if slots else told | {port.port for port in spec.listen}
         tier, order = confinement(run.isolation, self._leave, home, ports=ports, slots=slots, command=command)
         return Bounds(run.umask, run.nice, run.oom, run.rlimits, run.limits, self.cgroups, tier, order)
+
+
+def unpacking(cache: Path) -> dict[str, Path]:
+    """Where executables unpack themselves: by the XDG base directories; shiv, and older pex, by their own."""
+    return {"XDG_CACHE_HOME": cache, "SHIV_ROOT": cache / "shiv", "PEX_ROOT": cache / "pex"}
 
 
 def _limits(spec: AppSpec) -> LimitsSpec:

@@ -175,6 +175,8 @@ async def test_what_a_program_is_given_and_what_outlives_it(box: Box) -> None:
     root = box.data / "apps/web/dirs"
     assert given["STATE_DIRECTORY"] == str(root / "state")
     assert given["CACHE_DIRECTORY"] == str(root / "cache")
+    assert given["XDG_CACHE_HOME"] == str(root / "cache")
+    assert (given["SHIV_ROOT"], given["PEX_ROOT"]) == (str(root / "cache/shiv"), str(root / "cache/pex"))
     assert given["LOGS_DIRECTORY"] == str(root / "logs")
     assert (given["LOG_LEVEL"], given["VERSION"], given["PORT"]) == ("info", "1.0", str(box.port))
     assert (given["PASSED"], given["LISTEN_FDS"], given["EMPTYBOX_APP"]) == ("through", "1", "web")
