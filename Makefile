@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations fuzz clean
+.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations crash fuzz clean
 
 help: ## what can be made here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ jobs: $(STAMP) ## a job every second for SECONDS (300), the agent killed at rand
 
 migrations: $(STAMP) ## migrations of SECONDS (120) under load: no request is lost, or every one gets the page
 	@EMPTYBOX_MIGRATION_SECONDS=$(or $(SECONDS),120) $(BIN)/python -m pytest -q -o timeout=600 tests/system/test_migrations.py -k "long" $(ARGS)
+
+crash: $(STAMP) ## kill -9 at every durable operation of deploys of every kind (hours; ARGS="upgrade --whom agent" for some)
+	@$(BIN)/python -m tests.crash $(ARGS)
 
 fuzz: $(STAMP) ## hostile webhook deliveries for SECONDS (60): no 500, no unbounded memory
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris 2>/dev/null || true

@@ -28,6 +28,7 @@ from agent.artifact.settings import artifacts_of
 from agent.artifact.store import Store
 from agent.config import ConfigError, Settings, learn_secrets, load
 from agent.deploy import needs
+from agent.deploy.beginning import apps_found
 from agent.deploy.execs import ExecDesk
 from agent.deploy.freezer import Freezer
 from agent.deploy.journal import Journal
@@ -84,6 +85,7 @@ from agent.traffic.gate import SlotGate
 from agent.traffic.own import OwnGate
 from agent.traffic.relayed import RelayGate
 from agent.traffic.state import Gate
+from agent.traffic.unclaimed import give_up_unclaimed
 from agent.web.maintenance import public_progress
 from agent.web.server import Face
 
@@ -177,7 +179,8 @@ class Agent:
         await asyncio.to_thread(self.store.sweep)
         await self.face.start()  # first, so that an agent which cannot begin has started nothing
         await self.journal.mark_interrupted()
-        known = [name for name in self.data.known_apps() if self._concerns(name)]
+        found = await apps_found(self.data, self.keeper, self.unfinished, self.processes.surroundings)
+        known = [name for name in found if self.once is None or self.once.app in ("", name)]
         for name in known:
             self.lanes.get(name)
         for run in self.unfinished.rest(known):
@@ -215,10 +218,6 @@ class Agent:
         )
         ended = done.pop()
         return first.result() if first is not None and ended is first else waits.get(ended, EXIT_FAILED)
-
-    def _concerns(self, app: str) -> bool:
-        """Whether an app is any business of `once`."""
-        return self.once is None or self.once.app in ("", app)
 
     def look_now(self) -> None:
         """SIGHUP: an operator wants a look at the truth."""
@@ -300,7 +299,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
         make_gate=make_gate, earlier=look.earlier, retry_later=retries.later,
         paused=lambda: journal.fact(PAUSE), frozen=freezer.now, collect=upkeep.collect, unfinished=unfinished,
         adoption=adoption, ready=needs.Needs(lambda: lanes.live()).ready, stop_room=settings.stop_room,
-        once=once is not None,
+        once=once is not None, unclaimed=partial(give_up_unclaimed, keeper),
     )  # fmt: skip
 
     def make_lane(name: str) -> Lane:

@@ -91,7 +91,7 @@ class Store:
             directory.chmod(0o755 if directory == self._trees else 0o700)
         sync_directory(self.root)
         again = [tree for tree in self._trees.iterdir() if tree.name.endswith(AGAIN)]
-        halves = self._inventories.glob(".*.tmp")
+        halves = [half for place in (self._inventories, self.signed) for half in place.glob(".*.tmp")]
         for leftover in [*self._temp.iterdir(), *self._blobs.iterdir(), *again, *halves]:
             self._discard(leftover)
 

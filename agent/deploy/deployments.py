@@ -185,7 +185,7 @@ class Deployments:
 
     def forget(self) -> None:
         """Take away what only a running app needs: links and instances; never `dirs`."""
-        for link in ("current", "good"):
+        for link in ("good", "current"):  # a good pair without a current one would be taken for the app
             self.link(link, None)
         shutil.rmtree(self._directory.instances, ignore_errors=True)
         self._directory.instances.mkdir(exist_ok=True)

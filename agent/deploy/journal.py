@@ -251,9 +251,22 @@ class Journal:
         return await self._read(journal_rows.unfinished)
 
     def mark_interrupted(self, run: str = "", *, durable: bool = False) -> Awaitable[None]:
-        """Close a run as interrupted; "" means every run and sync that is still RUNNING."""
+        """Close a run as interrupted; "" means every run and sync that is still RUNNING.
+
+        And every sync that waits for the end of a probation, and has no run on probation: it was told of
+        that of another sync's run, and nobody remembers that it was.
+        """
         now, why, running = time.time(), stored_failure(INTERRUPTED), RunResult.RUNNING.value
-        statements: list[Statement] = [
+        statements: list[Statement] = []
+        if not run:
+            statements.append(
+                (
+                    "UPDATE syncs SET ended = ?1, result = ?2, failure = ?3 WHERE result = ?4"
+                    " OR (result = ?5 AND id NOT IN (SELECT sync FROM runs WHERE result IN (?4, ?5)))",
+                    (now, SyncResult.INTERRUPTED.value, why, running, SyncResult.PROBATION.value),
+                )
+            )
+        statements += [
             (
                 "UPDATE steps SET result = ?3 WHERE result = ?2"
                 " AND run IN (SELECT id FROM runs WHERE id = ?1 OR (?1 = '' AND result = ?2))",
@@ -265,13 +278,6 @@ class Journal:
                 (run, running, now, RunResult.INTERRUPTED.value, why),
             ),
         ]
-        if not run:
-            statements.append(
-                (
-                    "UPDATE syncs SET ended = ?, result = ?, failure = ? WHERE result = ?",
-                    (now, SyncResult.INTERRUPTED.value, why, running),
-                )
-            )
         return self._write(tuple(statements), durable)
 
     # -- looking back -----------------------------------------------------------------------------

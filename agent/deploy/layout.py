@@ -49,6 +49,7 @@ class DataDirectory:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._take_lock()
+            self._sweep()
             for directory in (self.state, self.store, self.apps):
                 directory.mkdir(exist_ok=True)
             self._check_format()
@@ -82,6 +83,13 @@ class DataDirectory:
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _sweep(self) -> None:
+        """Remove what an agent that was killed left half-made: files, and its socket (`UnixListener`)."""
+        for pattern in (".*.tmp", ".*~"):
+            for path in self.root.glob(pattern):
+                if not path.is_dir():
+                    path.unlink()
 
     def _check_format(self) -> None:
         path = self.root / "format"
@@ -126,6 +134,10 @@ class DataDirectory:
     def app(self, name: str) -> AppDirectory:
         """The directory of one app, made if it is not there."""
         return AppDirectory(self, name)
+
+    def all_apps(self) -> list[str]:
+        """Names of all apps that ever had anything here."""
+        return sorted(path.name for path in self.apps.iterdir() if path.is_dir())
 
     def known_apps(self) -> list[str]:
         """Names of the apps that have a current deployment."""

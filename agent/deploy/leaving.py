@@ -48,9 +48,9 @@ async def remove(app: AppContext) -> None:
         await _give_up_ports(app)
         places = app.services.processes.surroundings.places(app.name)
         await asyncio.to_thread(places.settle, ())
-        await asyncio.to_thread(app.deployments.forget)
         await app.jobs.forget()
         await asyncio.to_thread(remove_tree, app.directory.dirs / "cache")
+        await asyncio.to_thread(app.deployments.forget)  # last: until then the next agent knows of the app
     finally:
         app.jobs.resume()
     app.services.bus.publish(AppRemoved(app.name))

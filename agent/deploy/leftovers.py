@@ -58,6 +58,18 @@ def found_children(keeper: Keeper, app: str) -> list[FoundChild]:
     return found
 
 
+def apps_with_children(keeper: Keeper) -> set[str]:
+    """Apps of which the keeper has a child, or a command."""
+    notes = (_decoded(record.note, _Whose) for record in keeper.children.values())
+    return {note.app for note in notes if note is not None and note.app}
+
+
+class _Whose(msgspec.Struct):
+    """What the notes of children and of commands have in common."""
+
+    app: str = ""
+
+
 class Leftovers:
     """The commands that were there at the start; what is started later is none of its business."""
 

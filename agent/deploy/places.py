@@ -168,7 +168,6 @@ def build_view(deployment: Deployment) -> None:
     Blocks. Raises OSError.
     """
     path, release, config = deployment.path, deployment.release, deployment.generation
-    old = _read_link(path / VIEW)
     if release is not None and config is not None:
         view = path / new_id(VIEW)
         build_instance(view, release, config, {})
@@ -178,8 +177,15 @@ def build_view(deployment: Deployment) -> None:
         assert only is not None, "an app with places has an artifact or files"
         text = os.path.relpath(only, path)
     link_atomically(path / VIEW, text)
-    if old is not None and old != text and "/" not in old:
-        remove_tree(path / old)
+    drop_views(path)
+
+
+def drop_views(deployment: Path) -> None:
+    """Remove the views of a deployment that no place shows: older ones, and half ones. Raises OSError."""
+    shown = _read_link(deployment / VIEW)
+    for view in deployment.glob(f"{VIEW}-*"):
+        if view.name != shown:
+            remove_tree(view)
 
 
 def view_is_whole(deployment: Deployment) -> bool:

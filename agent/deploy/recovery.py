@@ -6,11 +6,12 @@
 | ... and the good pair's child beside it | kept warm, probation starts again |
 | any other child of the app | stopped |
 | a canary | over: the old child serves alone, the new one is drained and stopped |
-| no child, and none is wanted | what is placed stays; an unfinished placing is carried out again |
+| no child, and none is wanted | what is placed stays, and is good; an unfinished placing is done again |
 | no child, and a migration under way, or nobody saw its end | see `unclear`; then as below |
 | no child, and the data are neither pair's any more | the page, until something newer comes |
 | no child | `current` is started from disk, without Git; if it does not get healthy, `good` |
 | a run the journal calls unfinished | probation if its pair serves, else interrupted |
+| ports that no child and no release needs | closed |
 | instances and temporary files of nobody | removed |
 """
 
@@ -57,6 +58,7 @@ async def recover(app: AppContext, trial: Trial) -> None:
     else:
         await _settle_data(app, current)
         await _start(app, current, good)
+    await app.services.unclaimed(app.name, app.gates.all())
     await _close_runs(app, trial)
 
 
@@ -238,6 +240,7 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
             await journal.mark_interrupted(run.id)
             unfinished.settlement(run).settle(app.name, SyncResult.INTERRUPTED)
     if child is None:
+        await _prove_placed(app)
         return
     proven = _is(child, good)
     if last is not None and proven:
@@ -251,3 +254,10 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
     elif not proven:
         deployment = child.deployment
         trial.resume(deployment, "", unfinished.nobodys(deployment.spec, deployment.pair.commit))
+
+
+async def _prove_placed(app: AppContext) -> None:
+    """What has no program is good as soon as it is all there; its agent may have died before it said so."""
+    current, good = app.current, app.good
+    if app.placed and current is not None and (good is None or good.pair.spec != current.pair.spec):
+        await app.prove(current)

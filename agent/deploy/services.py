@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from agent.domain.freeze import Frozen
 from agent.domain.model import AppState, Condition, ConditionStatus, Instance
 from agent.domain.spec import AppSpec
 from agent.process.adoption import Adoption
+from agent.traffic.state import Gate
 
 AS_WANTED = "AsWanted"  # the reason of a condition that is not worth telling before it was otherwise
 
@@ -48,7 +49,8 @@ class Services:
     `frozen()` the freeze window that is now. `collect()` removes
     releases nobody names. `unfinished` is what the last agent left without an end. `adoption` says whether
     programs can be adopted here. `ready(apps)` waits until they serve: "", or why one does not.
-    `stop_room` are the seconds the platform leaves an app for its stop. `once`: jobs run only when they are
+    `stop_room` are the seconds the platform leaves an app for its stop. `unclaimed(app, gates)` closes ports
+    of an app that the keeper holds for no open one of these gates. `once`: jobs run only when they are
     asked to.
     """
 
@@ -68,6 +70,7 @@ class Services:
     adoption: Adoption
     ready: Callable[[Sequence[str]], Awaitable[str]]
     stop_room: float
+    unclaimed: Callable[[str, Iterable[Gate]], Awaitable[None]]
     once: bool = False
 
 

@@ -14,7 +14,7 @@ from agent.deploy.deployments import Deployment
 from agent.deploy.generations import Owner, repair_generation
 from agent.deploy.instance import TMP, build_instance
 from agent.deploy.layout import DataDirectory
-from agent.deploy.places import Places
+from agent.deploy.places import Places, drop_views
 from agent.deploy.wholeness import Wholeness
 from agent.domain.spec import AppSpec, IsolationSpec, LimitsSpec, RunSpec
 from agent.kit.files import remove_tree, write_atomically
@@ -138,9 +138,12 @@ class Surroundings:
         for path in directory.instances.iterdir():
             if path not in lived_in:
                 remove_tree(path)
-        for parent in (directory.root, directory.deployments, directory.generations):
+        deployments = [path for path in directory.deployments.iterdir() if path.is_dir()]
+        for parent in (directory.root, directory.deployments, directory.generations, *deployments):
             for path in parent.glob(".*.tmp"):
                 remove_tree(path)
+        for deployment in deployments:
+            drop_views(deployment)
 
     def context(
         self, deployment: Deployment, instance: Path, extra: Mapping[str, str], *, command: bool = True

@@ -29,6 +29,11 @@ class Unfinished:
                 run.sync, run.commit, apps, tell if waited_for else lambda _: None
             )
 
+    @property
+    def apps(self) -> list[str]:
+        """Whose runs nobody has taken yet."""
+        return list(dict.fromkeys(run.app for run in self._runs))
+
     def take(self, app: str) -> list[UnfinishedRun]:
         """The runs of an app, oldest first; they are the caller's from now on."""
         taken = [run for run in self._runs if run.app == app]
@@ -37,8 +42,7 @@ class Unfinished:
 
     def rest(self, known: Collection[str]) -> list[UnfinishedRun]:
         """The runs of all apps but these: nobody recovers them."""
-        apps = dict.fromkeys(run.app for run in self._runs if run.app not in known)
-        return [run for app in apps for run in self.take(app)]
+        return [run for app in self.apps if app not in known for run in self.take(app)]
 
     @staticmethod
     def nobodys(spec: AppSpec, commit: str) -> Wish:

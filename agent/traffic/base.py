@@ -78,6 +78,11 @@ class BaseGate(ABC):
         """What the gate does now."""
         return self._state
 
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keeper's keys of what it holds for this gate."""
+        return (self._note_key,)
+
     def configure(self, maintenance: MaintenanceSpec) -> None:
         """Use another page, hold and retry_after from now on; a hold that has begun keeps its end."""
         self._page.configure(maintenance)

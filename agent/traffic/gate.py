@@ -79,6 +79,11 @@ class SlotGate(BaseGate):
         self._probed: int | None = None
         self._seen = 0  # who was held at the last look
 
+    @property
+    def keys(self) -> Sequence[str]:
+        """Those of the slots, and that of the note."""
+        return (*map(self.key, self.ports), *super().keys)
+
     def key(self, port: PortSpec) -> str:
         """The keeper's key of a port's slots: of this app, and of no other port it may move to."""
         return f"{self.app}/{port.name}@{port.address}:{port.port}"

@@ -203,6 +203,11 @@ class Gate(Protocol):
         """What the gate does now."""
         ...
 
+    @property
+    def keys(self) -> Sequence[str]:
+        """The keeper's keys of what it holds for this gate: slots and a note."""
+        ...
+
     def configure(self, maintenance: MaintenanceSpec) -> None:
         """Use another page, hold and retry_after from now on."""
 

@@ -102,9 +102,11 @@ async def test_sweeping_moves_leftovers_aside_and_entering_removes_them(tmp_path
     (left / "a/b").mkdir(parents=True)
     (left / "a").chmod(0o500)
     store.blob("abc").write_bytes(b"x")
+    (store.signed / ".sha256-abc.1.tmp").write_bytes(b"half")
     store.sweep()
     assert_no_traces(store)
-    assert len(list((store.root / "trash").iterdir())) == 2
+    assert list(store.signed.iterdir()) == []
+    assert len(list((store.root / "trash").iterdir())) == 3
     async with Artifacts(store):
         async with asyncio.timeout(10):
             while list((store.root / "trash").iterdir()):

@@ -209,3 +209,33 @@ def test_a_generation_has_the_modes_that_were_asked_for_and_appears_whole(tmp_pa
     assert (path / "run.sh").stat().st_mode & 0o777 == 0o755
     assert write_generation(tmp_path, spec, None) == path
     assert [p.name for p in tmp_path.iterdir()] == [spec.files_digest]
+
+
+def test_what_an_agent_that_was_killed_left_half_written_goes_when_the_next_one_opens(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    opened(root).close()
+    there = sorted(path.name for path in root.iterdir())
+    for half in (".box.4711.tmp", ".4711~"):
+        (root / half).write_bytes(b"half")
+    opened(root).close()
+    assert sorted(path.name for path in root.iterdir()) == there
+
+
+def test_of_an_app_that_is_forgotten_the_current_link_goes_last(
+    data: DataDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = data.app("web")
+    deployments = Deployments(directory)
+    deployed = deployments.get(deploy(directory, app(1)).spec)
+    for link in ("current", "good"):
+        deployments.link(link, deployed)
+    removed: list[str] = []
+    unlink = Path.unlink
+
+    def watched(path: Path, missing_ok: bool = False) -> None:
+        removed.append(path.name)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    deployments.forget()
+    assert removed == ["good", "current"]  # between the two the app is still known, and removed again

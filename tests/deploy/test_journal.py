@@ -157,6 +157,22 @@ async def test_one_run_can_be_closed_as_interrupted_by_name(journal: Journal) ->
     assert [run.id for run in await journal.unfinished_runs()] == ["run-1"]
 
 
+async def test_a_sync_that_waits_for_another_ones_probation_has_an_end_after_a_crash(
+    path: Path, journal: Journal
+) -> None:
+    for sync in ("sync-1", "sync-2"):  # the second one wants what the first one's run has on probation
+        journal.open_sync(sync, kinds=["push"])
+        journal.close_sync(sync, SyncResult.PROBATION)
+    open_run(journal)
+    journal.close_run("run-1", RunResult.PROBATION)
+    await journal.mark_interrupted(durable=True)
+    connection = sqlite3.connect(path)
+    told = connection.execute("SELECT id, result FROM syncs ORDER BY id").fetchall()
+    connection.close()
+    assert told == [("sync-1", "probation"), ("sync-2", "interrupted")]
+    assert [run.id for run in await journal.unfinished_runs()] == ["run-1"]
+
+
 async def test_the_estimate_is_the_median_of_what_succeeded(journal: Journal) -> None:
     for number, seconds in enumerate((1.0, 9.0, 2.0, 100.0)):
         run = f"run-{number}"

@@ -9,8 +9,10 @@ from typing import Self
 class Load:
     """New connections to a port, one after the other in several lanes, each answer counted by its text."""
 
-    def __init__(self, port: int, lanes: int = 4) -> None:
+    def __init__(self, port: int, lanes: int = 4, rest: float = 0.0) -> None:
+        """`rest` are seconds between an answer and the next request of a lane."""
         self.port = port
+        self._rest = rest
         self.answers: dict[str, int] = {}
         self.failures: list[str] = []
         self._lanes = lanes
@@ -34,6 +36,7 @@ class Load:
                 await asyncio.sleep(0.001)
             else:
                 self.answers[answer] = self.answers.get(answer, 0) + 1
+                await asyncio.sleep(self._rest)
 
     async def _ask(self) -> str:
         async with asyncio.timeout(10):

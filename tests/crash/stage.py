@@ -1,0 +1,212 @@
+"""A box whose agent, or whole tree, dies at a durable operation, and what must be true of it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.crash import mortal_keeper
+from tests.kit.box import Box
+from tests.kit.world import World
+
+DEADLINE = 60.0
+RESTING = ("running", "degraded", "placed")  # degraded: another version is wanted, and quarantined
+RESERVED = (".release", ".config", ".tmp")  # links of an instance, or of what places show
+
+
+class Stage:
+    """One box on which somebody is killed again and again. `places` is where apps may place files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.fate = directory / "fate"
+        self.fate.mkdir(parents=True)
+        self.places = directory / "srv"
+        self.places.mkdir()
+        self.box = Box(directory / "box", settings={"--place-root": str(self.places)})
+        self.box.wrapper = [sys.executable, "-P", mortal_keeper.__file__, str(self.fate)]
+        self.world = World(self.box)
+        self.episode = 0
+        self._told: set[str] = set()  # what was found wrong is told once
+
+    # -- death -------------------------------------------------------------------------------------
+
+    def arm(self, at: int | str, whom: str) -> None:
+        """`whom` (agent or tree) dies before the operation `at` from now on, or the first so named."""
+        self.episode += 1
+        (self.fate / "fired").unlink(missing_ok=True)
+        beside = self.fate / "arming"
+        beside.write_text(f"{self.episode} {whom} {at}\n")
+        beside.rename(self.fate / "armed")
+
+    def disarm(self) -> bool:
+        """Whether somebody died since it was armed; nobody will any more."""
+        (self.fate / "armed").unlink(missing_ok=True)
+        return self.fired
+
+    @property
+    def fired(self) -> bool:
+        """Whether somebody died since it was armed."""
+        return (self.fate / "fired").exists()
+
+    def hold(self, held: bool) -> None:
+        """Let no agent begin for now; one that lives is not held up."""
+        if held:
+            (self.fate / "hold").touch()
+        else:
+            (self.fate / "hold").unlink(missing_ok=True)
+
+    @property
+    def trace(self) -> list[str]:
+        """The operations since it was armed, the fatal one last."""
+        path = self.fate / f"trace-{self.episode}"
+        return path.read_text().splitlines() if path.exists() else []
+
+    async def revive(self) -> None:
+        """Start the tree again each time all of it is dead; until cancelled."""
+        while True:
+            while self.box.process is None or self.box.process.returncode is None:
+                await asyncio.sleep(0.01)
+            if not self.fired:
+                return
+            await self.box.start()
+
+    # -- what must be true ---------------------------------------------------------------------------
+
+    async def rests(self) -> bool:
+        """Whether an agent answers, and nothing is under way."""
+        try:
+            status = await self.box.status()
+        except aiohttp.ClientError:
+            return False
+        apps = status["apps"].values()
+        busy = [a for a in apps if a.get("run") or a["state"] not in RESTING]
+        return not busy and not status["source"]["running"]
+
+    async def wrong(self, programs: int) -> list[str]:
+        """Everything that is not as it should be, `programs` being how many apps have a process."""
+        await self.box.until(self.rests, DEADLINE)
+        found = []
+        for what, look in (
+            ("left on disk", self._left),
+            ("processes", lambda: self._processes(programs)),
+            ("journal", self._journal),
+        ):
+            found += [f"{what}: {one}" for one in await self._never(look)]
+        found += [
+            one for one in Path("/proc/self/mounts").read_text().splitlines() if str(self.fate.parent) in one
+        ]
+        found += await self._damaged()
+        news = [one for one in found if one not in self._told]
+        self._told.update(news)
+        return news
+
+    async def _never(self, look: Any, patience: float = 5.0) -> list[str]:
+        """What `look` finds, once it has found it for a while."""
+        end = asyncio.get_running_loop().time() + patience
+        while (found := look()) and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)
+        result: list[str] = found
+        return result
+
+    def _left(self) -> list[str]:
+        """Temporary files, instances nobody lives in, half an app."""
+        found, data = [], self.box.data
+        for directory, names, files in os.walk(data):
+            inner = os.path.relpath(directory, data)
+            if inner.startswith("store/trees/"):
+                names.clear()
+                continue
+            for name in names + files:
+                half = inner in ("store/tmp", "store/trash") or name[0] == "." or name.endswith(("~", ".tmp"))
+                if half and name not in RESERVED:
+                    found.append(f"{inner}/{name}")
+        cwds = {_link(f"/proc/{pid}/cwd") for pid in self._tree()}
+        for path in data.glob("apps/*/instances/*"):
+            if str(path.resolve()) not in cwds:
+                found.append(str(path.relative_to(data)))
+        for view in data.glob("apps/*/deployments/*/view-*"):
+            if _link(str(view.parent / "view")) != str(view.resolve()):
+                found.append(str(view.relative_to(data)))
+        for app in data.glob("apps/*"):
+            if not (app / "current").is_symlink() and (app / "good").is_symlink():
+                found.append(f"{app.name} has a good pair and no current one")
+        return sorted(found)
+
+    def _tree(self) -> list[int]:
+        """Every process of the box: below the keeper, or with the mark of the data directory."""
+        assert self.box.process is not None
+        box = (self.box.data / "box").read_text().split()[0]
+        parents, marked = {}, set()
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with suppress(OSError):
+                    stat = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+                    if stat[0] == "Z":
+                        continue
+                    parents[int(entry)] = int(stat[1])
+                    if box.encode() in Path(f"/proc/{entry}/environ").read_bytes():
+                        marked.add(int(entry))
+        below = {self.box.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in below} - below:
+            below |= more
+        return sorted(below | marked)
+
+    def _processes(self, programs: int) -> list[str]:
+        """Keeper, scribe, agent and the programs, and no one else."""
+        tree = {pid: _command(pid) for pid in self._tree()}
+        apps = [text for text in tree.values() if "bin/web" in text]
+        others = [text for text in tree.values() if "bin/web" not in text and "mortal_" not in text]
+        agents = [text for text in tree.values() if "mortal_agent" in text]
+        if len(apps) == programs and not others and len(agents) == 1:
+            return []
+        return [f"{pid}: {text}" for pid, text in tree.items()]
+
+    def _journal(self) -> list[str]:
+        """Runs, steps and syncs that are told as under way."""
+        connection = sqlite3.connect(f"file:{self.box.data}/journal.db?mode=ro", uri=True)
+        try:
+            runs = "SELECT id, app, version, result FROM runs WHERE result IN ('running', 'probation')"
+            steps = "SELECT run, name, result FROM steps WHERE result = 'running'"
+            syncs = "SELECT id, result FROM syncs WHERE result IN ('running', 'probation')"
+            ledger = "SELECT * FROM migrations WHERE word = 'running'"
+            return [
+                f"{query.split()[3]} {row}"
+                for query in (runs, steps, syncs, ledger)
+                for row in connection.execute(query).fetchall()
+            ]
+        finally:
+            connection.close()
+
+    async def _damaged(self) -> list[str]:
+        """What `emptybox store verify` finds wrong with any release."""
+        connector = aiohttp.UnixConnector(str(self.box.data / "agent.sock"))
+        found = []
+        async with aiohttp.ClientSession("http://agent", connector=connector) as session:
+            async with session.get("/store", headers={"Accept": "application/json"}) as answer:
+                releases = (await answer.json())["releases"]
+            for release in releases:
+                body = {"release": release["release"]}
+                async with session.post("/store/verify", json=body) as answer:
+                    told = await answer.json()
+                    if answer.status != 200 or told["verdict"] != "ok":
+                        found.append(f"store: {told}")
+        return found
+
+
+def _link(path: str) -> str:
+    with suppress(OSError):
+        return os.path.realpath(path, strict=True)
+    return ""
+
+
+def _command(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return "gone"

@@ -1,0 +1,51 @@
+"""Somebody dies at a durable operation, of any kind of deploy: nothing of it is to be seen afterwards.
+
+A seeded sample; `make crash` takes every point. What was found that way is named, so that it stays found.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.crash.enumerate import deaths
+from tests.crash.kinds import KINDS
+
+SEED = 20261121
+ROUGHLY = 40  # operations of the shortest deploy; later points of longer ones are left to `make crash`
+
+# What was found: the operation before which an agent has to die, and what was left behind.
+FOUND: dict[str, list[str]] = {
+    "back": [r"rename .*/\.pair\."],  # the temporary file beside it
+    "files": [r"rename .*/\.view\.", r"create .*/proven"],  # half a view; `good` on the release before
+    "guest": [r"asked open guest/", r"asked spawn"],  # an open port, a program that nobody wants
+}
+
+
+def sample(kind: str, whom: str, count: int) -> list[int | str]:
+    """Some points of a kind, always the same ones."""
+    return [*random.Random(f"{SEED} {kind} {whom}").sample(range(1, ROUGHLY), count)]
+
+
+async def check(kind: str, directory: Path, whom: str, points: Iterable[int | str]) -> None:
+    """Die at these points, one after the other."""
+    async for point in deaths(KINDS[kind], directory, whom, points):
+        assert point.died, f"nobody came to point {point.at} of {kind}"
+        assert point.wrong == [], f"after a death of the {whom} before {point.operation} in {kind}"
+
+
+@pytest.mark.parametrize("kind", ["upgrade", "restart", "turns", "removal"])
+async def test_an_agent_dies_before_some_operation_of_a_deploy(kind: str, tmp_path: Path) -> None:
+    await check(kind, tmp_path, "agent", sample(kind, "agent", 1))
+
+
+@pytest.mark.parametrize("kind", FOUND)
+async def test_an_agent_dies_where_something_was_left_behind_once(kind: str, tmp_path: Path) -> None:
+    await check(kind, tmp_path, "agent", FOUND[kind])
+
+
+async def test_everything_dies_before_some_operation_of_a_deploy(tmp_path: Path) -> None:
+    await check("upgrade", tmp_path, "tree", sample("upgrade", "tree", 1))
