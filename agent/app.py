@@ -37,6 +37,7 @@ from agent.deploy.lane import Lane
 from agent.deploy.layout import FORMAT, DataDirectory
 from agent.deploy.left_behind import LeftBehind
 from agent.deploy.look import Look
+from agent.deploy.makeshift import Makeshift
 from agent.deploy.operator import PAUSE, Operator
 from agent.deploy.own_page import render_own_page
 from agent.deploy.pinning import pinned
@@ -153,7 +154,6 @@ class Agent:
     data: DataDirectory
     journal: Journal
     bus: Bus
-    store: Store
     inbox: TriggerInbox
     look: Look
     retries: Retries
@@ -167,6 +167,7 @@ class Agent:
     unfinished: Unfinished
     post: Post
     left_behind: LeftBehind
+    makeshift: Makeshift
     tasks: Owned
     broken: asyncio.Event
     once: Once | None
@@ -176,8 +177,7 @@ class Agent:
         """Open the doors, recover what is on disk, without Git, and then look at the truth."""
         if not self.keeper.children:
             await end_strays(self.data.box, {os.getpid(), self.keeper.keeper_pid})
-        await asyncio.to_thread(self.store.sweep)
-        await self.face.start()  # first, so that an agent which cannot begin has started nothing
+        await self.face.start(self.makeshift.bear)  # first: an agent which cannot begin has started nothing
         await self.journal.mark_interrupted()
         found = await apps_found(self.data, self.keeper, self.unfinished, self.processes.surroundings)
         known = [name for name in found if self.once is None or self.once.app in ("", name)]
@@ -187,7 +187,7 @@ class Agent:
             self.unfinished.settlement(run).settle(run.app, SyncResult.INTERRUPTED)
             await self.journal.mark_interrupted(run.id)
         if (message := self.journal.fact(PAUSE)) is not None:
-            self.bus.publish(PauseChanged(message, "an earlier agent"))
+            self.bus.publish(PauseChanged(message, self.makeshift.paused_by))
         sync = self.inbox.offer(Trigger(TriggerKind.START)).sync
         if self.once is not None:
             self.first = last_word(self.bus, sync)
@@ -209,6 +209,7 @@ class Agent:
             self.tasks.start(self.keeper.lost.wait(), name="keeper"): EXIT_FAILED,
             self.tasks.start(self.broken.wait(), name="broken"): EXIT_FAILED,
             self.tasks.start(self.operator.upgrading.wait(), name="upgrade"): UPGRADED,
+            self.tasks.start(self.makeshift.over(), name="makeshift"): UPGRADED,
         }
         first = None
         if self.once is not None and self.first is not None:
@@ -324,9 +325,11 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     face = Face(settings, board, metrics, operator, receiver(settings, sink).handle)
     stack.push_async_callback(face.aclose)
     return Agent(
-        settings, keeper, data, journal, bus, store, inbox, look, retries, lanes, reconciler, poller,
+        settings, keeper, data, journal, bus, inbox, look, retries, lanes, reconciler, poller,
         processes, face, operator, metrics, unfinished, post,
-        LeftBehind(keeper, keeper.keeper_pid, data.box, lanes, bus), tasks, broken, once,
+        LeftBehind(keeper, keeper.keeper_pid, data.box, lanes, bus),
+        Makeshift(data, journal, artifacts.unswept, once is None and bool(data.known_apps())),
+        tasks, broken, once,
     )  # fmt: skip
 
 

@@ -110,9 +110,13 @@ class Artifacts:
         self._ensuring: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._learned: dict[str, tuple[str, str]] = {}  # URL: (validator, sha256)
         self._tasks = Owned("artifacts")
+        self.unswept: OSError | None = None  # why what an earlier life left in the store is still there
 
     async def __aenter__(self) -> Self:
-        await asyncio.get_running_loop().run_in_executor(self._executor, self.store.sweep)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self.store.sweep)
+        except OSError as error:
+            self.unswept = error
         self._tasks.start(self.store.empty_trash(), name="empty-trash")
         return self
 

@@ -30,6 +30,14 @@ def as_info(error: BaseException, where: str) -> FailureInfo:
             where=str(error.filename or where),
             remedy="free space on the data directory's file system",
         )
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return FailureInfo(
+            FailureKind.OPERATOR,
+            "DiskReadOnly",
+            f"{error.strerror}",
+            where=str(error.filename or where),
+            remedy="make the data directory's file system writable",
+        )
     if isinstance(error, OSError):
         told = error.strerror or str(error) or type(error).__name__
         return FailureInfo(FailureKind.OPERATOR, "SystemError", told, where=str(error.filename or where))

@@ -44,6 +44,19 @@ def build_instance(path: Path, release: Path | None, config: Path | None, dirs: 
         os.symlink(os.path.relpath(target, place.parent), place)
 
 
+def is_instance(path: Path, release: Path | None, config: Path | None) -> bool:
+    """Whether `path` is a whole instance directory of this release and generation."""
+    for name, target in ((RELEASE, release), (CONFIG, config)):
+        if target is None:
+            continue
+        link = path / name
+        if not link.is_symlink() or os.readlink(link) != os.path.relpath(target, path):
+            return False
+        if not set(os.listdir(target)) <= set(os.listdir(path)):
+            return False
+    return True
+
+
 def point_config(path: Path, config: Path) -> None:
     """Let a running child see another generation: new names are linked first, then `.config` is renamed."""
     release = (path / RELEASE).resolve() if (path / RELEASE).is_symlink() else None

@@ -103,6 +103,15 @@ class Journal:
         """Why another journal could not be used, at the opening or since."""
         return self._file.lost
 
+    @property
+    def makeshift(self) -> Failure | None:
+        """Why the file could not be opened, so that nothing of this is kept; None when it is."""
+        return self._file.makeshift
+
+    async def usable(self) -> bool:
+        """Whether the file can be opened by now."""
+        return await self._file.usable()
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -3,6 +3,9 @@
 A file that is found damaged, or is not there any more, gives way to a new one in the middle of the agent's
 life. What of the journal is kept in memory is written into that, so that nothing is tried again, told again
 or forgotten which anybody still acts on; what is gone is history.
+
+Where the file cannot be opened at all, though an agent has to look after apps that run, a *makeshift* in
+memory takes its place. It refuses durable writes: nothing that depends on them can be done with it.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from collections.abc import Awaitable, Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from agent.deploy.journal_schema import Lost, connect, failure
-from agent.domain.errors import FailureInfo
+from agent.deploy.journal_schema import Lost, connect, failure, in_memory
+from agent.domain.errors import Failure, FailureInfo, OperatorNeeded
 from agent.kit.database import Database, Renewal, Statement
 
 log = logging.getLogger(__name__)
@@ -27,12 +30,16 @@ OnLost = Callable[[Lost], None]
 
 
 class JournalFile:
-    """Made by `open`. `lost` says why another file could not be used, at the opening or since."""
+    """Made by `open`. `lost` says why another file could not be used, at the opening or since.
+
+    `makeshift` says why there is no file, and is None else.
+    """
 
     def __init__(self, path: Path, on_error: OnError | None, on_lost: OnLost | None) -> None:
         """Use `open`."""
         self.path = path
         self.lost: Lost | None = None
+        self.makeshift: Failure | None = None
         self.kept: Callable[[], Iterable[Statement]] = tuple
         self._on_error, self._on_lost = on_error, on_lost
         self._loop = asyncio.get_running_loop()
@@ -45,12 +52,19 @@ class JournalFile:
     ) -> Self:
         """See `Journal.open`. Raises OperatorNeeded."""
         self = cls(path, on_error, on_lost)
-        self._database = await Database.open(
-            lambda: self._connect(expected=expected),
-            name="journal",
-            on_error=self._trouble,
-            renewal=Renewal(self._sound, self._renew),
-        )
+        try:
+            self._database = await Database.open(
+                lambda: self._connect(expected=expected),
+                name="journal",
+                on_error=self._trouble,
+                renewal=Renewal(self._sound, self._renew),
+            )
+        except Failure as error:
+            if not expected:
+                raise
+            self.makeshift = error
+            self._database = await Database.open(in_memory, name="makeshift", on_error=self._trouble)
+            self._trouble(error)
         self._tell_lost()
         return self
 
@@ -60,6 +74,8 @@ class JournalFile:
 
     def write(self, statements: tuple[Statement, ...], durable: bool = False) -> Awaitable[None]:
         """Queue statements that belong together; awaiting durable ones raises OperatorNeeded."""
+        if durable and self.makeshift is not None:
+            return _Refused(self.makeshift)
         written = self._database.write(*statements, durable=durable)
         return _Durable(written, self.path) if durable else written
 
@@ -69,6 +85,18 @@ class JournalFile:
             return await self._database.read(read)
         except sqlite3.Error as error:
             raise failure(error, self.path) from error
+
+    async def usable(self) -> bool:
+        """Whether the file can be opened by now."""
+
+        def opens() -> bool:
+            try:
+                connect(self.path)[0].close()
+            except Failure:
+                return False
+            return True
+
+        return await asyncio.to_thread(opens)
 
     # -- in the thread ----------------------------------------------------------------------------
 
@@ -111,6 +139,18 @@ class JournalFile:
             log.error("%s", info)
         if self._on_error is not None:
             self._on_error(info)
+
+
+class _Refused:
+    """A durable write that cannot be."""
+
+    def __init__(self, why: Failure) -> None:
+        self._why = why
+
+    def __await__(self) -> Generator[Any, None, None]:
+        info = self._why.info
+        yield from ()
+        raise OperatorNeeded(info.reason, info.message, where=info.where, remedy=info.remedy)
 
 
 class _Durable:

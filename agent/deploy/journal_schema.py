@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -135,7 +136,14 @@ def failure(error: Exception, path: Path) -> Failure:
             where=str(path),
             remedy="free space on the data directory's file system",
         )
-    if code in _NO_RIGHTS or system in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+    if system == errno.EROFS or (code in _NO_RIGHTS and _read_only(path)):
+        return OperatorNeeded(
+            "DiskReadOnly",
+            f"the journal cannot be written: {error}",
+            where=str(path),
+            remedy="make the data directory's file system writable",
+        )
+    if code in _NO_RIGHTS or system in (errno.EACCES, errno.EPERM, errno.ENOENT):
         return OperatorNeeded(
             "PermissionDenied",
             f"the journal cannot be written: {error}",
@@ -148,6 +156,20 @@ def failure(error: Exception, path: Path) -> Failure:
         where=str(path),
         remedy="look at the disk; a journal moved away is begun anew at the next start",
     )
+
+
+def _read_only(path: Path) -> bool:
+    try:
+        return bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def in_memory() -> sqlite3.Connection:
+    """A journal that nothing is kept of."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    _transact(connection, _script(";".join([_TABLES, *_UPGRADES.values()])))
+    return connection
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, bool]:

@@ -18,6 +18,8 @@ DATA/
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -69,7 +71,13 @@ class DataDirectory:
             self._lock = -1
 
     def _take_lock(self) -> None:
-        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path = self.root / "lock"
+        try:
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            self._lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # which flock(2) does not mind
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -81,8 +89,9 @@ class DataDirectory:
                 where=str(self.root),
                 remedy="stop it, or name another directory with --data",
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # for people only, and no reason not to begin on a bad disk
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _sweep(self) -> None:
         """Remove what an agent that was killed left half-made: files, and its socket (`UnixListener`)."""

@@ -57,8 +57,17 @@ class Look:
         self._keys: object = None  # the version of the trusted keys that it was judged with
         self._tidying: asyncio.Future[None] | None = None
         self._reading = asyncio.Lock()  # of the exported trees: none is tidied away under a reader
-        remove_tree(directory)  # a cache: what a power cut left half-written must not be taken for a commit
-        directory.mkdir()
+        self._clean = False
+        try:
+            self._empty()
+        except OSError as error:
+            log.warning("what earlier looks left cannot be removed: %s", error)
+
+    def _empty(self) -> None:
+        """A cache: what a power cut left half-written must not be taken for a commit. Raises OSError."""
+        remove_tree(self._directory)
+        self._directory.mkdir()
+        self._clean = True
 
     async def head(self) -> str:
         """The commit that the followed ref names now: one request. Raises Failure."""
@@ -114,7 +123,7 @@ class Look:
         tree = self._directory / commit
         async with self._reading:
             await self._tidied()
-            if tree.is_dir() and self._provenance.accepted(commit):
+            if self._clean and tree.is_dir() and self._provenance.accepted(commit):
                 return await self._load(commit, tree, "")
         snapshot = await self._remote.fetch(commit)
         try:
@@ -157,6 +166,8 @@ class Look:
     async def _export_and_load(self, snapshot: Snapshot, signer: str, follow: bool) -> DesiredState:
         tree = self._directory / snapshot.commit
         try:
+            if not self._clean:
+                await asyncio.to_thread(self._empty)
             if not tree.is_dir():
                 beside = self._directory / f".{snapshot.commit}.tmp"
                 if beside.exists():

@@ -71,7 +71,8 @@ class Processes:
         self.surroundings.user(spec)  # first of all: a start that cannot be must not cost the gate anything
         name = new_id(spec.name)
         own = instance is None
-        place = instance or await self.surroundings.instance(deployment, name)
+        lived_in = {found.note.instance for found in self.found(spec.name) if found.running}
+        place = instance or await self.surroundings.instance(deployment, name, lived_in)
         note = ChildNote(spec.name, deployment.pair.spec, side, str(place), run, number)
         try:
             if gate is not None:

@@ -47,7 +47,10 @@ async def recover(app: AppContext, trial: Trial) -> None:
     serving = await _still_serving(app, current, good)
     processes = app.services.processes
     lived_in = {child.instance for child in app.serving.everyone()} | app.jobs.instances()
-    await processes.surroundings.sweep(app.name, lived_in)
+    try:
+        await processes.surroundings.sweep(app.name, lived_in)
+    except OSError as error:
+        log.warning("%s: what an earlier agent left cannot be removed: %s", app.name, error)
     if serving is not None:
         if current is None or current.pair.spec != serving.deployment.pair.spec:
             await app.link_current(serving.deployment)

@@ -63,7 +63,7 @@ async def try_successor(protocol: int) -> Mapping[str, Any]:
 
 async def hand_on(lanes: Collection[Lane]) -> None:
     """Make way for the next agent: let runs under way end, touch no child, leave the ports to the keeper."""
-    log.info("making way for the code installed now")
+    log.info("making way for the next agent")
     try:
         async with asyncio.timeout(RUN_DEADLINE):
             for lane in lanes:

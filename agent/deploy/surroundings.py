@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from agent.config import Settings
 from agent.deploy.deployments import Deployment
 from agent.deploy.generations import Owner, repair_generation
-from agent.deploy.instance import TMP, build_instance
+from agent.deploy.instance import TMP, build_instance, is_instance
 from agent.deploy.layout import DataDirectory
 from agent.deploy.places import Places, drop_views
 from agent.deploy.wholeness import Wholeness
@@ -74,13 +75,25 @@ class Surroundings:
         """Where an app without a program puts its files."""
         return Places(self._data.app(app), self._data.root, self._settings.place_roots)
 
-    async def instance(self, deployment: Deployment, name: str) -> Path:
+    async def instance(self, deployment: Deployment, name: str, lived_in: Collection[str] = ()) -> Path:
         """Build an instance directory for a deployment, and the app's own directories.
 
-        Release and rendered files are put right first. Raises Transient (ReleaseDamaged), OSError.
+        Release and rendered files are put right first. On a disk that cannot be written to, one that an
+        earlier child of the deployment has left, so that it is not among those `lived_in`, will do.
+        Raises Transient (ReleaseDamaged), OSError.
         """
-        await self.wholeness.ensure(deployment.spec, deployment.pair.release)
-        return await asyncio.to_thread(self._build_instance, deployment, name)
+        try:
+            await self.wholeness.ensure(deployment.spec, deployment.pair.release)
+            return await asyncio.to_thread(self._build_instance, deployment, name)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            instances = self._data.app(deployment.spec.name).instances
+            left = [path for path in instances.iterdir() if str(path) not in lived_in]
+            for path in left:
+                if is_instance(path, deployment.release, deployment.generation):
+                    return path
+            raise
 
     def _build_instance(self, deployment: Deployment, name: str) -> Path:
         spec = deployment.spec

@@ -22,6 +22,8 @@ KEEPALIVE = 75.0  # seconds for the head of a request, counted from connecting o
 WEBHOOK_KEEPALIVE = 15.0  # seconds; the same for the listener that strangers reach
 STALLED = 30_000  # milliseconds a client may leave what is sent to it unacknowledged (tcp(7))
 BACKLOG = 256
+_REASONS = {errno.ENOSPC: "DiskFull", errno.EDQUOT: "DiskFull", errno.EROFS: "DiskReadOnly"}
+OF_THE_DISK = frozenset(_REASONS.values())
 PATH_MAX = 107  # bytes of a path in struct sockaddr_un (unix(7))
 
 
@@ -110,8 +112,11 @@ class UnixListener:
             beside.rename(path)
         except OSError as error:
             listening.close()
-            beside.unlink(missing_ok=True)
-            raise self._refused(error.strerror or str(error), "let the agent write there") from None
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            raise self._refused(
+                error.strerror or str(error), "let the agent write there", _REASONS.get(error.errno or 0)
+            ) from None
         except BaseException:
             listening.close()
             raise
@@ -140,8 +145,8 @@ class UnixListener:
             "another agent listens there", "one agent a data directory; is it running already?"
         )
 
-    def _refused(self, message: str, remedy: str) -> OperatorNeeded:
-        return OperatorNeeded("SocketUnusable", message, where=str(self.path), remedy=remedy)
+    def _refused(self, message: str, remedy: str, reason: str | None = None) -> OperatorNeeded:
+        return OperatorNeeded(reason or "SocketUnusable", message, where=str(self.path), remedy=remedy)
 
     def close(self) -> None:
         """Stop listening and remove the file, if it is still ours. Connections go on."""

@@ -24,13 +24,22 @@ from aiohttp import web
 
 from agent.config import Address, Settings
 from agent.domain.control import Control
+from agent.domain.errors import OperatorNeeded
 from agent.kit.tasks import Owned
 from agent.status.board import Board
 from agent.status.metrics import Metrics
 from agent.web import control as wishes
 from agent.web import events, execs, health, jobs, maintenance, records, said, status, store
 from agent.web.context import CONTEXT, DOOR, Context, Door
-from agent.web.listeners import KEEPALIVE, LINGER, WEBHOOK_KEEPALIVE, UnixListener, bound, listen_tcp
+from agent.web.listeners import (
+    KEEPALIVE,
+    LINGER,
+    OF_THE_DISK,
+    WEBHOOK_KEEPALIVE,
+    UnixListener,
+    bound,
+    listen_tcp,
+)
 from agent.web.problem import problems, secure
 
 log = logging.getLogger(__name__)
@@ -99,11 +108,19 @@ class Face:
     ) -> None:
         await self.aclose()
 
-    async def start(self) -> None:
-        """Open all listeners. Raises OperatorNeeded(PortTaken | AddressUnavailable | SocketUnusable)."""
+    async def start(self, bear: Callable[[OperatorNeeded], None] | None = None) -> None:
+        """Open all listeners. Raises OperatorNeeded(PortTaken | AddressUnavailable | SocketUnusable).
+
+        `bear` hears of a Unix socket that the disk cannot hold (DiskFull, DiskReadOnly), and may raise.
+        """
         settings = self._settings
         try:
-            await self._socket.start(await self._runner(Door.SOCKET))
+            try:
+                await self._socket.start(await self._runner(Door.SOCKET))
+            except OperatorNeeded as error:
+                if bear is None or error.reason not in OF_THE_DISK:
+                    raise
+                bear(error)
             admin = await listen_tcp(await self._runner(Door.ADMIN), settings.admin)
             self._servers.append(admin)
             webhook = None

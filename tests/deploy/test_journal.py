@@ -351,6 +351,27 @@ async def test_a_journal_that_should_be_there_and_is_not_is_told(path: Path) -> 
         assert lost == [Lost("Missing")]
 
 
+async def test_where_apps_run_a_journal_in_memory_takes_the_place_of_one_that_cannot_be_opened(
+    path: Path,
+) -> None:
+    path.mkdir()  # as good as a disk that fails at this place
+    heard: list[FailureInfo | None] = []
+    async with await Journal.open(path, on_error=heard.append, expected=True) as journal:
+        assert journal.makeshift is not None
+        assert heard == [journal.makeshift.info]
+        open_run(journal)
+        assert len(await journal.history()) == 1
+        with pytest.raises(OperatorNeeded) as caught:
+            await journal.mark("run-1", "switching", durable=True)
+        assert caught.value.info == journal.makeshift.info
+        assert not await journal.usable()
+        path.rmdir()
+        assert await journal.usable()
+    async with await Journal.open(path, expected=True) as journal:
+        assert journal.makeshift is None
+        assert await journal.history() == []
+
+
 async def test_a_journal_that_cannot_be_opened_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(OperatorNeeded, match="let the agent's user write") as caught:
         await Journal.open(tmp_path / "missing" / "journal.db")
