@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.kit import sandbox
 from tests.kit.box import Box, Load
@@ -86,3 +90,71 @@ async def test_a_rogue_is_borne_by_the_agent_and_its_neighbour_and_leaves_nobody
     assert load.failures == []
     assert await box.agent_pid() == agent
     assert os.path.exists(f"/proc/{agent}")
+
+
+FILLS = """
+import time
+try:
+    with open("data/all-there-is", "wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 65536)
+except OSError as error:
+    print("cannot go on:", error.strerror, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A data directory on a file system of 24 MiB."""
+    sandbox.as_root()
+    data = tmp_path / "data"
+    data.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(data)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    yield data
+    subprocess.run(["umount", "-l", str(data)], check=True)
+
+
+async def test_who_fills_the_disk_stops_nobody_and_what_is_missing_is_told(
+    small_disk: Path, box: Box
+) -> None:
+    def state(version: str) -> dict[str, Any]:
+        rogue = {
+            "version": "1",
+            "run": {"command": [sys.executable, "-S", "-c", FILLS]},
+            "dirs": {"state": "data"},
+            "health": {"alive": "100ms", "probation": "100ms"},
+        }
+        good = box.state(version)
+        return {**good, "apps": {**good["apps"], "rogue": rogue}}
+
+    await box.commit(box.state("1.0"))
+    await box.start()
+    await box.proven("1.0")
+    agent = await box.agent_pid()
+    before = memory(agent)
+    async with Load(box.port) as load:
+        await box.webhook(await box.commit(state("1.0")))
+
+        async def full() -> bool:
+            return any("cannot go on: No space left on device" in line for line in box.output)
+
+        await box.until(full)
+        status, answer = await box.webhook(await box.commit(state("2.0")), wait=True)
+        assert (status, answer["failure"]["reason"]) == (409, "DiskFull"), answer
+        assert "free" in answer["failure"]["remedy"]
+        served = load.total
+
+        async def serves_on() -> bool:  # and so does /status
+            return load.total > served + 50 and bool((await box.app())["serving"])
+
+        await box.until(serves_on)
+        assert (await box.app())["current"]["version"] == "1.0"
+        assert memory(agent) - before < 10 * MEBIBYTE
+        (small_disk / "apps/rogue/dirs/state/all-there-is").unlink()
+        await box.webhook(await box.commit(box.state("2.0")))
+        await box.proven("2.0")
+    assert load.failures == []
+    assert await box.agent_pid() == agent
