@@ -61,6 +61,7 @@ from agent.domain.spec import AppSpec, SocketMode
 from agent.git_artifacts import GitPacker
 from agent.keeper.client import KeeperClient
 from agent.keeper.protocol import KEEPER_FD_VARIABLE, VERSION
+from agent.kit.loop import Loop
 from agent.kit.mask import secrets
 from agent.kit.tasks import Owned
 from agent.notify.post import Post
@@ -122,7 +123,8 @@ def main(arguments: Sequence[str]) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a gate may hold thousands of clients
     try:
-        return asyncio.run(live(settings, int(os.environ[KEEPER_FD_VARIABLE]), once))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            return runner.run(live(settings, int(os.environ[KEEPER_FD_VARIABLE]), once))
     except Failure as failure:
         log.error("%s", failure)
         return EXIT_SETTINGS

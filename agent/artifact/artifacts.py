@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -43,6 +42,7 @@ from agent.artifact.trust.rules import Rules
 from agent.artifact.trust.signatures import Signatures
 from agent.domain.errors import Permanent
 from agent.domain.spec import ArtifactSpec, Checksum
+from agent.kit.executor import Threads
 from agent.kit.machine import architecture
 from agent.kit.tasks import Owned, stop
 from agent.kit.threads import settled
@@ -92,7 +92,7 @@ class Artifacts:
     ) -> None:
         self.store = store
         self._limits = limits
-        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifact")
+        self._executor = Threads(_THREADS, thread_name_prefix="artifact")
         self._http = HttpSource(limits, http)
         files = FileSource(file_roots, self._executor)
         self._blobs = FileSource([store.blob("")], self._executor)

@@ -41,6 +41,14 @@ def as_info(error: BaseException, where: str) -> FailureInfo:
     if isinstance(error, OSError):
         told = error.strerror or str(error) or type(error).__name__
         return FailureInfo(FailureKind.OPERATOR, "SystemError", told, where=str(error.filename or where))
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return FailureInfo(
+            FailureKind.OPERATOR,
+            "NoResources",
+            f"{error}",
+            where=where,
+            remedy="raise the limit of processes for the agent's user, or end some: it is tried again",
+        )
     log.error("%s failed unexpectedly", where, exc_info=error)
     return FailureInfo(
         FailureKind.OPERATOR,
