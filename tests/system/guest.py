@@ -184,6 +184,32 @@ def restarts_a_hung_keeper() -> None:
     assert show("NRestarts") == "1"
 
 
+def limits_what_apps_use() -> None:
+    """With the drop-in of the page on isolation: control groups of version 2, made by who is not root."""
+    text = json.loads(pathlib.Path("/srv/page.json").read_text())["limits"]
+    (pathlib.Path(f"{UNIT}.d") / "limits.conf").write_text(text)
+    run("systemctl daemon-reload && systemctl restart emptybox")
+    push("limited")
+    run("systemctl reload emptybox")
+    failed = until(lambda: status()["apps"].get("eater", {}).get("last_failure"), "the eater meets its limit")
+    assert failed["message"] == "version 1 was killed by the memory limit of 32M", failed
+    serves("2.0")
+
+    def group() -> str:
+        inside = pathlib.Path(f"/proc/{web()['child']['pid']}/cgroup").read_text().strip().partition("::")[2]
+        return inside if inside.rpartition("/")[2].startswith("web~") else ""
+
+    found = pathlib.Path(f"/sys/fs/cgroup{until(group, 'the app is in a group of its own')}")
+    said = {name: (found / name).read_text().strip() for name in ("memory.max", "pids.max", "cpu.max")}
+    assert said == {"memory.max": str(64 << 20), "pids.max": "60", "cpu.max": "50000 100000"}, said
+    assert "wbps=10485760" in (found / "io.max").read_text()
+    assert 'emptybox_app_memory_kills_total{app="eater"}' in get("http://127.0.0.1:7070/metrics")
+    push("2.0")
+    run("systemctl reload emptybox")
+    until(lambda: "eater" not in status()["apps"] and not group(), "the limits are gone")
+    serves("2.0")
+
+
 def stops_in_order() -> None:
     pids = [int(show("MainPID")), status()["agent"]["pid"], web()["child"]["pid"]]
     run("systemctl stop emptybox")
@@ -223,7 +249,8 @@ def is_uninstalled() -> None:
 
 PARTS = (
     installs, is_hardened, reloads, survives_the_agent, starts_a_hung_agent_again, upgrades,
-    restarts_a_hung_keeper, stops_in_order, refuses_newer_data, is_backed_up, is_uninstalled,
+    restarts_a_hung_keeper, limits_what_apps_use, stops_in_order, refuses_newer_data, is_backed_up,
+    is_uninstalled,
 )  # fmt: skip
 
 

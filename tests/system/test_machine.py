@@ -34,13 +34,25 @@ def state(version: str, digest: str) -> dict[str, Any]:
     return {"schema": 1, "apps": {"web": web}}
 
 
+def limited(version: str, digest: str) -> dict[str, Any]:
+    """The same with limits, and beside it a program that meets its own."""
+    wanted = state(version, digest)
+    limits = {"memory": "64M", "pids": 60, "cpus": 0.5, "io": {"write": "10M"}}
+    wanted["apps"]["web"]["run"]["limits"] = limits
+    eat = ["python3", "-S", "-c", "hog = b'x' * (96 << 20); import time; time.sleep(1000)"]
+    run = {"command": eat, "limits": {"memory": "32M"}}
+    wanted["apps"]["eater"] = {"version": "1", "run": run, "health": {"alive": "60s", "deadline": "200s"}}
+    return wanted
+
+
 def blocks() -> dict[str, str]:
     """What the operations page has typed, by what for."""
     section = (
         (ROOT / "docs/operations.md").read_text().split("### As a systemd service")[1].split("\n### ")[0]
     )
     install, upgrade, remove = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    return {"install": install, "upgrade": upgrade, "remove": remove}
+    limits = (ROOT / "docs/isolation.md").read_text().split("```ini\n")[1].split("```")[0]
+    return {"install": install, "upgrade": upgrade, "remove": remove, "limits": limits}
 
 
 async def fill(root: Path, scratch: Path) -> None:
@@ -63,6 +75,9 @@ async def fill(root: Path, scratch: Path) -> None:
             (root / f"srv/artifacts/web-{version}.tar.gz").write_bytes(data)
             wanted = state(version, hashlib.sha256(data).hexdigest())
             commits[version] = await repository.put({"state.yaml": json.dumps(wanted)})
+            if version == VERSIONS[-1]:
+                wanted = limited(version, hashlib.sha256(data).hexdigest())
+                commits["limited"] = await repository.put({"state.yaml": json.dumps(wanted)})
         shutil.copytree(repository.path, root / "srv/state.git")
     (root / "srv/page.json").write_text(json.dumps(blocks()))
     (root / "srv/commits.json").write_text(json.dumps(commits))
