@@ -67,6 +67,7 @@ from agent.kit.tasks import Owned
 from agent.notify.post import Post
 from agent.once import EXIT_FAILED, Once, carry_out, read
 from agent.process.adoption import Adoption
+from agent.process.oci import groups
 from agent.process.strays import end_strays
 from agent.receiving import receiver
 from agent.source.git.remote import remote_of
@@ -179,6 +180,7 @@ class Agent:
         """Open the doors, recover what is on disk, without Git, and then look at the truth."""
         if not self.keeper.children:
             await end_strays(self.data.box, {os.getpid(), self.keeper.keeper_pid})
+            await asyncio.to_thread(groups.sweep, self.data.apps)
         await self.face.start(self.makeshift.bear)  # first: an agent which cannot begin has started nothing
         await self.journal.mark_interrupted()
         found = await apps_found(self.data, self.keeper, self.unfinished, self.processes.surroundings)

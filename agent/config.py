@@ -85,6 +85,7 @@ class Settings:
     weakest_isolation: str = "standard"
     execs: tuple[str, ...] = ()
     isolation_roots: tuple[Path, ...] = ()
+    container_runtime: Path | None = None
     file_roots: tuple[Path, ...] = ()
     ports: tuple[range, ...] = ()
     place_roots: tuple[Path, ...] = ()

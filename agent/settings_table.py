@@ -244,6 +244,13 @@ SETTINGS: tuple[Setting, ...] = (
         many=True,
     ),
     Setting(
+        "container_runtime",
+        "--container-runtime",
+        "PATH",
+        parse_absolute,
+        "what makes the containers of `driver: oci` (default: runc or crun, where they are installed)",
+    ),
+    Setting(
         "ports",
         "--allow-port",
         "PORT[-PORT]",

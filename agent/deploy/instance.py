@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from agent.kit.files import link_atomically, remove_tree
 
-RELEASE, CONFIG, TMP = ".release", ".config", ".tmp"
+RELEASE, CONFIG, TMP, CONTAINERS = ".release", ".config", ".tmp", ".oci"
 
 
 def build_instance(path: Path, release: Path | None, config: Path | None, dirs: Mapping[str, Path]) -> None:

@@ -8,12 +8,14 @@ import errno
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.config import Settings
 from agent.deploy.deployments import Deployment
 from agent.deploy.generations import Owner, repair_generation
-from agent.deploy.instance import TMP, build_instance, is_instance
+from agent.deploy.instance import CONTAINERS, TMP, build_instance, is_instance
 from agent.deploy.layout import DataDirectory
 from agent.deploy.places import Places, drop_views
 from agent.deploy.wholeness import Wholeness
@@ -30,6 +32,9 @@ from agent.process.written import NAME
 from agent.traffic.ports import variables
 from agent.traffic.state import Gate
 
+if TYPE_CHECKING:
+    from agent.process.oci.container import Container, Host
+
 DIRECTORY_VARIABLES = {"state": "STATE_DIRECTORY", "cache": "CACHE_DIRECTORY", "logs": "LOGS_DIRECTORY"}
 
 
@@ -44,6 +49,7 @@ class Surroundings:
         self.cgroups = Cgroups(device=data.root)
         self._lodgers: Counter[Path] = Counter()
         self._left: set[Path] = set()  # of these, nobody but lodgers is left
+        self._host: Host | None = None  # of containers, whose code is loaded for whoever has some
 
     def user(self, spec: AppSpec) -> User:
         """Who the app's programs run as, in an isolation that is allowed. Raises OperatorNeeded."""
@@ -150,6 +156,8 @@ class Surroundings:
         directory = self._data.app(app)
         for path in directory.instances.iterdir():
             if path not in lived_in:
+                if (path / CONTAINERS).is_dir():
+                    _remove_groups(app, path / CONTAINERS)
                 remove_tree(path)
         deployments = [path for path in directory.deployments.iterdir() if path.is_dir()]
         for parent in (directory.root, directory.deployments, directory.generations, *deployments):
@@ -167,22 +175,24 @@ class Surroundings:
         """
         spec = deployment.spec
         directory = self._data.app(spec.name)
+        contained = spec.container is not None
         directories = {
-            DIRECTORY_VARIABLES[kind]: directory.dirs / kind
-            for kind in spec.dirs
+            DIRECTORY_VARIABLES[kind]: Path("/", shown) if contained else directory.dirs / kind
+            for kind, shown in spec.dirs.items()
             if kind in DIRECTORY_VARIABLES
         }
         if "cache" in spec.dirs:
-            directories |= unpacking(directory.dirs / "cache")
+            directories |= unpacking(directories["CACHE_DIRECTORY"])
         if _has_tmp(spec, self._leave):
             directories["TMPDIR"] = instance / TMP
         user = self.user(spec)
+        home = replace(user, home="") if contained else user  # a home of this host is none of the container's
         environment = child_environment(
             app=spec.name,
             version=spec.version,
             box=self._data.box,
-            user=user,
-            home=instance,
+            user=home,
+            home=Path("/") if contained else instance,
             pass_env=self._settings.pass_env,
             base=os.environ,
             spec_env=spec.env,
@@ -192,7 +202,29 @@ class Surroundings:
         size, count = self._settings.app_log_size, self._settings.app_log_files
         log = (str(directory.root / NAME), size, count) if size else None
         bounds = self._bounds(deployment, instance, extra, command)
-        return ChildContext(spec.name, instance, environment, user, log=log, bounds=bounds)
+        container = self._container(deployment)
+        return ChildContext(
+            spec.name, instance, environment, user, log=log, bounds=bounds, container=container
+        )
+
+    def _container(self, deployment: Deployment) -> Container | None:
+        """What an app's programs run in; None: the host."""
+        spec, directory = deployment.spec, self._data.app(deployment.spec.name)
+        if spec.container is None or deployment.release is None:
+            return None
+        from agent.process.oci.container import Container, Host
+
+        self._host = self._host or Host(self._settings.container_runtime)
+        return Container(
+            self._host,
+            spec.name,
+            deployment.release,
+            deployment.generation,
+            tuple((f"/{shown}", directory.dirs / kind) for kind, shown in spec.dirs.items()),
+            frozenset(spec.env),
+            spec.container.hostname,
+            apart="net" in isolated(spec, self._leave).isolation.namespaces,
+        )
 
     def tier(self, spec: AppSpec) -> str:
         """The isolation of an app's programs; also of those that were started while less was allowed."""
@@ -211,6 +243,10 @@ class Surroundings:
         """Remove the control groups of a child that has ended."""
         if _limits(spec) != LimitsSpec():
             await asyncio.to_thread(self.cgroups.remove, spec.name, child)
+        if spec.container is not None:
+            from agent.process.oci import groups
+
+            await asyncio.to_thread(groups.remove, spec.name, child)
 
     def _bounds(
         self, deployment: Deployment, instance: Path, extra: Mapping[str, str], command: bool
@@ -226,6 +262,9 @@ class Surroundings:
         )
         told = {int(text) for name, text in extra.items() if name.startswith("PORT") and text.isdigit()}
         ports = set() if slots else told | {port.port for port in spec.listen}
+        if spec.container is not None:
+            tier, _ = tier_of(run.isolation, self._leave.weakest)
+            return Bounds(run.umask, run.nice, run.oom, run.rlimits, run.limits, self.cgroups, tier)
         tier, order = confinement(run.isolation, self._leave, home, ports=ports, slots=slots, command=command)
         return Bounds(run.umask, run.nice, run.oom, run.rlimits, run.limits, self.cgroups, tier, order)
 
@@ -233,6 +272,13 @@ class Surroundings:
 def unpacking(cache: Path) -> dict[str, Path]:
     """Where executables unpack themselves: by the XDG base directories; shiv, and older pex, by their own."""
     return {"XDG_CACHE_HOME": cache, "SHIV_ROOT": cache / "shiv", "PEX_ROOT": cache / "pex"}
+
+
+def _remove_groups(app: str, containers: Path) -> None:
+    from agent.process.oci import groups
+
+    for path in containers.iterdir():
+        groups.remove(app, path.name)
 
 
 def _limits(spec: AppSpec) -> LimitsSpec:
@@ -253,6 +299,8 @@ def isolated(spec: AppSpec, leave: Leave) -> RunSpec:
 def _has_tmp(spec: AppSpec, leave: Leave) -> bool:
     """Whether an app's programs have a place of their own for temporary files. Raises OperatorNeeded."""
     isolation = isolated(spec, leave).isolation
+    if spec.container is not None:
+        return False
     return tier_of(isolation, leave.weakest)[0] == "strict" and "tmp" not in isolation.private
 
 

@@ -157,6 +157,12 @@ class IsolationSpec(Spec, frozen=True, kw_only=True):
     connect: tuple[int, ...] | None = None  # TCP ports; None = all
 
 
+class ContainerSpec(Spec, frozen=True, kw_only=True):
+    """A program runs in a container, whose root is the release with the rendered files over it."""
+
+    hostname: str = ""  # "" = what the release says, or the app's name
+
+
 class RunSpec(Spec, frozen=True, kw_only=True):
     """The long-running program."""
 
@@ -170,6 +176,7 @@ class RunSpec(Spec, frozen=True, kw_only=True):
     rlimits: dict[str, int] = {}  # setrlimit(2)'s names without RLIMIT_; -1 = none
     limits: LimitsSpec = LimitsSpec()
     isolation: IsolationSpec = IsolationSpec()
+    container: ContainerSpec | None = None  # None = it runs on the host
     stop: StopSpec = StopSpec()
     restart: RestartSpec = RestartSpec()
     reload: ReloadSpec = ReloadSpec()
@@ -193,6 +200,7 @@ class JobSpec(Spec, frozen=True, kw_only=True):
     stop: StopSpec = StopSpec()
     limits: LimitsSpec = LimitsSpec()
     isolation: IsolationSpec = IsolationSpec()
+    container: ContainerSpec | None = None
 
 
 class PortSpec(Spec, frozen=True, kw_only=True):
@@ -350,6 +358,12 @@ class AppSpec(Spec, frozen=True, kw_only=True):
         """The name of the user that the app's programs run as; "" = the agent's own."""
         program = self.run or self.job
         return program.user if program is not None else ""
+
+    @property
+    def container(self) -> ContainerSpec | None:
+        """The container that the app's programs run in; None when they run on the host."""
+        program = self.run or self.job
+        return program.container if program is not None else None
 
     @property
     def ports(self) -> tuple[tuple[PortSpec, ...], SocketMode]:

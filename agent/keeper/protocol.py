@@ -92,6 +92,17 @@ class ChildRequest:
     `nice` and `oom` (oom_score_adj, proc(5)) None: the keeper's own. `rlimits` are setrlimit(2)'s names
     without RLIMIT_, with -1 for none; no core is dumped if none is given. `cgroups` are directories of
     control groups to be put into. `confine` is an order as `agent.keeper.confine.orders` has it.
+
+    `container`, if anything is in it, says that the program is a container's, made of the bundle that
+    `directory` is (see `agent.keeper.container`; `argv` is empty then, and in the bundle's config.json):
+
+    | key | meaning |
+    |---|---|
+    | runtime | absolute path of runc or crun |
+    | name | of the container |
+    | descriptors | how many it gets from 3 on |
+    | held, lacking | what is told of its isolation, as in a `ChildRecord` |
+    | overlay | options of the root's mount (the kernel's overlayfs), "" for a root that is there |
     """
 
     child: str
@@ -108,6 +119,7 @@ class ChildRequest:
     rlimits: dict[str, int] = field(default_factory=dict)
     cgroups: list[str] = field(default_factory=list)
     confine: dict[str, Any] = field(default_factory=dict)
+    container: dict[str, Any] = field(default_factory=dict)
     slots: list[tuple[str, int, str]] = field(default_factory=list)
     adopt: bool = False
     note: str = ""

@@ -48,7 +48,7 @@ def spawn(
     Args:
         order: `argv` and `environment`; and as in a `ChildRequest`, or left out: `slots` (whose names
             become LISTEN_FDNAMES), `adopt`, `directory`, `uid`, `gid`, `groups`, `umask`, `nice`, `oom`,
-            `rlimits`, `cgroups`, `confine`.
+            `rlimits`, `cgroups`, `confine`, `container`.
         descriptors: what becomes 3, 4, ...; nothing else is inherited but 0 (/dev/null), 1 and 2.
         output: becomes 1 and 2; None leaves the keeper's own.
         stdio: becomes 0, 1 and 2 instead, if given.
@@ -62,6 +62,8 @@ def spawn(
     confine = order.get("confine") or {}
     prepare(confine)
     apart = spaces.flags(confine.get("namespaces", ()))
+    if order.get("container"):
+        from agent.keeper import container  # once, for all copies
     # A signal between fork and the reset of handlers would be handled by the copy, and lost to the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     altered = _altered_signals()
@@ -84,9 +86,14 @@ def spawn(
                 if os.getppid() not in (keeper, 0):  # 0: it is outside of our namespace
                     os._exit(1)
                 stage[0] = "setup"
+                if inside := order.get("container"):
+                    work.held += inside["held"]
+                    work.lacking |= inside["lacking"]
                 if confine:  # which fails where the keeper is gone
                     held = json.dumps([work.held, work.lacking])
                     os.write(told, f"held\0{held}".encode())
+                if inside:
+                    container.run(inside, stage, told)
                 if "pid" in confine.get("namespaces", ()):
                     init.split(told)
                 _exec(stage, order)

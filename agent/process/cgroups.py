@@ -78,7 +78,7 @@ class Cgroups:
                 device = _device(self._device) if "io" in wanted else ""
                 made: list[str] = []
                 for controller, file, text in _settings(limits, tree.unified, device):
-                    group = tree.base[controller] / _name(app, child)
+                    group = tree.base[controller] / group_name(app, child)
                     if str(group) not in made:
                         group.mkdir(exist_ok=True)
                         made.append(str(group))
@@ -98,7 +98,7 @@ class Cgroups:
         """How many processes of a child were killed for want of memory below its limit."""
         with self._lock:
             tree = self._known()
-            return _Group(tree, _name(app, child)).killed() if tree is not None else 0
+            return _Group(tree, group_name(app, child)).killed() if tree is not None else 0
 
     def remove(self, app: str, child: str) -> int:
         """Remove the groups of a child whose processes are gone; how many of those were killed for memory."""
@@ -121,7 +121,7 @@ class Cgroups:
         tree = self._known()
         if tree is None:
             return 0
-        group = _Group(tree, _name(app, child))
+        group = _Group(tree, group_name(app, child))
         killed = group.killed()
         if killed:
             self._killed[app] = self._killed.get(app, 0) + killed
@@ -162,24 +162,24 @@ class Cgroups:
 
     def _found(self) -> Tree:
         """What is mounted, and where in it we are. Raises OSError."""
-        mounts = list(_mounts(self._proc))
+        found = list(mounts(self._proc))
         inside = {}
         for line in (self._proc / "self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             for name in controllers.split(","):
                 inside[name] = path
-        for kind, point, root, _ in mounts:
+        for kind, point, root, _ in found:
             if kind == "cgroup2" and "" in inside:
-                base = _at(point, root, inside[""])
+                base = directory_of(point, root, inside[""])
                 base = base.parent if base.name == OWN else base
                 given = set((base / "cgroup.controllers").read_text().split())
                 if given & set(V1):  # else an empty tree, beside those of version 1
                     return Tree(True, {name: base for name in V1 if name in given})
         tree = Tree(False)
-        for kind, point, root, options in mounts:
+        for kind, point, root, options in found:
             for ours, theirs in V1.items():
                 if kind == "cgroup" and theirs in options and theirs in inside:
-                    tree.base[ours] = _at(point, root, inside[theirs])
+                    tree.base[ours] = directory_of(point, root, inside[theirs])
         if not tree.base:
             raise OSError(0, "no control groups are mounted")
         return tree
@@ -272,7 +272,7 @@ def _delegate(base: Path, wanted: set[str]) -> None:
     _write(base / "cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(wanted - enabled)))
 
 
-def _mounts(proc: Path) -> Iterator[tuple[str, Path, str, list[str]]]:
+def mounts(proc: Path) -> Iterator[tuple[str, Path, str, list[str]]]:
     """Kind, point, root and options of the control groups' mounts (proc(5), mountinfo)."""
     with open(proc / "self/mountinfo", encoding="utf-8", errors="replace") as file:
         for line in file.read(MOUNTS_MAX).splitlines():
@@ -282,7 +282,7 @@ def _mounts(proc: Path) -> Iterator[tuple[str, Path, str, list[str]]]:
                 yield kind, Path(words[4]), words[3], options.split(",")
 
 
-def _at(point: Path, root: str, inside: str) -> Path:
+def directory_of(point: Path, root: str, inside: str) -> Path:
     """The directory of the group `inside`, of a tree of which `root` and all below is mounted at `point`.
 
     In a container the path may be another namespace's: then what is mounted is our own group.
@@ -310,7 +310,8 @@ def _of(tree: Tree, controller: str, group: Path) -> Path:
     return tree.base[controller] / group.name
 
 
-def _name(app: str, child: str) -> str:
+def group_name(app: str, child: str) -> str:
+    """The name of a child's group."""
     return f"{app}{MARK}{child.replace('/', MARK)}"
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
 from agent.keeper.client import SpawnFailed
@@ -16,6 +17,9 @@ from agent.process.bounds import Bounds
 from agent.process.keepers import Keeper
 from agent.process.users import User
 from agent.process.voice import SILENT, Voice
+
+if TYPE_CHECKING:  # imported for whoever has containers only
+    from agent.process.oci.container import Container
 
 _SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY}
 
@@ -27,7 +31,8 @@ class ChildContext:
     `directory` is where it starts, `environment` all of its environment, `prefix` heads its lines in
     the output ("" = the app's name), `note` is what the keeper remembers with it, `log` is the file that
     keeps its lines (see `ChildRequest`). `plain`: nothing heads its lines. `bounds` is
-    what it may use and what is kept from it.
+    what it may use and what is kept from it. In a `container`, `environment` is all of the environment there,
+    and `directory` keeps the container's bundle.
     """
 
     app: str
@@ -39,6 +44,7 @@ class ChildContext:
     log: tuple[str, int, int] | None = None
     plain: bool = False
     bounds: Bounds = field(default_factory=Bounds)
+    container: Container | None = None
 
     def request(
         self,
@@ -101,12 +107,15 @@ class ChildContext:
 
         Raises Permanent (CommandNotFound, CommandNotExecutable, InterpreterMissing, WrongFormat,
         StartFailed), OperatorNeeded (UserNotPossible, DirectoryUnusable, AdoptNotPossible,
-        LimitsNotPossible, IsolationNotPossible), Transient (NoResources, KeeperSilent), KeeperLost.
+        LimitsNotPossible, IsolationNotPossible, ContainerNotPossible), Transient
+        (NoResources, KeeperSilent), KeeperLost.
         """
         request = self.request(child, argv, slots=slots, adopt=adopt, note=note, voice=voice)
         if self.bounds.cgroups is not None and self.bounds.limited:
             made = await asyncio.to_thread(self.bounds.cgroups.make, self.app, child, self.bounds.limits)
             request = replace(request, cgroups=made)
+        if self.container is not None:
+            return await self._spawn_in(self.container, keeper, request, stdio)
         try:
             return await keeper.spawn(request, stdio)
         except SpawnFailed as error:
@@ -114,11 +123,34 @@ class ChildContext:
         except TimeoutError as error:
             raise Transient("KeeperSilent", str(error), where=argv[0]) from None
 
+    async def _spawn_in(
+        self, container: Container, keeper: Keeper, request: ChildRequest, stdio: Sequence[int]
+    ) -> ChildRecord:
+        """See `spawn`; where there is no overlayfs, that is found out by the first."""
+        while True:
+            try:
+                return await keeper.spawn(await container.furnish(request, self.bounds), stdio)
+            except SpawnFailed as error:
+                await container.clear(self.directory, request.child)
+                if error.stage == "overlay" and not container.host.lacking:
+                    container.host.lacking = error.text
+                    continue
+                if error.stage == "container":
+                    raise container.failure(error) from None
+                raise self._failure(error, request.argv) from None
+            except TimeoutError as error:
+                raise Transient("KeeperSilent", str(error), where=self.app) from None
+
     async def limit_hit(self, child: str) -> str:
-        """Which limit ended a child whose processes are gone, for people, or ""; its groups are removed."""
-        if self.bounds.cgroups is None or not self.bounds.limited:
-            return ""
-        killed = await asyncio.to_thread(self.bounds.cgroups.remove, self.app, child)
+        """Which limit ended a child whose processes are gone, for people, or "".
+
+        Its groups are removed, and its container.
+        """
+        killed = 0
+        if self.bounds.cgroups is not None and self.bounds.limited:
+            killed = await asyncio.to_thread(self.bounds.cgroups.remove, self.app, child)
+        if self.container is not None:
+            await self.container.clear(self.directory, child)
         return self.bounds.memory_words if killed else ""
 
     def _failure(self, error: SpawnFailed, argv: Sequence[str]) -> Failure:

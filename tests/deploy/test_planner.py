@@ -19,6 +19,7 @@ from agent.domain.spec import (
     ArtifactSpec,
     CanarySpec,
     Checksum,
+    ContainerSpec,
     HealthSpec,
     IsolationSpec,
     LimitsSpec,
@@ -215,6 +216,7 @@ OTHER_RUN: dict[str, object] = {
     "command": ("bin/other",), "user": "www-data", "group": "www-data", "umask": 0o077, "nice": 5, "oom": 500,
     "rlimits": {"NOFILE": 99}, "limits": LimitsSpec(memory=1 << 26), "watchdog": 5.0,
     "isolation": IsolationSpec(tier="strict"),
+    "container": ContainerSpec(hostname="other"),
     "stop": StopSpec(grace=1.0), "restart": RestartSpec(budget=1), "reload": ReloadSpec(signal="USR1"),
     "instances": 2,
 }  # fmt: skip

@@ -112,7 +112,12 @@ async def until_end(processes: Processes, deployment: Deployment, run: JobRun, a
         reason = "LimitExceeded"
         message += f"; one of its processes was killed by {limit}"
     failure = FailureInfo(
-        FailureKind.PERMANENT, reason, message, where=job.command[0], remedy="see its output", log=lines
+        FailureKind.PERMANENT,
+        reason,
+        message,
+        where=" ".join(job.command[:1]),
+        remedy="see its output",
+        log=lines,
     )
     return End(result.code, result.signal, failure, lines, stopped=asked.is_set() and not late)
 

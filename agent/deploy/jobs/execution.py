@@ -103,7 +103,7 @@ class Execution:
         except ConnectionError:  # the keeper is lost, and the agent with it
             raise
         except Exception as error:  # whatever it is, the run has an end that is recorded
-            end = End(None, None, as_info(error, deployment.spec.job.command[0]))
+            end = End(None, None, as_info(error, " ".join(deployment.spec.job.command[:1])))
         active.run = replace(active.run, code=end.code, signal=end.signal)
         if end.failure is None:
             await self._close(active, JobResult.SUCCEEDED, None, end.lines)

@@ -14,6 +14,10 @@ import contextlib
 import os
 import signal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGABRT})
 
 
@@ -28,10 +32,15 @@ def split(keep: int) -> None:
         os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return
+    keep_alone(pid, max(keep, 2) + 64)
+
+
+def keep_alone(program: int, below: int) -> NoReturn:
+    """Be the init of a program that is there, with no descriptor under `below`."""
     code = 1
     try:
-        os.closerange(0, max(keep, 2) + 64)
-        code = _keep(pid)
+        os.closerange(0, below)
+        code = _keep(program)
     finally:
         os._exit(code)
 
@@ -40,10 +49,6 @@ def _keep(program: int) -> int:
     """Wait for the end of the program and of who goes on in its place; returns the exit code."""
     ended: int | None = None
     while True:
-        number = signal.sigwait(signal.valid_signals())
-        if number != signal.SIGCHLD:
-            _pass_on(program if ended is None else -1, number)
-            continue
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -55,6 +60,9 @@ def _keep(program: int) -> int:
                 ended = os.waitstatus_to_exitcode(status)
                 if ended != 0:
                     return 128 - ended if ended < 0 else ended
+        number = signal.sigwait(signal.valid_signals())
+        if number != signal.SIGCHLD:
+            _pass_on(program if ended is None else -1, number)
 
 
 def _pass_on(program: int, number: int) -> None:

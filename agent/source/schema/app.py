@@ -9,6 +9,7 @@ import msgspec
 
 from agent.domain.spec import AppSpec, HealthSpec, Swap
 from agent.source.schema.artifact import Artifact, artifact_spec
+from agent.source.schema.container import check_container
 from agent.source.schema.files import (
     Dirs,
     File,
@@ -126,6 +127,7 @@ def app_spec(name: str, raw: App, place: Place) -> AppSpec:
         keep=raw.keep or AppSpec(name="", version="").keep,
     )
     check_instances(spec.run, spec, place / "run" / "instances")
+    check_container(spec, place)
     return spec
 
 
@@ -160,7 +162,7 @@ def _of_job(name: str, raw: App, job: Job, place: Place) -> AppSpec:
     hooks = hooks_spec(raw.hooks, place / "hooks")
     if hooks.crashed:
         (place / "hooks" / "crashed").problem("how a job's runs end is in its history", key=True)
-    return AppSpec(
+    spec = AppSpec(
         name=name,
         version=raw.version or "",
         artifact=artifact_spec(raw.artifact, place / "artifact", secrets) if raw.artifact else None,
@@ -178,6 +180,8 @@ def _of_job(name: str, raw: App, job: Job, place: Place) -> AppSpec:
         drift=drift_spec(raw.drift, place / "drift"),
         keep=raw.keep or AppSpec(name="", version="").keep,
     )
+    check_container(spec, place)
+    return spec
 
 
 def _salt(secrets: Revealed, place: Place) -> str:

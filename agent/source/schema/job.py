@@ -12,6 +12,7 @@ from agent.domain.cron import CronInvalid, occurrences
 from agent.domain.spec import JobSpec
 from agent.source.problems import shown
 from agent.source.schema.bounds import Isolation, Limits, Tier, isolation_spec, limits_spec
+from agent.source.schema.container import container_spec
 from agent.source.schema.place import Place
 from agent.source.schema.run import USER, Stop, stop_spec
 from agent.source.schema.scalars import Command, Duration, Raw, seconds
@@ -39,6 +40,8 @@ class Job(Raw, frozen=True, kw_only=True):
     timeout: Duration | None = None
     parameters: dict[str, str] | None = None
     user: str | None = None
+    driver: Literal["exec", "oci"] | None = None
+    hostname: str | None = None
     stop: Stop | None = None
     limits: Limits | None = None
     isolation: Tier | Isolation | None = None
@@ -46,7 +49,8 @@ class Job(Raw, frozen=True, kw_only=True):
 
 def job_spec(raw: Job, place: Place) -> JobSpec:
     """The program, and when it runs; mistakes are noted in `place`."""
-    if raw.command is None:
+    container = container_spec(raw.driver, raw.hostname, place)
+    if raw.command is None and container is None:
         place.missing("command")
     if raw.user is not None and not USER.fullmatch(raw.user):
         (place / "user").problem(f"{shown(raw.user)!r} is not the name or number of a user")
@@ -69,6 +73,7 @@ def job_spec(raw: Job, place: Place) -> JobSpec:
         stop=stop_spec(raw.stop or Stop(), place / "stop"),
         limits=limits_spec(raw.limits, place / "limits"),
         isolation=isolation_spec(raw.isolation, place / "isolation"),
+        container=container,
     )
 
 

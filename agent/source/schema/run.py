@@ -19,6 +19,7 @@ from agent.source.schema.bounds import (
     limits_spec,
     rlimits_spec,
 )
+from agent.source.schema.container import container_spec
 from agent.source.schema.place import Place
 from agent.source.schema.scalars import Command, Duration, Mode, Raw, seconds
 
@@ -63,6 +64,7 @@ class Run(Raw, frozen=True, kw_only=True):
     oom_score_adj: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
     rlimits: Rlimits | None = None
     driver: Literal["exec", "oci"] | None = None
+    hostname: str | None = None
     instances: Annotated[int, msgspec.Meta(ge=1, le=INSTANCES_MAX)] | None = None
     stop: Stop | None = None
     restart: Restart | None = None
@@ -74,10 +76,9 @@ class Run(Raw, frozen=True, kw_only=True):
 
 def run_spec(raw: Run, place: Place) -> RunSpec:
     """The program to keep running."""
-    if raw.command is None:
+    container = container_spec(raw.driver, raw.hostname, place)
+    if raw.command is None and container is None:
         place.missing("command")
-    if raw.driver == "oci":
-        (place / "driver").problem("oci is not yet supported; exec is")
     for key, name in (("user", raw.user), ("group", raw.group)):
         if name is not None and not USER.fullmatch(name):
             (place / key).problem(f"{shown(name)!r} is not the name or number of a {key}")
@@ -92,6 +93,7 @@ def run_spec(raw: Run, place: Place) -> RunSpec:
         rlimits=rlimits_spec(raw.rlimits),
         limits=limits_spec(raw.limits, place / "limits"),
         isolation=isolation_spec(raw.isolation, place / "isolation"),
+        container=container,
         stop=stop_spec(raw.stop or Stop(), place / "stop"),
         restart=_restart(raw.restart or Restart(), place / "restart"),
         reload=reload_spec(
