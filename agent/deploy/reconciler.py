@@ -24,7 +24,7 @@ from agent.deploy.upkeep import User
 from agent.deploy.wish import Wish
 from agent.domain.errors import Failure, FailureKind, OperatorNeeded, Transient
 from agent.domain.events import Bus, ConditionChanged, SyncFinished, SyncResolved, SyncStarted
-from agent.domain.model import Condition, ConditionStatus, DesiredState, SyncResult
+from agent.domain.model import Condition, ConditionStatus, DesiredState, SyncResult, TriggerKind
 from agent.source.inbox import PendingSync, TriggerInbox
 from agent.source.reachability import Reachability
 from agent.status.log import bind
@@ -35,7 +35,7 @@ SPACING = 1.0  # seconds between the beginnings of two looks
 # What the news of an artifact may have mended.
 NOT_THERE = ("ArtifactNotFound", "ChecksumMissing", "TagMoved")
 LOOK_DEADLINE = 120.0  # seconds for one look
-FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0  # seconds until a commit that could not be read is looked at again
+FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0  # seconds until a look that failed is repeated
 
 
 class Lanes:
@@ -117,7 +117,7 @@ class Reconciler:
         self._retry_later = retry_later
         self._freezer = freezer
         self._only = only
-        self._failed_looks = 0  # in a row, of those that no poll repeats
+        self._failed_looks = 0  # in a row
         self._prune_all = False
         self._accept_history = False
         self.commit: str | None = None  # the commit of the newest look that could be read
@@ -224,10 +224,11 @@ class Reconciler:
             self._tell_state("False", info.reason, str(info))
         else:
             self._reachability.failed(info)
-        if self._look.reached and info.kind is not FailureKind.PERMANENT:  # polls find nothing new in it
-            self._failed_looks += 1
+        if info.kind is not FailureKind.PERMANENT:  # polls may find nothing new in it, or be rare
+            again = all(trigger.kind is TriggerKind.RETRY for trigger in pending.triggers)
+            self._failed_looks = self._failed_looks + 1 if again else 1
             delay = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failed_looks - 1, 10))
-            self._retry_later("", delay, info.reason)
+            self._retry_later("", max(delay, error.retry_after or 0.0), info.reason)
         self.ended(SyncFinished(pending.sync, SyncResult.FAILED, self._look.seen or "", info))
 
     def _tell_state(self, status: str, reason: str, message: str) -> None:

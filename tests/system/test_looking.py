@@ -197,6 +197,7 @@ async def test_progress_moves_on_a_terminal_and_is_lines_in_a_pipe(box: Box, ope
 
 async def test_each_line_of_a_deploy_names_its_sync_and_its_run_and_later_ones_do_not(box: Box) -> None:
     box.settings["--log-format"] = "json"
+    box.settings["--poll"] = "1h"  # a poll's lines are of no run
     await box.deploy("1.0", health=QUICK)
     await box.start()
     app = await box.proven("1.0")
