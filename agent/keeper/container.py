@@ -2,14 +2,14 @@
 
     keeper -- init (pid 1 of a PID and a mount namespace) -- program (made by the runtime, which is gone)
 
-The init mounts the root, has the runtime create and start the container, and then waits as every init does
+The init mounts the root, has the runtime start the container and go, and then waits as every init does
 (`confine.init`): the program became its child when the runtime ended. When the init ends, and it does when
 the keeper does, the kernel ends all processes of its PID namespace and takes away the mounts of its mount
 namespace. What is left is files in the bundle's directory, and control groups.
 
-    mounted --create--> created --start--> running --the program ends--> ended
-        |                  |
-        +------------------+--the runtime fails, is killed, or is too slow--> ended
+    mounted --run --detach--> running --the program ends--> ended
+        |
+        +--the runtime fails, is killed, or is too slow--> ended
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
-DEADLINE = 8.0  # seconds for the runtime's two commands: less than the agent waits for an answer
+DEADLINE = 8.0  # seconds for the runtime's work: less than the agent waits for an answer
 LOG, PID, STATE = "runtime.log", "pid", "state"  # files in the bundle's directory
 LOG_MAX = 1 << 16
 WORDS_MAX = 1500
@@ -52,18 +52,18 @@ def run(wish: Mapping[str, Any], stage: list[str], told: int) -> NoReturn:
         system.mount("overlay", "root", "overlay", 0, wish["overlay"])
     stage[0] = "container"
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    until = time.monotonic() + DEADLINE
     general = [wish["runtime"], "--root", STATE, "--log", LOG, "--log-format", "json"]
     preserved = ["--preserve-fds", str(wish["descriptors"])] if wish["descriptors"] else []
-    _runtime([*general, "create", "--bundle", ".", "--pid-file", PID, *preserved, wish["name"]], told, until)
-    _runtime([*general, "start", wish["name"]], told, until)
+    one = ["run", "--detach", "--bundle", ".", "--pid-file", PID, *preserved, wish["name"]]
+    _runtime([*general, *one], told)
     with open(PID, encoding="ascii") as file:
         program = int(file.read())
     init.keep_alone(program, told + 64)
 
 
-def _runtime(argv: Sequence[str], told: int, until: float) -> None:
-    """Run one command of the runtime to its end. Raises ContainerError, OSError."""
+def _runtime(argv: Sequence[str], told: int) -> None:
+    """Have the runtime do its work. Raises ContainerError, OSError."""
+    until = time.monotonic() + DEADLINE
     pid = os.fork()
     if pid == 0:
         try:

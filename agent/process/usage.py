@@ -45,6 +45,8 @@ def usage(
     for pid in leaders:
         with contextlib.suppress(OSError):
             sessions[os.getsid(pid)] = pid
+            for child in (proc / f"{pid}/task/{pid}/children").read_text().split():
+                sessions.setdefault(os.getsid(int(child)), pid)  # a container's program has its own
     for name in os.listdir(proc):
         if not name.isdigit():
             continue

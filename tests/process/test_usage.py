@@ -53,3 +53,18 @@ def test_who_is_gone_is_left_out() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
     assert usage([process.pid]) == {}
+
+
+def test_a_child_of_its_leader_counts_also_in_a_session_of_its_own() -> None:
+    started = f"subprocess.run([sys.executable, '-S', '-c', {SPEAK!r}], start_new_session=True)"
+    leader = f"import subprocess, sys\n{started}"
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", leader],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert usage([process.pid])[process.pid].processes == 2
+        process.communicate(timeout=30)

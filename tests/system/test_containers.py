@@ -204,36 +204,39 @@ def processes(name: str) -> list[int]:
     return found
 
 
-def holding_runtime(directory: Path, phase: str) -> Path:
-    """A runtime that holds at a phase until somebody removes the file `hold`; its pid is in `at`."""
+def holding_runtime(directory: Path) -> Path:
+    """A runtime that creates a container, and starts it when the file `hold` is gone; its pid is in `at`."""
     path = directory / "runtime"
+    runc = shutil.which("runc")
     path.write_text(
         f"""#!/bin/sh
-for word in "$@"; do
-  if [ "$word" = {phase} ] && [ -e {directory}/hold ]; then
-    echo $$ > {directory}/.at && mv {directory}/.at {directory}/at
-    while [ -e {directory}/hold ]; do sleep 0.05; done
-  fi
-done
-exec {shutil.which("runc")} "$@"
+general="$1 $2 $3 $4 $5 $6"
+shift 8  # run --detach
+{runc} $general create "$@" || exit 1
+for name; do :; done
+if [ -e {directory}/hold ]; then
+  echo $$ > {directory}/.at && mv {directory}/.at {directory}/at
+  while [ -e {directory}/hold ]; do sleep 0.05; done
+fi
+exec {runc} $general start "$name"
 """
     )
     path.chmod(0o755)
-    (directory / "hold").touch()
     return path
 
 
 @pytest.mark.parametrize(
-    ("victim", "phase"),
-    [("runtime", "start"), ("agent", "start"), ("keeper", "start"), ("keeper", "later")],
+    ("victim", "made"), [("runtime", False), ("agent", False), ("keeper", False), ("keeper", True)]
 )
-async def test_nothing_is_left_of_a_container_whose_making_was_cut_short(
-    box: Box, name: str, tmp_path: Path, victim: str, phase: str
+async def test_nothing_is_left_of_a_container_that_was_killed_with_whoever_kept_it(
+    box: Box, name: str, tmp_path: Path, victim: str, made: bool
 ) -> None:
-    box.settings["--container-runtime"] = str(holding_runtime(tmp_path, phase))
+    box.settings["--container-runtime"] = str(holding_runtime(tmp_path))
+    if not made:
+        (tmp_path / "hold").touch()
     await box.commit({"schema": 1, "apps": {name: served(box, "1.0", "adopt")}})
     await box.start()
-    if phase == "later":
+    if made:
         await box.serving("1.0")
     else:
         await box.until(lambda: _true((tmp_path / "at").exists()))
@@ -245,7 +248,7 @@ async def test_nothing_is_left_of_a_container_whose_making_was_cut_short(
     else:
         pid = int((tmp_path / "at").read_text()) if victim == "runtime" else await box.agent_pid()
         os.kill(pid, signal.SIGKILL)
-    (tmp_path / "hold").unlink()
+    (tmp_path / "hold").unlink(missing_ok=True)
     if victim == "keeper":
         await box.start()
     await box.serving("1.0")
@@ -320,4 +323,24 @@ async def test_a_program_that_is_not_there_is_told_as_that(box: Box, name: str) 
     told = await run(*box.command("once")[4:], "--app", name)
     assert told.code != 0
     assert "CommandNotFound" in told.err
+    assert left(box, name) == []
+
+
+async def test_where_there_is_no_overlayfs_the_release_is_copied_and_that_is_told(
+    box: Box, name: str, tmp_path: Path
+) -> None:
+    places = [tmp_path / part for part in ("lower", "upper", "work", "merged")]
+    for place in places:
+        place.mkdir()
+    lower, upper, work, merged = places
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    script = f'mount -t overlay overlay -o {options} {merged} && exec "$@"'
+    box.wrapper = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    box.data = merged / "data"  # an upper directory cannot be on an overlayfs itself
+    await box.commit({"schema": 1, "apps": {name: served(box, "1.0", "adopt")}})
+    await box.start()
+    await box.serving("1.0")
+    told = await box.app_is(name, state="running", good__version="1.0")
+    assert "each start copies the release" in told["child"]["isolation"]["lacking"]["overlay"]
+    assert await box.stop() == 0
     assert left(box, name) == []
