@@ -1,7 +1,8 @@
 """Commands that people run in an app (`emptybox exec`), as its other commands run: user, isolation, limits.
 
-They work in the directory of what serves, and see its temporary files; where nothing serves, in one of their
-own. What they do is none of the agent's business, who began them is: it is told, and on the disk before.
+They work in the directory and the namespaces of what serves, and see its temporary files; where nothing
+serves, in their own. What they do is none of the agent's business, who began them is: it is told, and on the
+disk before.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,16 @@ from agent.kit.mask import secrets
 
 ALL = "*"
 MOST = 16  # at a time
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is deployed, a directory for it, what the environment has beside the app's, the child there."""
+
+    deployment: Deployment
+    instance: Path
+    extra: Mapping[str, str] = field(default_factory=dict)
+    beside: str = ""
 
 
 class ExecDesk:
@@ -48,8 +60,8 @@ class ExecDesk:
             raise NotPossible(f"{MOST} commands of `exec` run already; try again later")
         self._under_way += 1
         try:
-            async with self._place(context) as (deployment, instance, extra):
-                return await self._run(deployment, instance, extra, by, command, timeout, ends)
+            async with self._place(context) as place:
+                return await self._run(place, by, command, timeout, ends)
         finally:
             self._under_way -= 1
 
@@ -70,16 +82,13 @@ class ExecDesk:
         return lanes[app].app
 
     @contextlib.asynccontextmanager
-    async def _place(self, context: AppContext) -> AsyncIterator[tuple[Deployment, Path, Mapping[str, str]]]:
-        """What is deployed, where a command of it works, and what its environment has beside the app's.
-
-        Raises NotPossible, Failure, OSError.
-        """
+    async def _place(self, context: AppContext) -> AsyncIterator[_Place]:
+        """Where a command of an app works. Raises NotPossible, Failure, OSError."""
         surroundings, child = self._processes.surroundings, context.serving.child
         if child is not None and child.alive:
             async with surroundings.lodging(child.instance):
                 extra = port_variables(child.deployment.spec, child.gate, child.side)
-                yield child.deployment, child.instance, extra
+                yield _Place(child.deployment, child.instance, extra, child.id)
             return
         current = context.current
         if current is None:
@@ -88,21 +97,22 @@ class ExecDesk:
             instance = await surroundings.instance(current, new_id("i"))
             try:
                 async with surroundings.lodging(instance):  # no tidying must take it away
-                    yield current, instance, {}
+                    yield _Place(current, instance)
             finally:
                 await surroundings.remove_instance(instance)
 
     async def _run(
-        self, deployment: Deployment, instance: Path, extra: Mapping[str, str],
-        by: str, command: Sequence[str], timeout: float, ends: Ends,
-    ) -> ExecEnd:  # fmt: skip
-        app, entry = deployment.spec.name, new_id("exec")
+        self, place: _Place, by: str, command: Sequence[str], timeout: float, ends: Ends
+    ) -> ExecEnd:
+        app, entry = place.deployment.spec.name, new_id("exec")
         await self._ledger.begin(entry, app, by, command)
         program = secrets.text(command[0])
         self._bus.publish(ExecStarted(app, entry, by, program, len(command) - 1))
         began, ended = time.monotonic(), INTERRUPTED
         try:
-            result = await self._processes.attached(deployment, instance, command, timeout, extra, ends)
+            result = await self._processes.attached(
+                place.deployment, place.instance, command, timeout, place.extra, ends, place.beside
+            )
             ended = result.ended
         except Failure as failure:
             ended = failure.info.reason

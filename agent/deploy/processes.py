@@ -208,10 +208,16 @@ class Processes:
 
     async def attached(
         self, deployment: Deployment, instance: Path, argv: Sequence[str], timeout: float,
-        extra: Mapping[str, str], ends: Ends,
+        extra: Mapping[str, str], ends: Ends, beside: str = "",
     ) -> CommandResult:  # fmt: skip
-        """Run a command for somebody who is there: see `agent.process.attached`. Raises what that raises."""
+        """Run a command for somebody who is there: see `agent.process.attached`. Raises what that raises.
+
+        `beside` is a child whose namespaces it shall be in, if it is to be in any.
+        """
         context = self._commanding(deployment, instance, "exec", timeout, extra, 0)
+        if beside and context.container is None and "namespaces" in context.bounds.confine:
+            bounds = replace(context.bounds, confine={**context.bounds.confine, "join": beside})
+            context = replace(context, bounds=bounds)
         return await run_attached(
             self._keeper, name="exec", argv=argv, context=context, timeout=timeout, ends=ends
         )

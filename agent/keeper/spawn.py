@@ -61,7 +61,7 @@ def spawn(
     keeper, ids = os.getpid(), (os.geteuid(), os.getegid())
     confine = order.get("confine") or {}
     prepare(confine)
-    apart = spaces.flags(confine.get("namespaces", ()))
+    apart = 0 if confine.get("join") else spaces.flags(confine.get("namespaces", ()))
     if order.get("container"):
         from agent.keeper import container  # once, for all copies
     # A signal between fork and the reset of handlers would be handled by the copy, and lost to the child.
@@ -95,7 +95,7 @@ def spawn(
                 if inside:
                     container.run(inside, stage, told)
                 if "pid" in confine.get("namespaces", ()):
-                    init.split(told)
+                    init.split(told, guest=bool(confine.get("join")))
                 _exec(stage, order)
             except BaseException as error:
                 code = getattr(error, "errno", None) or errno.EINVAL

@@ -55,6 +55,11 @@ def _spawn(keeper: Keeper, link: Link, message: dict[str, Any], given: Sequence[
     if request["child"] in keeper.children:
         raise OSError(errno.EEXIST, f"{request['child']} is there already")
     _check_room(keeper, len(request["child"]) + len(request["note"]))
+    confine = request.get("confine") or {}
+    if beside := confine.get("join"):
+        if not keeper.children[beside].running:
+            raise LookupError(f"{beside} has ended")
+        confine["join"] = keeper.children[beside].pid
     if len(given) not in (0, 3):
         raise ValueError("descriptors 0, 1 and 2 are given together")
     return Child(request, keeper.slots, keeper.outlets, (link, message.get("id")), given)

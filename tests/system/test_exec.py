@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -178,6 +179,52 @@ async def test_a_command_is_isolated_as_the_app_is() -> None:
             await isolated(box)
     finally:
         shutil.rmtree(directory)
+
+
+APART = {"namespaces": ["pid", "net"], "private": ["tmp"]}
+LOOK = "echo $$; cat /tmp/mine; ls -d /proc/[0-9]*; sed 1,2d /proc/net/dev; sleep 1000 & exec kill -USR2 $$"
+
+
+@pytest.mark.parametrize("tier", ["standard", "strict"])
+async def test_a_command_joins_the_namespaces_and_the_private_files_of_the_app(tier: str, box: Box) -> None:
+    sandbox.as_root()
+    if tier == "strict" and landlock.version() < 1:
+        pytest.skip("needs Landlock")
+    program = ["sh", "-c", "echo of-the-app > /tmp/mine; exec sleep 1000"]
+    health = {"alive": "300ms", "probation": "100ms"}
+    run = {"command": program, "isolation": {"tier": tier, **APART}}
+    await box.deploy("1.0", run=run, health=health, listen=None, socket=None)
+    await box.start()
+    app = await box.proven("1.0")
+    told = await Operator(box)("exec", "web", "--", "sh", "-c", LOOK)
+    assert told.code == 128 + signal.SIGUSR2, told.err
+    own, mine, *rest = told.out.splitlines()
+    assert mine == "of-the-app"
+    assert {"/proc/1", "/proc/2", f"/proc/{own}"} <= set(rest)
+    assert len([line for line in rest if line.startswith("/proc/")]) < 6
+    assert [line.split()[0] for line in rest if not line.startswith("/proc/")] == ["lo:"]
+    assert len(inside(app["child"]["pid"])) == 2, "what the command began ended with it"
+    for number in (signal.SIGINT, signal.SIGKILL):
+        async with begun(box, "web", "sh", "-c", "sleep 1000 & echo; wait") as process:
+            await line(process)
+            assert len(inside(app["child"]["pid"])) == 4
+            process.send_signal(number)
+
+            async def ended() -> bool:
+                return len(inside(app["child"]["pid"])) == 2
+
+            await box.until(ended)
+    assert (await box.app())["child"]["pid"] == app["child"]["pid"]
+
+
+def inside(pid: int) -> list[int]:
+    """Who is in the PID namespace of a process, init included."""
+    found, space = [], os.readlink(f"/proc/{pid}/ns/pid")
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and os.readlink(entry / "ns/pid") == space:
+                found.append(int(entry.name))
+    return found
 
 
 async def isolated(box: Box) -> None:

@@ -24,6 +24,7 @@ from agent.process.users import DYNAMIC_IDS
 from tests.kit import intruder, sandbox
 from tests.kit.box import Box
 from tests.kit.image import ROOT
+from tests.kit.operator import Operator
 from tests.kit.ports import free_port
 
 PYTHON = os.path.realpath(sys.executable)
@@ -180,7 +181,7 @@ async def test_who_is_not_root_has_namespaces_by_one_of_users(open_path: Path) -
     if python is None:
         pytest.skip("there is no interpreter that everybody may start")
     os.chown(open_path, sandbox.NOBODY, sandbox.NOBODY)
-    async with Box(open_path) as box:
+    async with Box(open_path, settings={"--allow-exec": "web"}) as box:
         os.chmod(box.secret_file, 0o644)
         box.data.mkdir()
         os.chown(box.data, sandbox.NOBODY, sandbox.NOBODY)
@@ -194,6 +195,9 @@ async def test_who_is_not_root_has_namespaces_by_one_of_users(open_path: Path) -
         held = app["child"]["isolation"]["in_force"]
         assert {"net", "pid", "private dev", "private tmp"} <= set(held)
         await box.serving("1.0")
+        seen = await Operator(box)("exec", "web", "sh", "-c", "id -u; ls -d /proc/2; sed 1,2d /proc/net/dev")
+        assert (seen.code, seen.err) == (0, "")
+        assert [line.split()[0] for line in seen.out.splitlines()] == [str(sandbox.NOBODY), "/proc/2", "lo:"]
 
 
 # -- limits ----------------------------------------------------------------------------------------------

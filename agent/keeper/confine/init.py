@@ -6,6 +6,9 @@ The kernel keeps from pid 1 every signal it has no handler for, so a program wou
 that place. Signals that ask for an end go to the program's whole group, as the keeper meant them, others to
 the program alone. It ends with the program and takes all others along; but a program that ends well and
 leaves others behind has gone into the background, and they are waited for.
+
+A *guest* goes into the PID namespace of another program, which has its init: what stays outside then is no
+init, but passes on signals and codes all the same, and takes the program's group along.
 """
 
 from __future__ import annotations
@@ -14,14 +17,17 @@ import contextlib
 import os
 import signal
 
+from agent.keeper.confine import system
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGABRT})
 
 
-def split(keep: int) -> None:
+def split(keep: int, *, guest: bool = False) -> None:
     """Fork: returns in the program-to-be; the other process is the init and never returns. Raises OSError.
 
     `keep` is the one descriptor of the program-to-be that the init must not hold; it holds none at all.
@@ -30,17 +36,22 @@ def split(keep: int) -> None:
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
+        if guest:
+            system.prctl(DEATH_SIGNAL, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return
-    keep_alone(pid, max(keep, 2) + 64)
+    keep_alone(pid, max(keep, 2) + 64, guest=guest)
 
 
-def keep_alone(program: int, below: int) -> NoReturn:
+def keep_alone(program: int, below: int, *, guest: bool = False) -> NoReturn:
     """Be the init of a program that is there, with no descriptor under `below`."""
     code = 1
     try:
         os.closerange(0, below)
         code = _keep(program)
+        if guest:
+            with contextlib.suppress(OSError):
+                os.killpg(program, signal.SIGKILL)
     finally:
         os._exit(code)
 

@@ -9,6 +9,7 @@ An order (JSON, in a `ChildRequest`):
 | landlock | see `landlock.ruleset` |
 | namespaces | of `spaces.FLAGS` |
 | private, keep | see `spaces.furnish` |
+| join | a child (the keeper makes it its pid): its namespaces of these kinds instead of new ones |
 | must | parts without which there is no start |
 """
 
@@ -54,12 +55,15 @@ class Confinement:
         self._locked: list[str] = []  # the parts that the ruleset stands for
 
     def furnish(self) -> None:
-        """In new namespaces, with all rights. Raises OSError."""
+        """In new namespaces, or those of another, with all rights. Raises OSError."""
         names, private = self._order.get("namespaces", ()), self._order.get("private", ())
         if not names:
             return
         self._stage[0] = "confine namespaces"
-        spaces.furnish(names, private, self._order.get("keep", ()), self._ids)
+        if other := self._order.get("join"):
+            spaces.enter(other, names)
+        else:
+            spaces.furnish(names, private, self._order.get("keep", ()), self._ids)
         self.held += [name for name in names if name not in ("mount", "user")]
         self.held += [f"private {what}" for what in private]
 
