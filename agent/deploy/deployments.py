@@ -148,7 +148,7 @@ class Deployments:
 
     def prove(self, deployment: Deployment) -> None:
         """Remember that a deployment proved itself, and point `good` at it."""
-        (deployment.path / "proven").touch()
+        write_atomically(deployment.path / "proven", b"")
         self.link("good", deployment)
 
     def proven(self) -> list[Deployment]:

@@ -27,7 +27,7 @@ ARTIFACT_SIGNED = "artifact-signed"  # ... and of its artifact
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedRun:
-    """A run that has no end in the journal: the agent died in it, or its release is on probation.
+    """A run that may have no end in the journal: the agent died in it, or its release is on probation.
 
     `marks` are its milestones in order, `steps` how far each step came (planned ones that had not begun
     are not in it).
@@ -39,7 +39,7 @@ class UnfinishedRun:
     spec: str
     version: str
     commit: str
-    result: RunResult  # RUNNING or PROBATION
+    result: RunResult  # RUNNING, PROBATION, or INTERRUPTED for want of a better word
     sync_result: SyncResult  # the sync's last word so far
     started: float
     marks: tuple[str, ...]
@@ -176,12 +176,17 @@ def _json(stored: bytes | None) -> Any:
 
 
 def unfinished(connection: sqlite3.Connection) -> list[UnfinishedRun]:
-    """Runs without an end, oldest first."""
+    """Runs without an end, oldest first, and the newest of an app if it was called interrupted.
+
+    An agent calls them that before it looks what became of them, and may die over that.
+    """
     rows = connection.execute(
         "SELECT runs.id, sync, app, spec, version, runs.commit_id, runs.result, syncs.result, runs.started"
         " FROM runs LEFT JOIN syncs ON syncs.id = runs.sync"
-        " WHERE runs.result IN (?, ?) ORDER BY runs.seq",
-        (RunResult.RUNNING.value, RunResult.PROBATION.value),
+        " WHERE runs.result IN (?, ?) OR (runs.result = ?"
+        " AND runs.seq = (SELECT max(newer.seq) FROM runs AS newer WHERE newer.app = runs.app))"
+        " ORDER BY runs.seq",
+        (RunResult.RUNNING.value, RunResult.PROBATION.value, RunResult.INTERRUPTED.value),
     ).fetchall()
     found = []
     for run, sync, app, spec, version, commit, result, synced, started in rows:

@@ -20,7 +20,7 @@ from agent.deploy.layout import AppDirectory
 from agent.domain.errors import OperatorNeeded
 from agent.domain.model import new_id
 from agent.domain.spec import PlaceSpec
-from agent.kit.files import link_atomically, remove_tree, write_atomically
+from agent.kit.files import link_atomically, remove_tree, sync_filesystem, write_atomically
 
 VIEW = "view"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -171,6 +171,7 @@ def build_view(deployment: Deployment) -> None:
     if release is not None and config is not None:
         view = path / new_id(VIEW)
         build_instance(view, release, config, {})
+        sync_filesystem(view)  # before a link shows it
         text = view.name
     else:
         only = release or config

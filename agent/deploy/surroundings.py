@@ -20,7 +20,7 @@ from agent.deploy.layout import DataDirectory
 from agent.deploy.places import Places, drop_views
 from agent.deploy.wholeness import Wholeness
 from agent.domain.spec import AppSpec, IsolationSpec, LimitsSpec, RunSpec
-from agent.kit.files import remove_tree, write_atomically
+from agent.kit.files import remove_tree, sync_directory, write_atomically
 from agent.kit.tasks import uninterrupted
 from agent.process.bounds import Bounds, size_words
 from agent.process.cgroups import Cgroups
@@ -112,6 +112,7 @@ class Surroundings:
                 path.mkdir(mode=0o750)
                 if owner is not None:
                     os.chown(path, *owner)
+                sync_directory(directory.dirs)
             dirs[shown] = path
         if deployment.generation is not None:  # no program begins with what somebody changed
             repair_generation(deployment.generation, spec.files, owner)

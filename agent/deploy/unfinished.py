@@ -12,7 +12,7 @@ from agent.deploy.journal_rows import UnfinishedRun
 from agent.deploy.settlement import Settlement
 from agent.deploy.wish import Wish
 from agent.domain.events import SyncFinished
-from agent.domain.model import SyncResult
+from agent.domain.model import RunResult, SyncResult
 from agent.domain.spec import AppSpec
 
 
@@ -31,8 +31,9 @@ class Unfinished:
 
     @property
     def apps(self) -> list[str]:
-        """Whose runs nobody has taken yet."""
-        return list(dict.fromkeys(run.app for run in self._runs))
+        """Whose runs were under way, or on probation, and nobody has taken yet."""
+        ended = RunResult.INTERRUPTED
+        return list(dict.fromkeys(run.app for run in self._runs if run.result is not ended))
 
     def take(self, app: str) -> list[UnfinishedRun]:
         """The runs of an app, oldest first; they are the caller's from now on."""
@@ -42,7 +43,8 @@ class Unfinished:
 
     def rest(self, known: Collection[str]) -> list[UnfinishedRun]:
         """The runs of all apps but these: nobody recovers them."""
-        return [run for app in self.apps if app not in known for run in self.take(app)]
+        apps = dict.fromkeys(run.app for run in self._runs if run.app not in known)
+        return [run for app in apps for run in self.take(app)]
 
     @staticmethod
     def nobodys(spec: AppSpec, commit: str) -> Wish:

@@ -50,7 +50,8 @@ async def _one(stage: Stage, play: Kind, deploy: int, at: int | str, whom: str) 
             await stack.enter_async_context(load)
         await play.prepare(deploy)
         commit = await play.begin(deploy)
-        stage.arm(at, whom)
+        play.whom, play.at = whom, at
+        stage.arm(play.first_death(deploy), whom)
         reviving = asyncio.ensure_future(stage.revive())
         try:
             await play.launch(commit)

@@ -20,6 +20,8 @@ class Kind(ABC):
 
     def __init__(self, stage: Stage) -> None:
         self.stage, self.box = stage, stage.box
+        self.at: int | str = 0  # where somebody is to die
+        self.whom = "agent"
 
     @abstractmethod
     async def begin(self, number: int) -> str:
@@ -32,6 +34,10 @@ class Kind(ABC):
     def allowed(self, number: int) -> set[str]:
         """What a client may be told while this deploy is under way."""
         return {f"{number - 1}.0", f"{number}.0"}
+
+    def first_death(self, number: int) -> int | str:
+        """The operation before which somebody dies first; the only one, but for those who die twice."""
+        return self.at
 
     async def prepare(self, number: int) -> None:
         """What is to be done in peace before this deploy."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from tests.crash.beginnings import Cold, First, Guest, Install, Removal
 from tests.crash.kind import Kind
-from tests.crash.upgrades import Back, Files, Moved, Restart, Sick, Turns, Undone, Upgrade
+from tests.crash.upgrades import Back, Files, Moved, Restart, Sick, Turns, Twice, Undone, Upgrade
 
 KINDS: dict[str, type[Kind]] = {
     "upgrade": Upgrade,
+    "twice": Twice,
     "restart": Restart,
     "sick": Sick,
     "turns": Turns,

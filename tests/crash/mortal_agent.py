@@ -9,6 +9,7 @@ nothing of this: its operations are counted from outside, by an audit hook and a
                       `tree` for the keeper too.
     DIRECTORY/fired   it did; armed was renamed to this
     DIRECTORY/trace-EPISODE   one operation a line
+    DIRECTORY/unsynced   what a rename made known that was not on the disk, see `unsynced.py`
     DIRECTORY/hold    the next agent does not begin while this is there
 """
 
@@ -23,7 +24,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).parents[2]))  # nothing else of the tests is meant to be seen from here
+
+from tests.crash.unsynced import Unsynced
 
 SO_ATTACH_REUSEPORT_CBPF = 51
 CHANGES = {
@@ -44,6 +50,7 @@ class Fate:
 
     def __init__(self, directory: str) -> None:
         self._armed = os.path.join(directory, "armed")
+        self.unsynced = Unsynced(lambda told: self._write("unsynced", told))
         self._directory = directory
         self._episode, self._count = "", 0
         self._lock = threading.RLock()
@@ -69,25 +76,38 @@ class Fate:
         if episode != self._episode:
             self._episode, self._count = episode, 0
         self._count += 1
-        with open(os.path.join(self._directory, f"trace-{episode}"), "a") as trace:
-            trace.write(f"{what}\n")
+        self._write(f"trace-{episode}", what)
         if str(self._count) == at or (not at.isdigit() and re.search(at, what)):
             os.rename(self._armed, os.path.join(self._directory, "fired"))
             if whom == "tree":
                 os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def _write(self, name: str, line: str) -> None:
+        with open(os.path.join(self._directory, name), "a") as file:
+            file.write(f"{line}\n")
+
     def heard(self, event: str, arguments: tuple[Any, ...]) -> None:
         """An audit hook."""
-        if event in CHANGES:
+        if event in CHANGES and not _in_vain(event, *arguments):
             self.meets(f"{event[3:]} {arguments[0]!r}")
-        elif (
-            event == "open"
-            and not isinstance(arguments[0], int)
-            and isinstance(arguments[2], int)
-            and arguments[2] & os.O_CREAT
-        ):
+            if event == "os.rename" and not self._inside:
+                self.unsynced.renamed(*arguments)
+        elif event == "open" and not isinstance(arguments[0], int) and _creates(*arguments):
             self.meets(f"create {arguments[0]!r}")
+
+
+def _in_vain(event: str, path: Any, *more: Any) -> bool:
+    """Whether a change will not be one: a directory made that is there, a file removed that is not."""
+    if event not in ("os.mkdir", "os.remove") or more[-1] != -1:  # the last one is a directory's descriptor
+        return False
+    return os.path.lexists(path) == (event == "os.mkdir")
+
+
+def _creates(path: Any, mode: str | None, flags: Any) -> bool:
+    """Whether opening this makes or empties a file."""
+    made = isinstance(flags, int) and flags & os.O_CREAT
+    return bool(made) and bool(flags & os.O_TRUNC or flags & os.O_EXCL or not os.path.lexists(path))
 
 
 def wrap(fate: Fate) -> None:
@@ -95,21 +115,24 @@ def wrap(fate: Fate) -> None:
     from agent.keeper.connection import Connection
     from agent.kit import files
 
-    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
+    def counted(name: str, real: Callable[..., Any], done: Callable[[Any, int], None]) -> Callable[..., Any]:
+        def call(fd: Any) -> Any:
             fate.meets(name)
-            return real(*arguments)
+            began, result = time.time_ns(), real(fd)
+            done(fd, began)
+            return result
 
         return call
 
-    os.fsync, os.fdatasync = counted("fsync", os.fsync), counted("fdatasync", os.fdatasync)
+    synced, all_synced = fate.unsynced.synced, fate.unsynced.all_synced
+    os.fsync, os.fdatasync = counted("fsync", os.fsync, synced), counted("fdatasync", os.fdatasync, synced)
 
     class Libc:
         """The C library as `agent.kit.files` uses it."""
 
         sync_file_range = staticmethod(files._libc.sync_file_range)
 
-        syncfs = staticmethod(counted("syncfs", files._libc.syncfs))
+        syncfs = staticmethod(counted("syncfs", files._libc.syncfs, lambda _, began: all_synced(began)))
 
     files._libc = Libc()  # type: ignore[assignment]
 

@@ -103,6 +103,8 @@ class Stage:
             one for one in Path("/proc/self/mounts").read_text().splitlines() if str(self.fate.parent) in one
         ]
         found += await self._damaged()
+        if (unsynced := self.fate / "unsynced").exists():
+            found += unsynced.read_text().splitlines()
         news = [one for one in found if one not in self._told]
         self._told.update(news)
         return news

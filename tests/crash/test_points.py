@@ -20,7 +20,8 @@ ROUGHLY = 40  # operations of the shortest deploy; later points of longer ones a
 # What was found: the operation before which an agent has to die, and what was left behind.
 FOUND: dict[str, list[str]] = {
     "back": [r"rename .*/\.pair\."],  # the temporary file beside it
-    "files": [r"rename .*/\.view\.", r"create .*/proven"],  # half a view; `good` on the release before
+    "files": [r"rename .*/\.view\.", r"rename .*/\.proven\."],  # half a view; `good` on the release before
+    "twice": [r"flip"],  # a release that serves, and its run told as interrupted
     "guest": [r"asked open guest/", r"asked spawn"],  # an open port, a program that nobody wants
 }
 

@@ -35,6 +35,19 @@ class Upgrade(Kind):
         return await self.serves(f"{number}.0") and (await self.runs(f"{number}.0"))[0] == "succeeded"
 
 
+FIRST = ("asked spawn .*web-", "symlink 'deployments/", "flip", "ask note child", "asked signal", "commit")
+
+
+class Twice(Upgrade):
+    """The agent dies over an upgrade, and the next one dies while it looks what became of it."""
+
+    def first_death(self, number: int) -> str:
+        return FIRST[number % len(FIRST)]
+
+    async def meanwhile(self, number: int) -> None:
+        self.stage.arm(self.at, self.whom)
+
+
 class Restart(Upgrade):
     """The old one is stopped before the new one starts."""
 

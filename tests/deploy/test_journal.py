@@ -154,7 +154,26 @@ async def test_one_run_can_be_closed_as_interrupted_by_name(journal: Journal) ->
     open_run(journal, "run-2")
     journal.close_run("run-2", RunResult.PROBATION)
     journal.mark_interrupted("run-2")
-    assert [run.id for run in await journal.unfinished_runs()] == ["run-1"]
+    assert {row["id"]: row["result"] for row in await journal.history()} == {
+        "run-1": "running",
+        "run-2": "interrupted",
+    }
+
+
+async def test_whether_an_apps_newest_run_was_interrupted_is_asked_again_after_another_crash(
+    journal: Journal,
+) -> None:
+    for run in ("run-1", "run-2"):
+        open_run(journal, run)
+    open_run(journal, "run-3", app="worker")
+    await journal.mark_interrupted()  # by an agent that died before it looked
+    runs = await journal.unfinished_runs()
+    assert [(run.id, run.result) for run in runs] == [
+        ("run-2", RunResult.INTERRUPTED),
+        ("run-3", RunResult.INTERRUPTED),
+    ]
+    journal.close_run("run-2", RunResult.SUCCEEDED)
+    assert [run.id for run in await journal.unfinished_runs()] == ["run-3"]
 
 
 async def test_a_sync_that_waits_for_another_ones_probation_has_an_end_after_a_crash(
