@@ -11,7 +11,7 @@ from types import FrameType
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 3.0  # seconds a loop may be late
+PATIENCE = 5.0  # seconds a loop may be late
 AGAIN = 10.0  # seconds between two words about one standstill
 SLEPT = 1.0  # seconds this thread may be late itself, for the loop's lateness to be its own
 FRAMES = 40
@@ -50,7 +50,7 @@ class Turning:
     def _watch(self) -> None:
         while not self._closing:
             due = self._due
-            if self._rested(due) or self._due != due:
+            if self._rested(due) or self._due != due or time.monotonic() < due:
                 continue
             if time.monotonic() - due > SLEPT:
                 self._rested(time.monotonic() + self._patience)

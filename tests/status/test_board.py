@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -322,3 +323,9 @@ def test_a_running_migration_is_shown_with_its_start_and_the_end_expected_from_e
     assert shown["migrate"]["started"] == rfc3339(began)
     assert shown["migrate"]["expected_end"] == rfc3339(began + 90.0)
     assert shown["check"]["expected_end"] is None
+
+
+def test_the_uptime_is_measured_by_a_clock_that_nobody_sets() -> None:
+    stage = Stage()
+    stage.board.info = replace(stage.board.info, started=1.0)  # as if the clock had been set since
+    assert stage.board.snapshot()["agent"]["uptime_seconds"] < 3600
