@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -22,6 +23,7 @@ from agent.process.users import DYNAMIC_IDS
 from tests.kit import sandbox
 from tests.kit.box import Box
 from tests.kit.operator import Operator
+from tests.system import test_containers as containers
 
 HEALTH: dict[str, Any] = {"http": "/healthz", "interval": "100ms", "deadline": "20s", "probation": "200ms"}
 PYTHON = os.path.realpath(sys.executable)
@@ -244,3 +246,26 @@ async def isolated(box: Box) -> None:
     assert told.out.splitlines() == [str(user), "mine", "NoNewPrivs:\t1"], told.err
     assert user in DYNAMIC_IDS
     assert told.err.lower().count("permission denied") == 2
+
+
+async def test_a_command_by_an_operator_runs_in_a_container_of_its_own(box: Box, operator: Operator) -> None:
+    sandbox.as_root()
+    for tool in ("runc", "busybox"):
+        sandbox.tool(tool)
+    name = f"exec-{secrets.token_hex(4)}"
+    box.settings["--allow-exec"] = name
+    program = {"driver": "oci", "command": ["sh", "-c", "echo here > data/mine; exec sleep 1000"]}
+    health = {"alive": "300ms", "probation": "100ms"}
+    await box.commit(
+        containers.state(box, name, containers.shell(), run=program, dirs={"state": "data"}, health=health)
+    )
+    await box.start()
+    await box.app_is(name, state="running", good__version="1.0")
+    script = "cat data/mine; echo $EMPTYBOX_APP; echo apart >&2; exit 7"
+    told = await operator("exec", name, "sh", "-c", script)
+    assert (told.code, told.out, told.err) == (7, f"here\n{name}\n", "apart\n")
+    before = containers.processes(name)
+    assert (await operator("exec", "--timeout", "1s", name, "sleep", "1000")).code == 124
+    assert containers.processes(name) == before
+    assert await box.stop() == 0
+    assert containers.left(box, name) == []
