@@ -8,8 +8,10 @@ reach the socket nor know the token.
 from __future__ import annotations
 
 import hmac
+import os
 import socket
 import struct
+from collections.abc import Iterator
 from functools import wraps
 from pathlib import Path
 
@@ -66,9 +68,43 @@ def who(request: web.Request) -> str:
     """Whose wish this is, for history: the user at the other end of the socket, or the token's bearer."""
     if request.app[DOOR] is not Door.SOCKET:
         return f"the token's bearer at {request.remote}"
-    connection = request.get_extra_info("socket")
-    if connection is None:  # gone already
+    if (peer := _peer(request)) is None:  # gone already
         return "a user of the socket"
+    return f"uid {peer[1]}"
+
+
+def check_is_no_app(request: web.Request) -> None:
+    """Refuse a wish that a program of an app has, by the socket, as the agent's own user.
+
+    All of these descend from the keeper, whatever became of their parents: it is their subreaper (prctl(2)).
+    Blocks for a few reads of /proc. Raises Problem.
+    """
+    if request.app[DOOR] is not Door.SOCKET:
+        return
+    peer, keeper = _peer(request), os.getppid()
+    if peer is not None:
+        above = list(_ancestors(peer[0]))
+        if above and (keeper not in above or os.getpid() in above):
+            return
+    raise Problem(403, "NotForApps", "programs of apps may not ask for this")
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    """A process and those above it; none when it is gone."""
+    while pid > 0:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except OSError:
+            return
+        yield pid
+        pid = int(stat.rpartition(")")[2].split()[1])
+
+
+def _peer(request: web.Request) -> tuple[int, int] | None:
+    """Pid and uid at the other end of the socket; None when it is closed."""
+    connection = request.get_extra_info("socket")
+    if connection is None:
+        return None
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _pid, uid, _gid = _UCRED.unpack(raw)
-    return f"uid {uid}"
+    pid, uid, _gid = _UCRED.unpack(raw)
+    return pid, uid

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from agent.domain.control import Ends
 from agent.kit.tasks import Owned
-from agent.web.access import privileged, who
+from agent.web.access import check_is_no_app, privileged, who
 from agent.web.context import CONTEXT
 from agent.web.control import BODY_DEADLINE, BODY_MAX, Short, Wish
 from agent.web.problem import Problem
@@ -46,6 +46,7 @@ class ExecWish(Wish, frozen=True):
 @privileged
 async def run(request: web.Request) -> web.StreamResponse:
     """Run it, and tell its end."""
+    check_is_no_app(request)
     wish = await _wished(request)
     answer = _Answer(request)
     ends = Ends(answer.begin, answer.said, _rest(request) if wish.input else None)

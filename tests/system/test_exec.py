@@ -22,6 +22,7 @@ from agent.keeper.confine import landlock
 from agent.process.users import DYNAMIC_IDS
 from tests.kit import sandbox
 from tests.kit.box import Box
+from tests.kit.image import ROOT
 from tests.kit.operator import Operator
 from tests.system import test_containers as containers
 
@@ -168,6 +169,16 @@ async def test_only_where_the_settings_allow_it(box: Box, operator: Operator) ->
     assert (told.code, "--allow-exec web" in told.err) == (4, True)
     told = await operator("exec", "nobody", "true")
     assert (told.code, "no app 'nobody'" in told.err) == (2, True)
+
+
+async def test_a_program_of_an_app_cannot_ask_for_commands_in_apps(box: Box, operator: Operator) -> None:
+    await proven(box)
+    ask = f"{sys.executable} -P -m agent exec --socket {box.data}/agent.sock web true"
+    for how in (ask, f"(setsid {ask} &) ; sleep 1000 & wait"):
+        inner = f"cd {ROOT}; {how}"
+        async with begun(box, "web", "--", "sh", "-c", f"({inner}) 2>&1") as process:
+            assert "programs of apps may not ask for this" in await line(process)
+    assert [e["program"] for e in (await operator("history", "--json")).json["execs"]] == ["sh", "sh"]
 
 
 async def test_a_command_is_isolated_as_the_app_is() -> None:
