@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.kit.box import Box
+from tests.kit.git_server import Content
 from tests.kit.operator import run
 
 pytestmark = [
@@ -25,11 +27,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0 and "CI" not in os.environ, reason="needs root"),
 ]
 
-HOSTNAME = """
-#include <stdio.h>
-#include <unistd.h>
-int main(void) { char name[65]; return gethostname(name, sizeof name) ? 1 : puts(name) < 0; }
-"""
+EXAMPLE = Path(__file__).parents[2] / "examples/containers"
+UNSET = "sha256:" + 64 * "0"
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +42,9 @@ def _runtime() -> None:
 def printme(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A static program that prints its host's name."""
     directory = tmp_path_factory.mktemp("printme")
-    (directory / "printme.c").write_text(HOSTNAME)
-    subprocess.run(
-        ["gcc", "-O2", "-static", "-o", directory / "printme", directory / "printme.c"],
-        check=True,
-        timeout=60,
-    )
-    return (directory / "printme").read_bytes()
+    source, made = EXAMPLE / "printme.c", directory / "printme"
+    subprocess.run(["gcc", "-O2", "-static", "-o", made, source], check=True, timeout=60)
+    return made.read_bytes()
 
 
 def packed(files: dict[str, bytes | str]) -> bytes:
@@ -120,14 +115,39 @@ def left(box: Box, name: str) -> list[str]:
     return [*mounts, *groups, *map(str, (box.data / "apps").glob("*/instances/*/.oci/*"))]
 
 
+def example(box: Box, name: str, printme: bytes) -> tuple[str, dict[str, Content]]:
+    """examples/containers as it lies there, with artifacts, and `name` at the end of its apps' names."""
+    trees: tuple[dict[str, bytes | str], ...] = ({"printme": printme}, shell())
+    text = (EXAMPLE / "state.yaml").read_text()
+    for tree in trees:
+        made = artifact(box, tree)
+        text = re.sub(r'"file:///srv/releases/\w+\.tar"', json.dumps(made["url"]), text, count=1)
+        text = text.replace(UNSET, made["checksum"], 1)
+    for app in ("printme", "search"):
+        text = text.replace(f"  {app}:", f"  {app}-{name}:")
+    return text, {f"tasks/{file.name}": file.read_text() for file in EXAMPLE.glob("tasks/*")}
+
+
 async def test_a_static_program_alone_in_its_root_prints_the_hostname_that_it_was_given(
     box: Box, name: str, printme: bytes
 ) -> None:
-    job = {"driver": "oci", "command": ["/printme"], "hostname": "HAL-9000"}
-    await box.commit(state(box, name, {"printme": printme}, job=job))
-    told = await run(*box.command("once")[4:], "--app", name)
+    await box.commit(*example(box, name, printme))
+    told = await run(*box.command("once")[4:], "--app", f"printme-{name}")
     assert (told.code, told.out) == (0, "HAL-9000\n"), told.err
-    assert left(box, name) == []
+    assert left(box, f"printme-{name}") == []
+
+
+async def test_the_search_in_a_container_finds_what_is_there_and_fails_without_its_file(
+    box: Box, name: str, printme: bytes
+) -> None:
+    text, files = example(box, name, printme)
+    await box.commit(text, files)
+    told = await run(*box.command("once")[4:], "--app", f"search-{name}")
+    assert (told.code, told.out) == (0, "an important line\nthe most important of all\n"), told.err
+
+    await box.commit(text.replace("      - {template: tasks/data.txt, target: data.txt}\n", ""), files)
+    told = await run(*box.command("once")[4:], "--app", f"search-{name}")
+    assert (told.code, told.out) == (1, "data.txt is missing\n"), told.err
 
 
 async def test_of_a_bundle_args_env_cwd_and_hostname_are_taken_and_nothing_else(box: Box, name: str) -> None:

@@ -46,12 +46,12 @@ def _unfit(spec: AppSpec, driver: str) -> Iterator[tuple[tuple[str | int, ...], 
         if getattr(isolation, key):
             yield (driver, "isolation", key), "has no meaning"
     if set(isolation.namespaces) - {"net"}:
-        yield (driver, "isolation", "namespaces"), "can name net alone (it has the others of its own)"
+        yield (driver, "isolation", "namespaces"), "can name net alone"
     if spec.migrate:
         yield ("migrate",), "is not supported"
     for index, file in enumerate(spec.files):
         if file.on_change is OnChange.RELOAD:
-            yield ("files", index, "on_change"), "reload is not possible: write restart"
+            yield ("files", index, "on_change"), "cannot be reload"
     if spec.health.kind is ProbeKind.NOTIFY and not spec.health.announces:
         yield ("health",), "notify is not supported"
     if spec.run is not None and spec.run.watchdog:
