@@ -248,7 +248,7 @@ SETTINGS: tuple[Setting, ...] = (
         "--container-runtime",
         "PATH",
         parse_absolute,
-        "what makes the containers of `driver: oci` (default: runc or crun, where they are installed)",
+        "what makes the containers of `driver: oci` (default: runc, where it is installed)",
     ),
     Setting(
         "ports",

@@ -98,7 +98,7 @@ class ChildRequest:
 
     | key | meaning |
     |---|---|
-    | runtime | absolute path of runc or crun |
+    | runtime | absolute path of runc, or of what has its command line |
     | name | of the container |
     | descriptors | how many it gets from 3 on |
     | held, lacking | what is told of its isolation, as in a `ChildRecord` |

@@ -36,7 +36,7 @@ from agent.process.oci.bundle import Program
 from agent.process.oci.origin import Origin, origin
 
 DIRECTORY = ".oci"  # as `agent.deploy.instance` knows it
-RUNTIMES = ("runc", "crun")
+RUNTIME = "runc"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMES = ("resolv.conf", "hosts")  # of /etc: how names are found on this host's network
 WEAK = ("PATH", "HOME", "USER", "LOGNAME")  # variables that a release may know better
@@ -199,11 +199,11 @@ def _runtime(named: Path | None) -> str:
         )  # fmt: skip
     if named is not None:
         return str(named)
-    found = next(filter(None, (shutil.which(name, path=PATH) for name in RUNTIMES)), None)
+    found = shutil.which(RUNTIME, path=PATH)
     if found is None:
         raise OperatorNeeded(
-            "ContainerNotPossible", f"neither {' nor '.join(RUNTIMES)} is installed here",
-            remedy="install one of them (Debian: apt-get install runc), or name it with --container-runtime",
+            "ContainerNotPossible", f"{RUNTIME} is not installed here",
+            remedy="install it (Debian: apt-get install runc), or name another with --container-runtime",
         )  # fmt: skip
     return found
 
