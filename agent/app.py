@@ -328,6 +328,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     poller = Poller(look.head, inbox, bus, settings.poll, look.known, announced, reachability=reachability)
     face = Face(settings, board, metrics, operator, receiver(settings, sink).handle)
     stack.push_async_callback(face.aclose)
+    stack.push_async_callback(operator.execs.aclose)
     return Agent(
         settings, keeper, data, journal, bus, inbox, look, retries, lanes, reconciler, poller,
         processes, face, operator, metrics, unfinished, post,

@@ -7,6 +7,7 @@ disk before.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -51,19 +52,31 @@ class ExecDesk:
         self._ledger = ledger
         self._bus = bus
         self._allowed = allowed
-        self._under_way = 0
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    async def aclose(self) -> None:
+        """End all, and begin no more: before the agent ends."""
+        self._closing = True
+        for task in self._under_way:
+            task.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
 
     async def run(self, app: str, by: str, command: Sequence[str], timeout: float, ends: Ends) -> ExecEnd:
         """Run a command to its end; cancelled, it is stopped. See the protocol."""
         context = self._context(app)
-        if self._under_way >= MOST:
-            raise NotPossible(f"{MOST} commands of `exec` run already; try again later")
-        self._under_way += 1
+        if self._closing or len(self._under_way) >= MOST:
+            why = "the agent is ending" if self._closing else f"{MOST} commands of `exec` run already"
+            raise NotPossible(f"{why}; try again later")
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
         try:
             async with self._place(context) as place:
                 return await self._run(place, by, command, timeout, ends)
         finally:
-            self._under_way -= 1
+            self._under_way.discard(task)
 
     async def history(self, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:
         """Past and present ones, newest first."""

@@ -162,6 +162,23 @@ async def test_an_agent_that_is_killed_leaves_no_command_behind(box: Box, operat
     assert [entry["result"] for entry in entries] == ["interrupted"]
 
 
+async def test_the_end_of_the_agent_is_theirs_in_order(box: Box, operator: Operator) -> None:
+    await proven(box)
+    async with begun(box, "web", "sh", "-c", "echo $$; exec sleep 1000") as process:
+        pid = int(await line(process))
+        assert (await operator("upgrade")).code == 0
+        assert await asyncio.wait_for(process.wait(), 60.0) == 3
+        assert gone(pid)
+    await box.until(box.answers)
+    await box.app_is(state="running")
+    async with begun(box, "web", "sh", "-c", "echo $$; exec sleep 1000") as process:
+        pid = int(await line(process))
+        assert await box.stop() == 0
+        assert await asyncio.wait_for(process.wait(), 60.0) == 3
+        assert gone(pid)
+    assert "POST /exec failed" not in "\n".join(box.output)
+
+
 async def test_only_where_the_settings_allow_it(box: Box, operator: Operator) -> None:
     box.settings["--allow-exec"] = "other"
     await proven(box)
