@@ -1,8 +1,8 @@
 """A network that fails: a proxy between a client and a real server on loopback, whose ways can be changed.
 
 async with Faulty(port) as network:
-    network.fault = "reset"          # what holds from now on; connections under way are cut
-    network.fault = ""               # all is well again
+    await network.become("reset")          # what holds from now on
+    await network.become("")               # all is well again
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SLOW = 1.0  # seconds for each byte that drips
 class Faulty:
     """Listens on `port` and passes bytes on to the server at `behind`, as far as the fault lets it.
 
-    refused: nobody listens. silent: accepted, then nothing. dripping: a byte a second. reset: RST in the
+    silent: accepted, then nothing. dripping: a byte a second. reset: RST in the
     middle of an answer. half-open: the answer stops in the middle, and the connection stays.
     """
 
@@ -37,31 +37,26 @@ class Faulty:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        await self._listen()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.become("refused")
+        """Whoever connects must have ended: asyncio leaks what it accepts while a server is closed."""
+        assert self._server is not None
+        self._server.close()
+        await self.become("")
 
     async def become(self, fault: str) -> None:
-        """From now on it fails so; "" is not at all."""
+        """From now on it fails so; "" is not at all. Connections under way are cut."""
         self._fault = fault
-        if self._server is not None:
-            self._server.close()
-            self._server = None
         for writer in self._writers:
             writer.transport.abort()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if fault != "refused":
-            await self._listen()
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -45,3 +45,4 @@ async def test_no_push_is_lost_whatever_the_network_does(box: Box) -> None:
         await box.serving(f"{len(FAULTS) + 1}.0")
         await network.become("")
         await box.proven(newest)
+        await box.stop()
