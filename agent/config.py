@@ -20,7 +20,8 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.kit.mask import mask_urls, secrets
-from agent.settings_table import SETTINGS, Setting
+from agent.setting import Setting
+from agent.settings_table import SETTINGS
 from agent.settings_values import Address, parse_duration
 
 __all__ = ["SETTINGS", "Address", "ConfigError", "Settings", "as_rows", "load", "parse_duration"]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
+from agent.setting import Setting
+from agent.settings_of_artifacts import ARTIFACTS
 from agent.settings_values import (
     parse_absolute,
     parse_address,
     parse_count,
     parse_duration,
-    parse_endpoint,
     parse_header,
-    parse_host,
     parse_label,
     parse_ports,
     parse_program,
@@ -24,24 +21,6 @@ from agent.settings_values import (
     parse_signature_rule,
     parse_size,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One row of the table. `many` settings may be given more than once (comma-separated in variables)."""
-
-    name: str  # the field of Settings
-    flag: str
-    metavar: str
-    parse: Callable[[str], Any]
-    help: str
-    many: bool = False
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return "EMPTYBOX_" + self.flag.removeprefix("--").replace("-", "_").upper()
-
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -276,73 +255,7 @@ SETTINGS: tuple[Setting, ...] = (
         "directory below which apps may `place` links to their files",
         many=True,
     ),
-    Setting(
-        "artifact_ca",
-        "--artifact-ca",
-        "FILE",
-        Path,
-        "authorities trusted for artifacts beside the system's (PEM)",
-    ),
-    Setting(
-        "netrc_file",
-        "--netrc-file",
-        "FILE",
-        Path,
-        "logins for http(s) artifacts by host, as netrc(5) has them; read again on each use",
-    ),
-    Setting(
-        "registry_auth_file",
-        "--registry-auth-file",
-        "FILE",
-        Path,
-        "logins for OCI registries, as docker's config.json has them; read again on each use",
-    ),
-    Setting(
-        "s3_endpoint",
-        "--s3-endpoint",
-        "URL",
-        parse_endpoint,
-        "where s3:// artifacts are, when not at Amazon's (MinIO and others)",
-    ),
-    Setting("s3_region", "--s3-region", "NAME", str, "region of s3:// artifacts"),
-    Setting(
-        "s3_credentials_file",
-        "--s3-credentials-file",
-        "FILE",
-        Path,
-        "credentials for s3://, as AWS has them; read again on each use (default: what the environment, "
-        "a web identity or the instance offers)",
-    ),
-    Setting(
-        "gcs_credentials_file",
-        "--gcs-credentials-file",
-        "FILE",
-        Path,
-        "credentials for gs://, as Google has them; read again on each use (default: as for s3://)",
-    ),
-    Setting(
-        "azure_connection_file",
-        "--azure-connection-file",
-        "FILE",
-        Path,
-        "connection string for az://; read again on each use (default: as for s3://)",
-    ),
-    Setting("sftp_key", "--sftp-key", "FILE", Path, "private key for sftp://; read again on each use"),
-    Setting(
-        "sftp_passphrase_file",
-        "--sftp-passphrase-file",
-        "FILE",
-        Path,
-        "file with the passphrase of --sftp-key",
-    ),
-    Setting(
-        "insecure_registries",
-        "--insecure-registry",
-        "HOST[:PORT]",
-        parse_host,
-        "OCI registry that is spoken to in plain http",
-        many=True,
-    ),
+    *ARTIFACTS,
     Setting(
         "shutdown_delay",
         "--shutdown-delay",
