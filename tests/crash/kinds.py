@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from tests.crash.beginnings import Cold, First, Guest, Install, Removal
 from tests.crash.kind import Kind
-from tests.crash.upgrades import Back, Files, Moved, Restart, Sick, Turns, Twice, Undone, Upgrade
+from tests.crash.upgrades import (
+    Adopted,
+    Back,
+    Canary,
+    Crew,
+    Files,
+    Moved,
+    Relayed,
+    Reload,
+    Restart,
+    Sick,
+    Turns,
+    Twice,
+    Undone,
+    Upgrade,
+)
 
 KINDS: dict[str, type[Kind]] = {
     "upgrade": Upgrade,
+    "adopted": Adopted,
+    "relayed": Relayed,
+    "crew": Crew,
+    "canary": Canary,
+    "reload": Reload,
     "twice": Twice,
     "restart": Restart,
     "sick": Sick,

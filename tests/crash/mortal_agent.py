@@ -93,6 +93,8 @@ class Fate:
             self.meets(f"{event[3:]} {arguments[0]!r}")
             if event == "os.rename" and not self._inside:
                 self.unsynced.renamed(*arguments)
+            elif event in ("os.remove", "os.rmdir"):
+                self.unsynced.removed(*arguments)
         elif event == "open" and not isinstance(arguments[0], int) and _creates(*arguments):
             self.meets(f"create {arguments[0]!r}")
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+TICK = 10_000_000  # nanoseconds by which the times in inodes may be late
+
 # Made anew by each agent that begins, or on its way out; of a release that is published right after a syncfs.
 CACHES = ("/state/", "/instances/", "/trash/", "/inventories/")
 
@@ -34,6 +36,15 @@ class Unsynced:
         """A syncfs(2)."""
         self._all = began
 
+    def removed(self, path: Any, fd: int = -1) -> None:
+        """A file or directory is about to be removed: where it was all on the disk, nothing is missed."""
+        try:
+            info = os.stat(os.path.dirname(_resolved(path, fd)) or ".")
+        except FileNotFoundError:
+            return
+        if self._is_synced(info):
+            self._synced[info.st_ino] = time.time_ns() + TICK
+
     def renamed(self, source: Any, target: Any, source_fd: int, target_fd: int) -> None:
         """A rename is about to happen."""
         source, target = _resolved(source, source_fd), _resolved(target, target_fd)
@@ -47,11 +58,11 @@ class Unsynced:
 
     def _look(self, path: str, target: str) -> None:
         info = os.lstat(path)
-        changed = info.st_mtime_ns
-        if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)) or changed < self._began:
-            return
-        if changed > max(self._all, self._synced.get(info.st_ino, 0)):
+        if (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)) and not self._is_synced(info):
             self._told(f"{path} was not synced before the rename to {target}")
+
+    def _is_synced(self, info: os.stat_result) -> bool:
+        return info.st_mtime_ns <= max(self._began, self._all, self._synced.get(info.st_ino, 0))
 
 
 def _made_known(source: str, target: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from typing import Any
 
 from tests.crash.kind import HEALTH, Kind
@@ -46,6 +47,65 @@ class Twice(Upgrade):
 
     async def meanwhile(self, number: int) -> None:
         self.stage.arm(self.at, self.whom)
+
+
+class Adopted(Upgrade):
+    """An upgrade of a program that binds the port itself."""
+
+    def parts(self, number: int) -> dict[str, Any]:
+        return {"health": HEALTH, "socket": "adopt"}
+
+
+class Relayed(Upgrade):
+    """An upgrade of a program behind a relay."""
+
+    lossless = False  # who passes bytes on takes them along
+
+    def parts(self, number: int) -> dict[str, Any]:
+        return {"health": HEALTH, "socket": "relay"}
+
+
+class Crew(Upgrade):
+    """An upgrade of several instances, one after the other."""
+
+    programs = 3
+
+    def parts(self, number: int) -> dict[str, Any]:
+        command = [sys.executable, "-S", "bin/web"]
+        return {"health": HEALTH, "run": {"command": command, "instances": self.programs}}
+
+
+class Canary(Upgrade):
+    """An upgrade that has a share of the clients first."""
+
+    def parts(self, number: int) -> dict[str, Any]:
+        return {"health": HEALTH, "canary": {"percent": 50, "for": "1s"}}
+
+
+class Reload(Upgrade):
+    """Another file, of which the program is told."""
+
+    def parts(self, number: int) -> dict[str, Any]:
+        file = {"target": "etc/web.conf", "content": f"number = {number}", "on_change": "reload"}
+        command = [sys.executable, "-S", "bin/web"]
+        return {
+            "health": HEALTH,
+            "files": [file],
+            "run": {"command": command, "reload": {"command": ["true"]}},
+        }
+
+    async def begin(self, number: int) -> str:
+        return await self.stage.world.deploy(
+            "0.0", env={"WORLD": str(self.stage.world.path)}, **self.parts(number)
+        )
+
+    async def reached(self, number: int) -> bool:
+        generations = self.box.data.glob("apps/web/instances/*/etc/web.conf")
+        shown = [path.read_text() for path in generations]
+        return await self.serves("0.0") and shown == [f"number = {number}"]
+
+    def allowed(self, number: int) -> set[str]:
+        return {"0.0"}
 
 
 class Restart(Upgrade):
