@@ -243,6 +243,7 @@ async def staged() -> AsyncIterator[Stage]:
         host="box-7",
         labels={"env": "test"},
         started=time.time() - 3600,
+        born=time.monotonic() - 3600,
         pid=4711,
         repo="https://git.example/state.git",
         ref="main",

@@ -151,8 +151,8 @@ signal.pause()
 LEAVE = """
 os.unlink(gone)
 if os.fork() == 0:
-    os.setsid()
     for sock in found: sock.close()
+    os.setsid()  # not before: with the socket it would be taken for who goes on as a daemon
     time.sleep(60)
 """
 

@@ -212,6 +212,7 @@ async def test_a_first_release_that_crashes_again_and_again_on_probation_is_give
     await box.start()
     for _ in range(3):
         await box.serving("2.0")
+        await box.app_is(state="probation", run=None)  # it counts from then on
         await world.crash()
     app = await box.app_is(state="degraded", current__version="1.0", good__version="1.0")
     assert condition(app, "Quarantined")["reason"] == "ChildExited"

@@ -33,7 +33,8 @@ else require('http').createServer((q, r) => r.end(name)).listen(port);
 class Program:
     """`command` makes what it needs in a directory, for a version and a port, and tells how it is started.
 
-    `stop` is the signal of its graceful stop; without one its clients are waited for.
+    `stop` is the signal of its graceful stop; without one its clients are waited for. Nor is it one to close
+    what was accepted and has sent nothing yet, as uvicorn does.
     """
 
     name: str
@@ -114,7 +115,7 @@ PROGRAMS: Mapping[str, Program] = {
         Program("shell", _shell, graceful=False),
         Program("gunicorn", _module(*_GUNICORN)),
         Program("gunicorn-reuseport", _module(*_GUNICORN, "--reuse-port")),
-        Program("uvicorn", _module(*_UVICORN)),
-        Program("uvicorn-workers", _module(*_UVICORN, "--workers", "2")),
+        Program("uvicorn", _module(*_UVICORN), graceful=False),
+        Program("uvicorn-workers", _module(*_UVICORN, "--workers", "2"), graceful=False),
     )
 }
