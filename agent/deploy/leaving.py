@@ -105,6 +105,7 @@ async def _stop_children(app: AppContext) -> None:
     serving.stop_watching()
     async with asyncio.TaskGroup() as group:
         for child in serving.everyone():
+            child.expected = True  # who ends by itself from now on is not started again
             group.create_task(_stop(app, child), name=f"stop {child.id}")
 
 

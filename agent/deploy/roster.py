@@ -99,10 +99,11 @@ class Roster(ABC):
         """Stop a child that serves no more; what still waits at its slot is taken over by the others.
 
         Asked for again, or cancelled, it goes on to the same end; and one that has left is not looked for,
-        because its slot may be another one's by now. Raises Failure.
+        because its slot may be another one's by now. Nor is anyone stopped once `aclose` has begun: who is
+        there then is the next agent's, or the keeper's to end. Raises Failure.
         """
         if child.id not in self._leaving:
-            if child not in self._kept:
+            if child not in self._kept or self._tasks.closing:
                 return
             child.expected = True
             self._goes(child)

@@ -37,6 +37,11 @@ class Owned:
     ) -> None:
         await self.aclose()
 
+    @property
+    def closing(self) -> bool:
+        """Whether `aclose` has begun: nothing can be started any more."""
+        return self._closing
+
     def start(self, coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Start a task. After `aclose` has begun the coroutine is closed and RuntimeError raised.
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.kit.box import Box, Load
+from tests.kit.world import World
 
 
 async def emptybox(box: Box, *arguments: str, directory: Path | None = None) -> tuple[int, str]:
@@ -36,6 +37,23 @@ async def test_an_upgrade_under_load_keeps_the_child_and_loses_nothing(box: Box)
     assert load.failures == []
     assert set(load.answers) == {"1.0", "2.0"}
     assert await box.agent_pid() != before
+
+
+async def test_an_upgrade_while_a_crashed_program_starts_again_leaves_that_to_the_next_agent(
+    box: Box,
+) -> None:
+    world = World(box)
+    await world.running(health={"deadline": "60s"})
+    before = await box.agent_pid()
+    world.pull("late-1.0")  # it does not listen yet
+    await world.crash()
+    await world.said("lives", 2)
+    code, said = await emptybox(box, "upgrade")
+    assert code == 0, said
+    assert await box.agent_pid() != before
+    world.release("late-1.0")
+    await box.proven("1.0")
+    await world.only("1.0")
 
 
 async def test_an_upgrade_to_code_that_does_not_start_is_refused_and_nothing_is_touched(
