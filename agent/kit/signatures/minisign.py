@@ -38,7 +38,7 @@ class PublicKey:
     @property
     def name(self) -> str:
         """The id as minisign shows it."""
-        return f"{int.from_bytes(self.id, 'little'):016X}"
+        return f"{int.from_bytes(self.id, 'little'):X}"
 
     def __str__(self) -> str:
         return base64.b64encode(_KEY + self.id + self.key).decode()
