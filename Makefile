@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations crash fuzz clean
+.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations crash kills soak fuzz clean
 
 help: ## what can be made here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,12 @@ migrations: $(STAMP) ## migrations of SECONDS (120) under load: no request is lo
 
 crash: $(STAMP) ## kill -9 at every durable operation of deploys of every kind (hours; ARGS="upgrade --whom agent" for some)
 	@$(BIN)/python -m tests.crash $(ARGS)
+
+kills: $(STAMP) ## kill -9 at random times under load and pushes: COUNT (500) of the agent, TREES (100) of everything, SEED
+	@$(BIN)/python -m tests.endurance.kills --count $(or $(COUNT),500) --trees $(or $(TREES),100) --seed $(or $(SEED),20261121)
+
+soak: $(STAMP) ## COUNT (1000) good, bad and hostile deploys under load, SEED: nothing grows
+	@$(BIN)/python -m tests.endurance.soak --count $(or $(COUNT),1000) --seed $(or $(SEED),20261121)
 
 fuzz: $(STAMP) ## hostile webhook deliveries for SECONDS (60): no 500, no unbounded memory
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris 2>/dev/null || true

@@ -52,7 +52,7 @@ from agent.domain.events import Bus
 from agent.domain.spec import AppSpec, SocketMode
 from agent.git_artifacts import GitPacker
 from agent.keeper.client import KeeperClient
-from agent.keeper.protocol import KEEPER_FD_VARIABLE, VERSION
+from agent.keeper.protocol import KEEPER_FD_VARIABLE, MAKES_WAY, VERSION
 from agent.kit.loop import Loop
 from agent.kit.mask import secrets
 from agent.kit.tasks import Owned
@@ -90,7 +90,6 @@ GATES: Mapping[SocketMode, type[SlotGate | OwnGate]] = {
     SocketMode.OWN: OwnGate,
 }
 EXIT_SETTINGS = 2
-EXIT_UPGRADED = 3  # any code but 0 and 2: the keeper starts the next agent at once
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -132,7 +131,7 @@ async def live(settings: Settings, keeper_fd: int, once: Once | None) -> int:
             return await agent.shut_down(code)
         await agent.tasks.aclose()
         await hand_on(agent.lanes.live().values())
-        return EXIT_UPGRADED
+        return MAKES_WAY
 
 
 async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once: Once | None) -> Agent:

@@ -39,6 +39,7 @@ from agent.process.strays import end_strays
 from agent.source.inbox import TriggerInbox
 from agent.source.poller import Poller
 from agent.source.rotation import watch
+from agent.status.deaths import tell_deaths
 from agent.status.lag import measure_lag
 from agent.status.metrics import Metrics
 from agent.web.server import Face
@@ -101,6 +102,7 @@ class Agent:
         self.tasks.start(self.post.run(), name="post")
         self.tasks.start(watch(self.look.replaced, self.inbox), name="rotation")
         self.tasks.start(measure_lag(self.metrics), name="lag")
+        self.tasks.start(tell_deaths(self.bus, self.keeper.deaths), name="deaths")
         self.tasks.start(self.left_behind.watch(), name="left behind")
         await self.keeper.ready()
         gc.collect()

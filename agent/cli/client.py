@@ -65,7 +65,7 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self.sock.settimeout(CONNECT)
+            self.sock.settimeout(min(CONNECT, self._answer))
             if len(os.fsencode(self._path)) < _PATH_MAX:
                 self.sock.connect(os.fspath(self._path))
             else:
@@ -95,6 +95,10 @@ class Agent:
         given = {name: value for name, value in query.items() if value != ""}
         _, answer = self._ask("GET", f"{path}?{urlencode(given)}" if given else path, None, ANSWER)
         return answer
+
+    def alive(self, patience: float) -> None:
+        """Whether its loop turns: it has this many seconds for a word."""
+        self._exchange("GET", "/healthz", None, patience, "text/plain")
 
     def text(self, path: str) -> str:
         """A resource as text."""

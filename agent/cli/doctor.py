@@ -16,6 +16,7 @@ from agent.cli.exit_codes import FAILED, OK
 from agent.cli.screen import busy
 from agent.cli.words import Json, clean, dim
 
+PATIENCE = 3.0  # seconds for the first sign of life
 _COLOURS = {"ok": "green", "warn": "yellow", "bad": "red", "unknown": "bright_black"}
 
 
@@ -37,7 +38,8 @@ def command(agent: Agent, bundle: Path | None, as_json: bool) -> int:
     """Look for what may be wrong: kernel, permissions, disk, clock, access to Git and artifacts.
 
     A running agent looks itself, with its own rights and settings, and says what it waits for. Without one
-    this command looks, with the settings in EMPTYBOX_ variables. Exits 1 when something does not work.
+    this command looks, with the settings in EMPTYBOX_ variables; of one that does not answer within 3 s it
+    says how it is, and what its keeper still runs. Exits 1 when something does not work.
     """
     with busy("looking, also at what lies elsewhere ..."):
         report = examined(agent)
@@ -56,20 +58,26 @@ def command(agent: Agent, bundle: Path | None, as_json: bool) -> int:
 
 
 def examined(agent: Agent) -> dict[str, Any]:
-    """What the agent finds; without one, what can be found from here."""
+    """What the agent finds; without one that answers, what can be found from here in a few seconds."""
     try:
+        agent.alive(PATIENCE)
         report = agent.get("/doctor")
         finding = {"subject": "agent", "verdict": "ok", "told": f"answers at {agent.path}", "remedy": ""}
     except (Unreachable, Refused) as error:
         from agent.config import ConfigError, load
         from agent.doctor.examine import examine
+        from agent.doctor.silence import silence
 
         told, _, remedy = str(error.message).partition("\n")
         finding = {"subject": "agent", "verdict": "bad", "told": told, "remedy": remedy}
+        hangs = isinstance(error.__cause__, TimeoutError | BlockingIOError)
+        seen = [found.as_json() for found in silence(agent.path.parent / "lock")] if hangs else []
         try:
-            report = dict(asyncio.run(examine(load([], os.environ, need_repo=False))))
+            settings = load([], os.environ, need_repo=False)
         except ConfigError as problem:
             raise click.UsageError("\n".join(problem.problems)) from None
+        report = dict(asyncio.run(examine(settings, elsewhere=not hangs)))
+        return {**report, "findings": [*(seen or [finding]), *report["findings"]]}
     return {**report, "findings": [finding, *report["findings"]]}
 
 

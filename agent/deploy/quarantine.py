@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -15,6 +15,8 @@ import msgspec
 from agent.deploy.journal_rows import bounded
 from agent.domain.errors import FailureInfo
 from agent.kit.database import Statement
+
+MOST = 100  # entries of one app; older ones go: whoever wants such a version again has it tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +48,22 @@ class Quarantine:
         return sorted(chosen, key=lambda entry: entry.since)
 
     def add(self, app: str, spec: str, failure: FailureInfo, *, durable: bool = False) -> Awaitable[None]:
-        """Set a spec digest aside; the newest failure replaces an older one."""
+        """Set a spec digest aside; the newest failure replaces an older one, and `MOST` of an app stay."""
         entry = Quarantined(app, spec, bounded(failure), time.time())
+        self._entries.pop((app, spec), None)
         self._entries[app, spec] = entry
-        return self._write((_stored(entry),), durable)
+        older = [key for key in self._entries if key[0] == app][:-MOST]
+        return self._write((_stored(entry), *self._forget(older)), durable)
 
     def remove(self, app: str = "", spec: str = "", *, durable: bool = False) -> Awaitable[None]:
         """Let a spec digest go; or all of an app, or all there are."""
         gone = [key for key in self._entries if app in ("", key[0]) and spec in ("", key[1])]
+        return self._write(self._forget(gone), durable)
+
+    def _forget(self, gone: Sequence[tuple[str, str]]) -> tuple[Statement, ...]:
         for key in gone:
             del self._entries[key]
-        statements: tuple[Statement, ...] = tuple(
-            ("DELETE FROM quarantine WHERE app = ? AND spec = ?", key) for key in gone
-        )
-        return self._write(statements, durable)
+        return tuple(("DELETE FROM quarantine WHERE app = ? AND spec = ?", key) for key in gone)
 
     def stored(self) -> tuple[Statement, ...]:
         """What writes all of it into a new journal."""

@@ -19,10 +19,18 @@ async def examine(
     settings: Settings,
     wanted: Mapping[str, ArtifactSpec] | None = None,
     reach: access.Reach | None = None,
+    *,
+    elsewhere: bool = True,
 ) -> Mapping[str, Any]:
-    """All findings, as JSON. `wanted` are artifacts by app, `reach` opens one."""
-    here = asyncio.to_thread(lambda: [*kernel(), *machine(settings), *signers(settings)])
-    found: list[Finding] = [*await here, *await access.repository(settings)]
+    """All findings, as JSON. `wanted` are artifacts by app, `reach` opens one.
+
+    Not `elsewhere` is without a look at what may take its time: the repository and the artifacts.
+    """
+    found: list[Finding] = await asyncio.to_thread(
+        lambda: [*kernel(), *machine(settings), *signers(settings)]
+    )
+    if elsewhere:
+        found += await access.repository(settings)
     if wanted and reach is not None:
         found += await access.artifacts(wanted, reach)
     return {"findings": [finding.as_json() for finding in found]}

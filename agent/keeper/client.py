@@ -60,6 +60,7 @@ class KeeperClient:
         self.notes: dict[str, str] = {}
         self.groups: dict[str, SlotsRecord] = {}
         self.keeper_pid = 0
+        self.deaths: dict[str, Any] = {}  # of agents before this one: see `agent.keeper.link`
         self.gives_stdio = False  # whether this keeper can give a child descriptors 0, 1 and 2 of ours
         self.lost = asyncio.Event()
         self._connection = Connection(sock, self._told, self._ended)
@@ -83,6 +84,7 @@ class KeeperClient:
             raise
         client.keeper_pid = held["pid"]
         client.gives_stdio = bool(held.get("stdio"))
+        client.deaths = held.get("deaths") or {}
         client.children = {c["child"]: ChildRecord(**c) for c in held["children"]}
         client.groups = {g["key"]: SlotsRecord(**g) for g in held["slots"]}
         client.notes = held["notes"]

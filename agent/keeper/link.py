@@ -8,7 +8,7 @@ import socket
 import time
 
 from agent.keeper.spawn import spawn
-from agent.keeper.wire import KEEPER_FD_VARIABLE, Decoder, Outbox, ProtocolError, receive
+from agent.keeper.wire import KEEPER_FD_VARIABLE, MAKES_WAY, Decoder, Outbox, ProtocolError, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,26 @@ if TYPE_CHECKING:
     from typing import Any
 
 UNREAD_MAX = 8 << 20  # bytes an agent may leave unread before it counts as hung
+
+
+class Deaths:
+    """How agents ended that were not meant to end: told to the one that comes after them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._how, self._at = "", 0.0
+
+    def add(self, link: Link, code: int) -> str:
+        """One has ended with this code, negative for a signal; returns how, for people."""
+        how = f"exit code {code}" if code > 0 else f"signal {-code}"
+        if code != MAKES_WAY:
+            self._count, self._at = self._count + 1, time.time()
+            self._how = "silence" if link.hung else how
+        return how
+
+    def record(self) -> dict[str, Any]:
+        """How many there were, and of the last one how it ended and when, in seconds since the epoch."""
+        return {"count": self._count, "how": self._how, "at": self._at}
 
 
 class Link:
@@ -38,6 +58,7 @@ class Link:
         self._decoder = Decoder()
         self._outbox = Outbox(self.sock)
         self.open = True
+        self.hung = False  # whether it is ended because it does not answer
         self.greeted = False  # whether it has ever said anything
         self.unanswered = 0  # questions since it last did
         self.silent_since = self.since  # when the first of them was asked; its start before its first word

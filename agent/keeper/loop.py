@@ -23,7 +23,7 @@ import time
 from agent.keeper.adopt.adopter import Adopter, TreeGone
 from agent.keeper.attendant import attend, dismiss, main_of
 from agent.keeper.children import Child, SpawnError, adopted
-from agent.keeper.link import Link
+from agent.keeper.link import Deaths, Link
 from agent.keeper.manager import Manager
 from agent.keeper.outlets import Outlets
 from agent.keeper.reactor import READ, WRITE, Reactor
@@ -67,8 +67,8 @@ class Keeper:
         """Prepare; `command` starts an agent, `output` is the descriptor children's lines go to."""
         self.command = command
         self.pid = os.getpid()
-        self.state = RUNNING
-        self.code = 0
+        self.state, self.code = RUNNING, 0
+        self.deaths = Deaths()
         self.children: dict[str, Child] = {}
         self.slots = Slots()
         self.notes: dict[str, str] = {}
@@ -291,7 +291,7 @@ class Keeper:
         if self.state == RUNNING and not final:
             if time.monotonic() - link.since >= PROVEN:
                 self._backoff = BACKOFF[0]
-            how = f"exit code {code}" if code > 0 else f"signal {-code}"
+            how = self.deaths.add(link, code)
             self.outlets.say(f"the agent ended with {how}; again in {self._backoff:.2g} s")
             self._start_later()
             return

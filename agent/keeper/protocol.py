@@ -8,7 +8,7 @@ and stage; a request or an answer with descriptors beside it says how many: `"de
 
 | verb | arguments | answer |
 |---|---|---|
-| hello | | version, pid, children, slots, notes: all the keeper holds; stdio: see spawn |
+| hello | | version, pid, children, slots, notes, deaths: all the keeper holds; stdio: see spawn |
 | spawn | child: see `ChildRequest` | child: its `ChildRecord`, once its program runs |
 | signal | child, signal, group | delivered |
 | tail | child, lines | lines |
@@ -46,6 +46,7 @@ from agent.keeper.wire import (
     FRAME_MAX,
     HEADER,
     KEEPER_FD_VARIABLE,
+    MAKES_WAY,
     VERSION,
     Decoder,
     Outbox,
@@ -60,6 +61,7 @@ __all__ = [
     "FRAME_MAX",
     "HEADER",
     "KEEPER_FD_VARIABLE",
+    "MAKES_WAY",
     "VERSION",
     "ChildRecord",
     "ChildRequest",

@@ -47,6 +47,7 @@ def refuse(link: Link, number: object, error: Exception) -> None:
 def _hello(keeper: Keeper, _message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     children = [child.record() for child in keeper.children.values()]
     held = {"children": children, "slots": keeper.slots.records(), "notes": keeper.notes}
+    held["deaths"] = keeper.deaths.record()
     return {"version": VERSION, "pid": keeper.pid, "stdio": True, **held}, []
 
 

@@ -55,6 +55,7 @@ def _hangs(link: Link, now: float) -> bool:
 
 def _end(keeper: Keeper, link: Link) -> float:
     """Let it write where it is (see `agent.__main__`), then kill it; returns how long that takes at most."""
+    link.hung = True
     with contextlib.suppress(OSError):
         link.kill(signal.SIGUSR2)
     keeper.reactor.at("last words", LAST_WORDS, lambda: _kill(keeper, link))

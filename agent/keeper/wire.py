@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 HEADER = struct.Struct(">I")
 FRAME_MAX = 4 << 20
 DESCRIPTORS_MAX = 64
+MAKES_WAY = 3  # exit code of an agent that lets the next one take over
 KEEPER_FD_VARIABLE = "EMPTYBOX_KEEPER_FD"
 VERSION = 3  # told by `hello`: a newer agent may meet an older keeper
 

@@ -41,6 +41,7 @@ NOTICES_DELIVERED = "NoticesDelivered"
 FROZEN = "Frozen"
 JOURNAL_LOST = "JournalLost"
 JOURNAL_WRITABLE = "JournalWritable"
+AGENT_REPLACED = "AgentReplaced"
 # Of an app.
 PROGRESSING = "Progressing"
 AVAILABLE = "Available"
@@ -74,6 +75,9 @@ _TYPES = (
         JOURNAL_LOST, "agent", Polarity.ABNORMAL, "The journal could not be used and was begun anew."
     ),
     ConditionType(JOURNAL_WRITABLE, "agent", Polarity.NORMAL, "What happens can be recorded."),
+    ConditionType(
+        AGENT_REPLACED, "agent", Polarity.ABNORMAL, "An agent died or hung, and its keeper started another."
+    ),
     ConditionType(PROGRESSING, "app", Polarity.NEUTRAL, "A run is under way."),
     ConditionType(AVAILABLE, "app", Polarity.NORMAL, "Clients are served by the app itself."),
     ConditionType(HEALTHY, "app", Polarity.NORMAL, "The probes of what serves succeed."),
@@ -246,6 +250,9 @@ _REASONS: dict[str, str] = {
     "SecretUnusable": "What stands for a secret cannot be read as one.",
     "SecretProgramFailed": "The program that gives a secret out did not.",
     "KeeperLost": "The keeper process is gone.",
+    "AgentDied": "The agent before this one ended by itself, or was killed.",
+    "AgentHung": "The agent before this one did not answer, and its keeper killed it.",
+    "AgentSteady": "This agent has lived for an hour.",
     "KeeperSilent": "The keeper process does not answer.",
     "NoResources": "The system lacks what a new process needs.",
     # ports

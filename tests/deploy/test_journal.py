@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.deploy import journal_schema
+from agent.deploy import journal_schema, quarantine
 from agent.deploy.journal import COMPACT_EVERY, Journal
 from agent.deploy.journal_schema import Lost
 from agent.domain.errors import FailureInfo, FailureKind, OperatorNeeded
@@ -201,6 +201,20 @@ async def test_the_estimate_is_the_median_of_what_succeeded(journal: Journal) ->
         journal.step_finished(run, "fetch", result, seconds)
     assert await journal.last_durations("web") == {"fetch": 2.0}
     assert await journal.last_durations("other") == {}
+
+
+async def test_only_the_newest_failures_of_an_app_are_kept_in_quarantine(path: Path) -> None:
+    async with await Journal.open(path) as journal:
+        await journal.quarantine.add("worker", "spec", FAILURE)
+        for number in range(quarantine.MOST + 10):
+            journal.quarantine.add("web", f"spec-{number}", FAILURE)
+        await journal.quarantine.add("web", "spec-10", FAILURE)  # it fails again, and is the newest now
+    async with await Journal.open(path) as journal:
+        kept = {entry.spec for entry in journal.quarantine.list("web")}
+        assert len(kept) == quarantine.MOST
+        assert "spec-10" in kept
+        assert not {"spec-0", "spec-9"} & kept
+        assert [entry.spec for entry in journal.quarantine.list("worker")] == ["spec"]
 
 
 async def test_the_quarantine_outlives_the_agent(path: Path) -> None:
