@@ -227,7 +227,7 @@ SETTINGS: tuple[Setting, ...] = (
         "--container-runtime",
         "PATH",
         parse_absolute,
-        "what makes the containers of `driver: oci` (default: runc, where it is installed)",
+        "what makes the containers of `driver: oci` (default: runc, else crun, as installed)",
     ),
     Setting(
         "ports",

@@ -11,7 +11,17 @@ import sys
 
 from benchmarks.report import Report, machine
 
-NAMES = ("push_to_live", "idle", "apps", "webhooks", "rollback", "throughput", "flood", "artifacts")
+NAMES = (
+    "push_to_live",
+    "idle",
+    "apps",
+    "webhooks",
+    "rollback",
+    "throughput",
+    "flood",
+    "artifacts",
+    "containers",
+)
 
 
 def main() -> None:

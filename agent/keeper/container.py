@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 DEADLINE = 8.0  # seconds for the runtime's work: less than the agent waits for an answer
+GROUPS = "/sys/fs/cgroup"
 LOG, PID, STATE = "runtime.log", "pid", "state"  # files in the bundle's directory
 LOG_MAX = 1 << 16
 WORDS_MAX = 1500
@@ -42,6 +43,7 @@ def run(wish: Mapping[str, Any], stage: list[str], told: int) -> NoReturn:
 
     Args:
         wish: `container` as in a `ChildRequest`; the working directory is the bundle's.
+            Where `groups` is `read-only` or `hidden`, the runtime makes no control groups.
         stage: what is being done, for a report of failure.
         told: where that goes; closed when the program runs.
 
@@ -51,27 +53,25 @@ def run(wish: Mapping[str, Any], stage: list[str], told: int) -> NoReturn:
         stage[0] = "overlay"
         system.mount("overlay", "root", "overlay", 0, wish["overlay"])
     stage[0] = "container"
+    if wish.get("groups") == "read-only":
+        system.read_only(GROUPS)
+    elif wish.get("groups") == "hidden":
+        system.mount("tmpfs", GROUPS, "tmpfs", 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    general = [wish["runtime"], "--root", STATE, "--log", LOG, "--log-format", "json"]
+    how = [wish["runtime"], *wish.get("options", ())]
+    general = [*how, "--root", STATE, "--log", LOG, "--log-format", "json"]
     preserved = ["--preserve-fds", str(wish["descriptors"])] if wish["descriptors"] else []
     one = ["run", "--detach", "--bundle", ".", "--pid-file", PID, *preserved, wish["name"]]
-    _runtime([*general, *one], told)
-    with open(PID, encoding="ascii") as file:
+    _runtime([*general, *one])
+    with open(PID, "rb") as file:  # bytes: what belongs to an encoding may be out of reach in here
         program = int(file.read())
     init.keep_alone(program, told + 64)
 
 
-def _runtime(argv: Sequence[str], told: int) -> None:
+def _runtime(argv: Sequence[str]) -> None:
     """Have the runtime do its work. Raises ContainerError, OSError."""
     until = time.monotonic() + DEADLINE
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.set_inheritable(told, False)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            os.execve(argv[0], list(argv), {"PATH": os.defpath})  # noqa: S606 - no shell is meant
-        finally:
-            os._exit(127)
+    pid = os.posix_spawn(argv[0], list(argv), {"PATH": os.defpath}, setsigmask=())  # copies no memory
     while True:
         heard = signal.sigtimedwait(signal.valid_signals(), max(0.0, until - time.monotonic()))
         if heard is None:

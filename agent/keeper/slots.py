@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-COUNT_MAX = 64
+COUNT_MAX = 129  # one for nobody, and two for each of 64 instances
 SO_ATTACH_REUSEPORT_CBPF = 51
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 HEADER = struct.Struct(">I")
 FRAME_MAX = 4 << 20
-DESCRIPTORS_MAX = 64
 MAKES_WAY = 3  # exit code of an agent that lets the next one take over
+DESCRIPTORS_MAX = 160  # of one message: a whole group of slots (the kernel takes up to 253)
 KEEPER_FD_VARIABLE = "EMPTYBOX_KEEPER_FD"
 VERSION = 3  # told by `hello`: a newer agent may meet an older keeper
 

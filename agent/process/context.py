@@ -127,6 +127,8 @@ class ChildContext:
         self, container: Container, keeper: Keeper, request: ChildRequest, stdio: Sequence[int]
     ) -> ChildRecord:
         """See `spawn`; where there is no overlayfs, that is found out by the first."""
+        from agent.process.oci import runtime
+
         while True:
             try:
                 return await keeper.spawn(await container.furnish(request, self.bounds), stdio)
@@ -135,8 +137,8 @@ class ChildContext:
                 if error.stage == "overlay" and not container.host.lacking:
                     container.host.lacking = error.text
                     continue
-                if error.stage == "container":
-                    raise container.failure(error) from None
+                if error.stage in ("container", runtime.NAMESPACES):
+                    raise runtime.failure(error) from None
                 raise self._failure(error, request.argv) from None
             except TimeoutError as error:
                 raise Transient("KeeperSilent", str(error), where=self.app) from None

@@ -8,8 +8,11 @@ import sys
 
 import pytest
 
+from agent.domain.spec import PortSpec
 from agent.keeper.client import PortTaken
-from agent.traffic.slots import waiting
+from agent.keeper.slots import COUNT_MAX
+from agent.source.schema.run import INSTANCES_MAX
+from agent.traffic.slots import SlotGroup, slots_for, waiting
 from agent.traffic.steering import always, attach
 from tests.kit.keepers import Agent, KeeperProcess, python
 
@@ -63,6 +66,20 @@ async def test_a_child_serves_on_the_sockets_it_is_handed_while_agents_come_and_
     with sock:
         assert os.fstat(sock.fileno()).st_ino == os.stat(f"/proc/{record.pid}/fd/3").st_ino
     assert await get(port) == f"pid {record.pid}"
+
+
+async def test_a_group_has_room_for_the_most_instances_there_can_be(agent: Agent) -> None:
+    sockets = await agent.client.open("web", "127.0.0.1", 0, slots_for(INSTANCES_MAX - 1))
+    try:
+        assert len({os.fstat(sock.fileno()).st_ino for sock in sockets}) == len(sockets) == COUNT_MAX
+        group = SlotGroup("web", PortSpec(name="http", port=agent.client.groups["web"].port), sockets)
+        group.steer(group.of(0), probe=2, canary=(group.of(1), 50))
+        assert group.probe_source(COUNT_MAX - 1) == "127.83.1.128"
+        with socket.create_connection(("127.0.0.1", group.port.port), timeout=10):
+            assert sum(map(waiting, sockets)) == 1
+    finally:
+        for sock in sockets:
+            sock.close()
 
 
 async def test_a_group_grows_behind_the_sockets_it_has(agent: Agent) -> None:

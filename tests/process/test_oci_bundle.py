@@ -62,11 +62,12 @@ def test_every_tiers_document_is_valid(specification: Any, tier: str, machine: s
         groups=[4],
         rlimits={"NOFILE": 64, "CORE": -1},
         limits=LimitsSpec(memory=1 << 25, cpus=0.5, pids=100, read=1),
-        binds=[("/data", "/srv/data", True), ("/etc/hosts", "/etc/hosts", False)],
+        binds=[("/data", "/srv/data", ["rw"]), ("/etc/hosts", "/etc/hosts", ["ro", "noexec"])],
         own_pids=True,
     )
-    for one in (whole, program(tier=tier)):
-        specification.validate(config(one, "web~1", machine))
+    for one in (whole, program(tier=tier), program(tier=tier, rootless=True)):
+        for cgroup in ("web~1", ""):
+            specification.validate(config(one, cgroup, machine))
 
 
 def test_the_schema_refuses_what_is_none(specification: Any) -> None:
@@ -86,6 +87,26 @@ def test_the_document_says_what_the_program_does() -> None:
     assert told["root"]["readonly"]
     assert told["linux"]["resources"]["memory"] == {"limit": 4096}
     assert {"type": "pid"} not in told["linux"]["namespaces"]
+
+
+def test_without_control_groups_there_are_no_limits_in_it() -> None:
+    linux = config(program(limits=LimitsSpec(memory=4096)), "", "x86_64")["linux"]
+    assert "cgroupsPath" not in linux
+    assert "memory" not in linux["resources"]
+
+
+def test_in_a_user_namespace_it_has_this_hosts_sys_without_control_groups() -> None:
+    told = config(program(rootless=True), "", "x86_64")
+    (place,) = [mount for mount in told["mounts"] if mount["destination"] == "/sys"]
+    assert (place["type"], place["source"]) == ("bind", "/sys")
+    assert {"rbind", "ro"} <= set(place["options"])
+    assert "/sys/fs/cgroup" in told["linux"]["maskedPaths"]
+
+
+def test_nobody_makes_devices_there() -> None:
+    told = config(program(tier="none"), "web~1", "x86_64")["process"]["capabilities"]
+    assert "CAP_MKNOD" not in told["bounding"]
+    assert "CAP_SYS_ADMIN" in told["bounding"]
 
 
 def test_capabilities_that_the_agent_lacks_are_not_asked_for() -> None:

@@ -20,11 +20,10 @@ import pytest
 
 from agent.keeper.confine import landlock
 from agent.process.users import DYNAMIC_IDS
-from tests.kit import sandbox
+from tests.kit import containers, sandbox
 from tests.kit.box import Box
 from tests.kit.image import ROOT
 from tests.kit.operator import Operator
-from tests.system import test_containers as containers
 
 HEALTH: dict[str, Any] = {"http": "/healthz", "interval": "100ms", "deadline": "20s", "probation": "200ms"}
 PYTHON = os.path.realpath(sys.executable)

@@ -8,7 +8,7 @@ An order (JSON, in a `ChildRequest`):
 | calls | `standard` or `strict`: what seccomp denies; without it there are namespaces at most |
 | landlock | see `landlock.ruleset` |
 | namespaces | of `spaces.FLAGS` |
-| private, keep | see `spaces.furnish` |
+| private, keep, root | see `spaces.furnish` |
 | join | a child (the keeper makes it its pid): its namespaces of these kinds instead of new ones |
 | must | parts without which there is no start |
 """
@@ -63,7 +63,8 @@ class Confinement:
         if other := self._order.get("join"):
             spaces.enter(other, names)
         else:
-            spaces.furnish(names, private, self._order.get("keep", ()), self._ids)
+            keep, root = self._order.get("keep", ()), bool(self._order.get("root"))
+            spaces.furnish(names, private, keep, self._ids, root=root)
         self.held += [name for name in names if name not in ("mount", "user")]
         self.held += [f"private {what}" for what in private]
 

@@ -60,19 +60,21 @@ def fork(wanted: int) -> int:
 
 
 def furnish(
-    names: Collection[str], private: Iterable[str], keep: Iterable[tuple[str, bool]], ids: tuple[int, int]
-) -> None:
+    names: Collection[str], private: Iterable[str], keep: Iterable[tuple[str, bool]], ids: tuple[int, int],
+    *, root: bool = False,
+) -> None:  # fmt: skip
     """In the new namespaces: who one is, and what is mounted. Raises OSError.
 
     Args:
         names: the namespaces.
         private: `tmp`, `dev`: what is its own and empty.
         keep: directories that stay where they are when a private one is put over them; whether writable.
-        ids: uid and gid outside, to be the same inside a user namespace.
+        ids: uid and gid outside, to be the same inside a user namespace; or 0, for its `root`.
     """
     if "user" in names:
+        uid, gid = (0, 0) if root else ids
         for file, text in (
-            ("setgroups", "deny"), ("uid_map", f"{ids[0]} {ids[0]} 1"), ("gid_map", f"{ids[1]} {ids[1]} 1"),
+            ("setgroups", "deny"), ("uid_map", f"{uid} {ids[0]} 1"), ("gid_map", f"{gid} {ids[1]} 1"),
         ):  # fmt: skip
             write(f"/proc/self/{file}", text)
     if "net" in names:

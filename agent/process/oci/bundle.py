@@ -5,7 +5,7 @@ The tiers are those of `agent.process.isolation`, with the means of containers:
 | | none | standard | strict |
 |---|---|---|---|
 | noNewPrivileges | | yes | yes |
-| capabilities | as the agent's | those ordinary servers of root use | none |
+| capabilities | as the agent's, none to make devices | those ordinary servers of root use | none |
 | seccomp | | machine-wide calls denied | and those about other processes and namespaces |
 | the root | may be written, for itself | the same | read only, /tmp in memory |
 """
@@ -32,10 +32,12 @@ CAPABILITIES = (
     "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
     "CHECKPOINT_RESTORE",
 )  # fmt: skip
+MAKE_DEVICES = 27  # CAP_MKNOD: the devices of a container are those in its /dev
 MASKED = (
     "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
     "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
 )  # fmt: skip
+GROUPS = "/sys/fs/cgroup"
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 ARCHITECTURES = {"x86_64": ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86"), "aarch64": ("SCMP_ARCH_AARCH64",)}
 
@@ -44,8 +46,9 @@ ARCHITECTURES = {"x86_64": ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86"), "aarch64": ("S
 class Program:
     """What runs in a container, and how.
 
-    `binds` are (path inside, path outside, writable). `own_pids`: it is number 1 of a PID namespace of its
-    own. `held` are the capabilities (numbers) that can be given at all.
+    `binds` are (path inside, path outside, options of mount(8)). `own_pids`: it is number 1 of a PID
+    namespace of its own. `held` are the capabilities (numbers) that can be given at all. `rootless`: its
+    root is the user of the agent, in a user namespace that has nobody else.
     """
 
     args: Sequence[str]
@@ -59,13 +62,14 @@ class Program:
     rlimits: Mapping[str, int] = field(default_factory=dict)
     limits: LimitsSpec = field(default_factory=LimitsSpec)
     tier: str = "standard"
-    binds: Sequence[tuple[str, str, bool]] = ()
+    binds: Sequence[tuple[str, str, Sequence[str]]] = ()
     own_pids: bool = False
+    rootless: bool = False
     held: Sequence[int] = tuple(range(len(CAPABILITIES)))
 
 
 def config(program: Program, cgroup: str, machine: str) -> dict[str, Any]:
-    """The document. `cgroup` is its cgroupsPath, `machine` as uname(2) has it."""
+    """The document. `cgroup` is its cgroupsPath, "" for none, `machine` as uname(2) has it."""
     process: dict[str, Any] = {
         "terminal": False,
         "user": {
@@ -87,11 +91,13 @@ def config(program: Program, cgroup: str, machine: str) -> dict[str, Any]:
     }
     linux: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in ("mount", "uts", "ipc", *(("pid",) * program.own_pids))],
-        "cgroupsPath": cgroup,
-        "resources": {"devices": [{"allow": False, "access": "rwm"}], **_resources(program.limits)},
-        "maskedPaths": list(MASKED),
+        "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+        "maskedPaths": [*MASKED, *((GROUPS,) * program.rootless)],
         "readonlyPaths": list(READ_ONLY),
     }
+    if cgroup:
+        linux["cgroupsPath"] = cgroup
+        linux["resources"] |= _resources(program.limits)
     if program.tier != "none" and machine in ARCHITECTURES:
         linux["seccomp"] = _seccomp(program.tier, machine)
     return {
@@ -105,7 +111,8 @@ def config(program: Program, cgroup: str, machine: str) -> dict[str, Any]:
 
 
 def _capabilities(program: Program) -> dict[str, list[str]]:
-    wanted = {"none": program.held, "standard": ORDINARY, "strict": ()}[program.tier]
+    most = [n for n in program.held if n != MAKE_DEVICES]
+    wanted = {"none": most, "standard": ORDINARY, "strict": ()}[program.tier]
     names = [f"CAP_{CAPABILITIES[n]}" for n in wanted if n in program.held and n < len(CAPABILITIES)]
     return dict.fromkeys(("bounding", "effective", "permitted"), names)
 
@@ -153,14 +160,19 @@ def _mounts(program: Program) -> list[dict[str, Any]]:
         _mount("/dev/pts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
         _mount("/dev/shm", "tmpfs", [*safe, "mode=1777", "size=10%"]),  # noqa: S108
         _mount("/dev/mqueue", "mqueue", safe),
-        _mount("/sys", "sysfs", [*safe, "ro"]),
+        _mount("/sys", "sysfs", [*safe, "ro"]) if not program.rootless else _outer_sys(safe),
     ]
     if program.tier == "strict":
         mounts.append(_mount("/tmp", "tmpfs", ["nosuid", "nodev", "mode=1777", "size=10%"]))  # noqa: S108
-    for inside, outside, writable in program.binds:
-        options = ["rbind", "nosuid", "nodev", "rw" if writable else "ro"]
-        mounts.append({"destination": inside, "type": "bind", "source": outside, "options": options})
+    for inside, outside, options in program.binds:
+        how = ["rbind", "nosuid", "nodev", *options]
+        mounts.append({"destination": inside, "type": "bind", "source": outside, "options": how})
     return mounts
+
+
+def _outer_sys(options: Sequence[str]) -> dict[str, Any]:
+    """This host's: one of its own is for who owns the network's namespace."""
+    return {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "ro", *options]}
 
 
 def _mount(place: str, kind: str, options: list[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from agent.source.schema.place import Place
 from agent.source.schema.scalars import Command, Duration, Mode, Raw, seconds
 
 _SIGNALS = frozenset(s.name.removeprefix("SIG") for s in signal.Signals) - {"KILL", "STOP", "CHLD", "CLD"}
-INSTANCES_MAX = 16
+INSTANCES_MAX = 64  # `agent.keeper.slots` has a socket for each, on both sides
 WATCHDOG_SHORTEST = 0.1  # seconds
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?|[0-9]{1,9}")
 
