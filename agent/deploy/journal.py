@@ -289,6 +289,15 @@ class Journal:
         ]
         return self._write(tuple(statements), durable)
 
+    def settle_steps(self, run: str, *, finished: Sequence[str] = (), undone: Sequence[str] = ()) -> None:
+        """Correct how steps of a run ended that was cut off: they were finished, or taken back, since."""
+        done = "UPDATE steps SET result = ? WHERE run = ? AND name = ?"
+        back = "UPDATE steps SET undone = 1 WHERE run = ? AND name = ?"
+        statements: list[Statement] = [(done, (StepResult.SUCCEEDED.value, run, name)) for name in finished]
+        statements += [(back, (run, name)) for name in undone]
+        if statements:
+            self._write(tuple(statements))
+
     # -- looking back -----------------------------------------------------------------------------
 
     async def history(self, *, app: str = "", limit: int = 20, before: str = "") -> list[dict[str, Any]]:

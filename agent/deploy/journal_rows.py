@@ -30,7 +30,7 @@ class UnfinishedRun:
     """A run that may have no end in the journal: the agent died in it, or its release is on probation.
 
     `marks` are its milestones in order, `steps` how far each step came (planned ones that had not begun
-    are not in it).
+    are not in it), `kinds` what kind of step each of those is.
     """
 
     id: str
@@ -44,6 +44,7 @@ class UnfinishedRun:
     started: float
     marks: tuple[str, ...]
     steps: Mapping[str, StepResult]
+    kinds: Mapping[str, str]
 
 
 def bounded(failure: FailureInfo) -> FailureInfo:
@@ -191,7 +192,8 @@ def unfinished(connection: sqlite3.Connection) -> list[UnfinishedRun]:
     found = []
     for run, sync, app, spec, version, commit, result, synced, started in rows:
         marks = connection.execute("SELECT name FROM marks WHERE run = ? ORDER BY seq", (run,))
-        steps = connection.execute("SELECT name, result FROM steps WHERE run = ?", (run,))
+        query = "SELECT name, kind, result FROM steps WHERE run = ?"
+        steps = connection.execute(query, (run,)).fetchall()
         found.append(
             UnfinishedRun(
                 run,
@@ -204,7 +206,8 @@ def unfinished(connection: sqlite3.Connection) -> list[UnfinishedRun]:
                 SyncResult(synced or SyncResult.RUNNING),
                 started,
                 tuple(name for (name,) in marks),
-                {name: StepResult(word) for name, word in steps},
+                {name: StepResult(word) for name, _, word in steps},
+                {name: kind for name, kind, _ in steps},
             )
         )
     return found

@@ -10,17 +10,20 @@
 | no child, and a migration under way, or nobody saw its end | see `unclear`; then as below |
 | no child, and the data are neither pair's any more | the page, until something newer comes |
 | no child | `current` is started from disk, without Git; if it does not get healthy, `good` |
-| a run the journal calls unfinished | probation if its pair serves, else interrupted |
+| a run the journal calls unfinished | probation if its pair serves, else interrupted; see `cut_off` |
+| a program or a job, and places outside | those are taken away |
 | ports that no child and no release needs | closed |
 | instances and temporary files of nobody | removed |
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
 from agent.deploy.child import Child
+from agent.deploy.cut_off import to_finish, to_take_back
 from agent.deploy.deployments import Deployment
 from agent.deploy.failures import as_info
 from agent.deploy.journal_rows import UnfinishedRun
@@ -61,8 +64,20 @@ async def recover(app: AppContext, trial: Trial) -> None:
     else:
         await _settle_data(app, current)
         await _start(app, current, good)
+    await _unplace(app)
     await app.services.unclaimed(app.name, app.gates.all())
     await _close_runs(app, trial)
+
+
+async def _unplace(app: AppContext) -> None:
+    """What has a program, or is a job, shows nothing outside; it did before if the agent died in between."""
+    if (current := app.current) is None or current.spec.places:
+        return
+    places = app.services.processes.surroundings.places(app.name)
+    try:
+        await asyncio.to_thread(places.settle, ())
+    except (Failure, OSError) as error:
+        log.warning("%s: what it placed before cannot be taken away: %s", app.name, error)
 
 
 # -- children that are there --------------------------------------------------------------------------
@@ -241,11 +256,14 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
     for run in runs:
         if run is not last:
             await journal.mark_interrupted(run.id)
+            journal.settle_steps(run.id, undone=to_take_back(run, serves=child is not None))
             unfinished.settlement(run).settle(app.name, SyncResult.INTERRUPTED)
     if child is None:
         await _prove_placed(app)
         return
     proven = _is(child, good)
+    if last is not None:
+        journal.settle_steps(last.id, finished=to_finish(last))
     if last is not None and proven:
         await journal.close_run(last.id, RunResult.SUCCEEDED)
         unfinished.settlement(last).settle(app.name, SyncResult.SUCCEEDED)

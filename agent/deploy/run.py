@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
@@ -132,18 +133,37 @@ class RunContext:
         self.bus.publish(StepProgress(self.id, self.app, step, done, total, unit))
 
 
+class Crash(Enum):
+    """What the agent's death in a step, or after it, means for the step as long as the run has no end.
+
+    REDO: it changed nothing that counts, or what it did is found done; the next run carries it out anew.
+    UNDO: the next agent takes back what it did, before anything else is begun for the app.
+    RESUME: the next agent finishes it, if it has had its effect; otherwise it counts for nothing.
+    """
+
+    REDO = "redo"
+    UNDO = "undo"
+    RESUME = "resume"
+
+
 class Step(ABC):
     """One kind of step. One file each; they never import one another.
 
-    `retries` counts further attempts after a transient failure; a `shielded` step that has begun is not
-    cancelled. `late` is the failure of a step that is not done within its deadline. A step that can be
-    taken back has `undo`, which has to bear a half-done `run`.
+    `crash` says what the agent's death means for it: every kind says so itself, see `cut_off`. `retries`
+    counts further attempts after a transient failure; a `shielded` step that has begun is not cancelled.
+    `late` is the failure of a step that is not done within its deadline. A step that can be taken back has
+    `undo`, which has to bear a half-done `run`.
     """
 
     kind: ClassVar[str]
+    crash: ClassVar[Crash]
     retries: ClassVar[int] = 0
     shielded: ClassVar[bool] = False
     late: ClassVar[type[Failure]] = Permanent
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls) and "crash" not in vars(cls):
+            raise TypeError(f"{cls.__name__} does not say what a crash in it means")
 
     @abstractmethod
     def deadline(self, context: RunContext) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.crash.kind import Kind
+from tests.crash.nursed import Nursery
 from tests.crash.stage import DEADLINE, Stage
 from tests.kit.clients import Load
 
@@ -31,8 +32,7 @@ async def deaths(
     kind: type[Kind], directory: Path, whom: str, points: Iterable[int | str] | None = None, first: int = 1
 ) -> AsyncIterator[Point]:
     """Die before the `first`, the next ... operation until a deploy gets through; or before these ones."""
-    stage = Stage(directory)
-    async with stage.box:
+    async with Nursery() as nursery, (stage := Stage(directory, nursery)).box:
         play = kind(stage)
         await play.peace()
         for deploy, at in enumerate(count(first) if points is None else points, start=1):
@@ -45,7 +45,7 @@ async def deaths(
 async def _one(stage: Stage, play: Kind, deploy: int, at: int | str, whom: str) -> Point:
     point = Point(at, whom)
     async with AsyncExitStack() as stack:
-        load = Load(stage.box.port, 2, 0.005)
+        load = Load(stage.box.port, 2, 0.01)
         if play.lossless and whom == "agent":
             await stack.enter_async_context(load)
         await play.prepare(deploy)
@@ -61,7 +61,7 @@ async def _one(stage: Stage, play: Kind, deploy: int, at: int | str, whom: str) 
             stage.hold(False)
             await play.there(deploy)
             point.died = stage.disarm()
-            point.wrong = await stage.wrong(play.programs)
+            point.wrong = await stage.wrong(play.programs) + await play.wrong()
         except AssertionError as error:
             point.died = stage.disarm()
             point.wrong.append(f"not reached: {error}"[:4000])

@@ -69,6 +69,10 @@ class Kind(ABC):
 
         await self.box.until(reached, DEADLINE)
 
+    async def wrong(self) -> list[str]:
+        """What is not as it should be, that only this kind knows of."""
+        return []
+
     async def push(self, commit: str) -> None:
         """Tell the agent, which may die over it."""
         with suppress(aiohttp.ClientError):

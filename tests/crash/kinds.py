@@ -14,12 +14,14 @@ from tests.crash.upgrades import (
     Relayed,
     Reload,
     Restart,
+    Shape,
     Sick,
     Turns,
     Twice,
     Undone,
     Upgrade,
 )
+from tests.crash.works import Job, Limited
 
 KINDS: dict[str, type[Kind]] = {
     "upgrade": Upgrade,
@@ -33,6 +35,7 @@ KINDS: dict[str, type[Kind]] = {
     "sick": Sick,
     "turns": Turns,
     "files": Files,
+    "shape": Shape,
     "install": Install,
     "removal": Removal,
     "back": Back,
@@ -41,4 +44,6 @@ KINDS: dict[str, type[Kind]] = {
     "guest": Guest,
     "cold": Cold,
     "first": First,
+    "job": Job,
+    "limited": Limited,
 }

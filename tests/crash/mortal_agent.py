@@ -1,8 +1,10 @@
-"""An agent that dies at its n-th durable operation: `mortal_agent.py DIRECTORY VERB FLAGS`, below its keeper.
+"""An agent that dies at its n-th durable operation.
 
 Durable is what the next life can see: changes of directories, syncs, commits of SQLite, what the keeper is
 asked for (spawn, signal, note, open, close, forget, ...), and each flip of a port. The agent itself knows
 nothing of this: its operations are counted from outside, by an audit hook and a few wrapped calls.
+
+What happens when is told in a directory:
 
     DIRECTORY/armed   "EPISODE WHOM N": die before the N-th operation from now on, or where N is no number,
                       before the first in whose name that regular expression is found; WHOM is `agent`, or
@@ -23,11 +25,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
-
-sys.path.append(str(Path(__file__).parents[2]))  # nothing else of the tests is meant to be seen from here
 
 from tests.crash.unsynced import Unsynced
 
@@ -171,12 +170,13 @@ def wrap(fate: Fate) -> None:
     socket.socket.setsockopt = flip  # type: ignore[method-assign,assignment]
 
 
-if __name__ == "__main__":
-    fate = Fate(sys.argv[1])
-    while os.path.exists(os.path.join(sys.argv[1], "hold")):
+def live(directory: str, words: Sequence[str]) -> int:
+    """An agent's life, or what fate leaves of it; its exit code."""
+    fate = Fate(directory)
+    while os.path.exists(os.path.join(directory, "hold")):
         time.sleep(0.005)
     wrap(fate)
     sys.addaudithook(fate.heard)
     from agent.__main__ import main
 
-    sys.exit(main(["_agent", *sys.argv[2:]]))
+    return main(["_agent", *words])

@@ -1,21 +1,31 @@
-"""A keeper whose agent dies at an operation: `mortal_keeper.py DIRECTORY PYTHON ... -m agent VERB FLAGS`.
+"""A keeper whose agent dies at an operation: that of `emptybox run`, but for three things.
 
-It is the keeper of `python -m agent`, but for two things: its agent is started by `mortal_agent.py`, which
-looks into DIRECTORY for when to die, and one that died often is not waited for any longer the next time.
+Its agent is `mortal_agent.py`, which looks into a directory for when to die; it is a copy of this process
+instead of a new interpreter (see `nursery.py`); one that died often is not waited for longer the next time.
 """
 
 from __future__ import annotations
 
-import os
-import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from agent.keeper import loop
+from agent.keeper import loop, spawn
 from agent.keeper.main import main
+from tests.crash import mortal_agent
+from tests.crash.nursery import become
 
-MORTAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mortal_agent.py")
+MORTAL = "the mortal agent"
 
-if __name__ == "__main__":
-    directory, command = sys.argv[1], sys.argv[2:]
+
+def keep(fate: str, words: Sequence[str]) -> int:
+    """Keep an agent for `words`, a verb and flags, whose fate is told in the directory `fate`."""
     loop.BACKOFF = (0.05, 0.05)
-    words = command[command.index("-m") + 2 :]
-    sys.exit(main(words, [sys.executable, "-P", MORTAL, directory, *words]))
+    execute = spawn._exec
+
+    def become_or_execute(stage: list[str], order: Mapping[str, Any]) -> None:
+        if order["argv"][0] == MORTAL:
+            become(order["environment"], lambda: mortal_agent.live(fate, words), "mortal_agent")
+        execute(stage, order)
+
+    spawn._exec = become_or_execute  # type: ignore[assignment]
+    return main(words, [MORTAL, *words])

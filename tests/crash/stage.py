@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from tests.crash import mortal_keeper
+from tests.crash.nursed import Nursery
 from tests.kit.box import Box
 from tests.kit.world import World
 
 DEADLINE = 60.0
-RESTING = ("running", "degraded", "placed")  # degraded: another version is wanted, and quarantined
+RESTING = ("running", "degraded", "placed", "ready")  # degraded: another version is wanted, and quarantined
 RESERVED = (".release", ".config", ".tmp")  # links of an instance, or of what places show
+
+
+class Nursing(Box):
+    """A box whose keepers are born in a nursery, and its agents with them."""
+
+    nursery: Nursery
+    fate: Path
+
+    async def start(self, verb: str = "run", environment: dict[str, str] | None = None) -> None:
+        """Have a keeper born, and wait until its agent answers."""
+        command = self.command(verb)
+        words = command[command.index(verb) :]
+        log = self.directory / "output.log"
+        self.process = await self.nursery.birth(self.fate, words, log, environment or {})
+        await self.until(self.answers)
 
 
 class Stage:
     """One box on which somebody is killed again and again. `places` is where apps may place files."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, nursery: Nursery) -> None:
         self.fate = directory / "fate"
         self.fate.mkdir(parents=True)
         self.places = directory / "srv"
         self.places.mkdir()
-        self.box = Box(directory / "box", settings={"--place-root": str(self.places)})
-        self.box.wrapper = [sys.executable, "-P", mortal_keeper.__file__, str(self.fate)]
+        self.box = Nursing(directory / "box", settings={"--place-root": str(self.places)})
+        self.box.nursery, self.box.fate = nursery, self.fate
         self.world = World(self.box)
         self.episode = 0
         self._told: set[str] = set()  # what was found wrong is told once
@@ -69,13 +84,16 @@ class Stage:
         return path.read_text().splitlines() if path.exists() else []
 
     async def revive(self) -> None:
-        """Start the tree again each time all of it is dead; until cancelled."""
+        """Start the tree again each time all of it was killed; until cancelled."""
         while True:
             while self.box.process is None or self.box.process.returncode is None:
                 await asyncio.sleep(0.01)
-            if not self.fired:
+            if self.box.process.returncode != -signal.SIGKILL:
                 return
-            await self.box.start()
+            with suppress(
+                AssertionError
+            ):  # it may die again, before it answers; if it does not, others say so
+                await self.box.start()
 
     # -- what must be true ---------------------------------------------------------------------------
 
@@ -97,6 +115,7 @@ class Stage:
             ("left on disk", self._left),
             ("processes", lambda: self._processes(programs)),
             ("journal", self._journal),
+            ("locks", self._locks),
         ):
             found += [f"{what}: {one}" for one in await self._never(look)]
         found += [
@@ -126,7 +145,11 @@ class Stage:
                 names.clear()
                 continue
             for name in names + files:
-                half = inner in ("store/tmp", "store/trash") or name[0] == "." or name.endswith(("~", ".tmp"))
+                half = (
+                    inner in ("store/tmp", "store/trash")
+                    or name[0] == "."
+                    or name.endswith(("~", ".tmp", ".lock"))
+                )
                 if half and name not in RESERVED:
                     found.append(f"{inner}/{name}")
         cwds = {_link(f"/proc/{pid}/cwd") for pid in self._tree()}
@@ -174,17 +197,42 @@ class Stage:
         """Runs, steps and syncs that are told as under way."""
         connection = sqlite3.connect(f"file:{self.box.data}/journal.db?mode=ro", uri=True)
         try:
-            runs = "SELECT id, app, version, result FROM runs WHERE result IN ('running', 'probation')"
-            steps = "SELECT run, name, result FROM steps WHERE result = 'running'"
-            syncs = "SELECT id, result FROM syncs WHERE result IN ('running', 'probation')"
-            ledger = "SELECT * FROM migrations WHERE word = 'running'"
+            under_way = {
+                "runs": "result IN ('running', 'probation')",
+                "steps": "result = 'running'",
+                "syncs": "result IN ('running', 'probation')",
+                "migrations": "word = 'running'",
+                "job_runs": "result IN ('waiting', 'running')",
+            }
             return [
-                f"{query.split()[3]} {row}"
-                for query in (runs, steps, syncs, ledger)
-                for row in connection.execute(query).fetchall()
+                f"{table} {row}"
+                for table, which in under_way.items()
+                for row in connection.execute(f"SELECT * FROM {table} WHERE {which}").fetchall()
             ]
         finally:
             connection.close()
+
+    def _locks(self) -> list[str]:
+        """Locks on files of the box that the agent does not hold, and such files in the hands of others."""
+        agents = [pid for pid in self._tree() if _command(pid) == "mortal_agent"]
+        inodes = {}
+        for directory, names, files in os.walk(self.box.data):
+            if directory.endswith("/trees"):
+                names.clear()
+            for name in files:
+                with suppress(OSError):
+                    inodes[os.stat(os.path.join(directory, name)).st_ino] = f"{directory}/{name}"
+        found = []
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.replace(" ->", "").split()
+            inode = int(words[5].rpartition(":")[2])
+            if inode in inodes and int(words[4]) not in agents:
+                found.append(f"{words[1]} of {words[4]} on {inodes[inode]}")
+        for pid in set(self._tree()) - set(agents):
+            for fd in _listed(f"/proc/{pid}/fd"):
+                if (path := _link(f"/proc/{pid}/fd/{fd}")).startswith(f"{self.box.data}/"):
+                    found.append(f"{pid} ({_command(pid)}) has {path} open")
+        return found
 
     async def _damaged(self) -> list[str]:
         """What `emptybox store verify` finds wrong with any release."""
@@ -208,7 +256,15 @@ def _link(path: str) -> str:
     return ""
 
 
+def _listed(path: str) -> list[str]:
+    with suppress(OSError):
+        return os.listdir(path)
+    return []
+
+
 def _command(pid: int) -> str:
     with suppress(OSError):
+        if (name := Path(f"/proc/{pid}/comm").read_text().strip()).startswith("mortal_"):
+            return name
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return "gone"

@@ -241,3 +241,19 @@ class Moved(Undone):
         wanted = 0 if self.taken_back else number
         port, other = self.ports if wanted == 0 else self.ports[::-1]
         return await self.serves(f"{wanted}.0", port=port) and not await self.answers(other)
+
+
+class Shape(Files):
+    """By turns a program and files that are placed outside: each takes away what the other one showed."""
+
+    async def begin(self, number: int) -> str:
+        self.programs = number % 2
+        if not self.programs:
+            return await super().begin(number)
+        return await self.stage.world.commit({"docs": self.stage.world.app(f"{number}.0", health=HEALTH)})
+
+    async def reached(self, number: int) -> bool:
+        shown = (self.stage.places / "www/docs").is_symlink()
+        if number % 2:
+            return await self.serves(f"{number}.0", "docs") and not shown
+        return await super().reached(number) and not await self.answers(self.box.port)

@@ -101,6 +101,11 @@ def results(runs: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(run["version"], run["result"]) for run in runs]
 
 
+def steps(runs: list[dict[str, Any]], run: int) -> dict[str, tuple[str, bool]]:
+    """The steps of a run: how each ended, and whether it was taken back."""
+    return {step["name"]: (step["result"], step["undone"]) for step in runs[run]["steps"]}
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_kill_9_of_the_agent_in_a_run(box: Box, moment: Moment) -> None:
     async with stage(box) as world:
@@ -126,6 +131,11 @@ async def test_kill_9_of_the_agent_in_a_run(box: Box, moment: Moment) -> None:
         else:
             assert told == [("2.0", "succeeded"), ("2.0", "interrupted"), ("1.0", "succeeded")]
         assert world.lines("problems") == []
+        if moment is probing:
+            assert steps(await box.history(), 1)["start"] == ("succeeded", True)
+            assert steps(await box.history(), 1)["probe"] == ("cancelled", False)
+        if moment in (switched, on_probation):
+            assert set(steps(await box.history(), 0).values()) == {("succeeded", False)}
         await world.tidy()
         await box.until(lambda: nothing_runs(box))
 

@@ -12,7 +12,7 @@ import asyncio
 from dataclasses import replace
 
 from agent.deploy.child import Child
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.errors import FailureInfo, Permanent
 from agent.domain.model import PlannedStep
 from agent.kit.tasks import unless
@@ -25,6 +25,7 @@ class CanaryStep(Step):
     """Shares the clients and watches. Undo gives the old child all of them again."""
 
     kind = "canary"
+    crash = Crash.UNDO
 
     def deadline(self, context: RunContext) -> float:
         """Its own time, and a margin."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.model import PlannedStep, new_id
 
 
@@ -13,6 +13,7 @@ class Check(Step):
     """
 
     kind = "check"
+    crash = Crash.REDO
 
     def deadline(self, context: RunContext) -> float:
         """A minute a check, and the init hook's own time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.model import PlannedStep
 
 log = logging.getLogger(__name__)
@@ -14,6 +14,7 @@ class Drain(Step):
     """Waits for the old side's accept queue and handshakes. Never fails a run: stragglers are taken over."""
 
     kind = "drain"
+    crash = Crash.RESUME
 
     def deadline(self, context: RunContext) -> float:
         """The specification's own deadline and a margin."""

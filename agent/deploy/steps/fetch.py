@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.deploy.pinning import shares
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.deploy.services import AS_WANTED
 from agent.domain.errors import Transient
 from agent.domain.model import PlannedStep
@@ -13,6 +13,7 @@ class Fetch(Step):
     """Waits for the whole body. Verify and unpack observe later stages of the same delivery."""
 
     kind = "fetch"
+    crash = Crash.REDO
     retries = 3
     late = Transient  # a slow line is no fault of the specification
 

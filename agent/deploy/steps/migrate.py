@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.deploy.ledger import release_of
 from agent.deploy.migrating import Work, longest, up
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.deploy.way_back import WayBack, bring_forward, longest_way, take_back, way_back
 from agent.domain.model import PlannedStep
 from agent.domain.spec import MigrationSpec
@@ -16,6 +16,7 @@ class Migrate(Step):
     """Runs one migration. Undo takes back what is reversible, where the old pair needs it and may."""
 
     kind = "migrate"
+    crash = Crash.RESUME
     shielded = True
 
     def deadline(self, context: RunContext) -> float:
@@ -64,6 +65,7 @@ class Contract(Migrate):
     """Runs one migration after which no older version can run: nobody but what serves is left."""
 
     kind = "contract"
+    crash = Crash.RESUME
 
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Raises what Migrate raises."""
@@ -84,6 +86,7 @@ class Down(Step):
     """Takes back what the version that was stopped brought, from that version. Undo brings it again."""
 
     kind = "down"
+    crash = Crash.RESUME
     shielded = True
 
     def deadline(self, context: RunContext) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.errors import Failure, Transient
 from agent.domain.model import PlannedStep
 
@@ -13,6 +13,7 @@ class Needs(Step):
     """Waits. That another app does not serve is nobody's fault here: the run is tried again later."""
 
     kind = "needs"
+    crash = Crash.REDO
     late: ClassVar[type[Failure]] = Transient
 
     def deadline(self, context: RunContext) -> float:

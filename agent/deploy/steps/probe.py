@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.model import PlannedStep
 
 
@@ -10,6 +10,7 @@ class Probe(Step):
     """Probes the new child, on the public port from a private source where the gate can steer it."""
 
     kind = "probe"
+    crash = Crash.REDO
 
     def deadline(self, context: RunContext) -> float:
         """The specification's own deadline, and a margin that lets it speak first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from agent.deploy.places import build_view
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.model import PlannedStep, new_id
 
 
@@ -17,6 +17,7 @@ class Put(Step):
     """Undo shows the old files again."""
 
     kind = "put"
+    crash = Crash.REDO
 
     def deadline(self, context: RunContext) -> float:
         """Some links."""
@@ -50,6 +51,7 @@ class After(Step):
     """Runs the command that tells others of the new files."""
 
     kind = "after"
+    crash = Crash.REDO
 
     def deadline(self, context: RunContext) -> float:
         """A minute, and a margin for the stop."""
@@ -70,6 +72,7 @@ class Unplace(Step):
     """The app has a program now: what it placed before is taken away."""
 
     kind = "unplace"
+    crash = Crash.RESUME
     shielded = True
 
     def deadline(self, context: RunContext) -> float:

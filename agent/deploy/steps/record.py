@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from agent.deploy.ledger import release_of
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.events import PairCurrent
 from agent.domain.model import PlannedStep
 
@@ -14,6 +14,7 @@ class Record(Step):
     """Writes the deployment if no step did, and points `current` at it."""
 
     kind = "record"
+    crash = Crash.RESUME
     shielded = True
 
     def deadline(self, context: RunContext) -> float:

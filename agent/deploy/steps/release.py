@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from agent.deploy.journal_rows import ARTIFACT_SIGNED
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.errors import Transient
 from agent.domain.model import PlannedStep
 
@@ -14,6 +14,7 @@ class Release(Step):
     """Waits until the store has the tree; one that is there already is looked at, and put right."""
 
     kind = "release"
+    crash = Crash.REDO
     late = Transient  # a slow disk is no fault of the specification
 
     def deadline(self, context: RunContext) -> float:

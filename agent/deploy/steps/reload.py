@@ -7,7 +7,7 @@ from typing import cast
 
 from agent.deploy.child import Child
 from agent.deploy.instance import point_config
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.model import PlannedStep
 
 
@@ -15,6 +15,7 @@ class Place(Step):
     """Changes the files under the running child without telling it."""
 
     kind = "place"
+    crash = Crash.REDO
 
     def deadline(self, context: RunContext) -> float:
         """A few renames."""
@@ -41,6 +42,7 @@ class Reload(Place):
     """Changes the files, then sends the signal or runs the command the specification names."""
 
     kind = "reload"
+    crash = Crash.REDO
 
     async def run(self, context: RunContext, step: PlannedStep) -> None:
         """Raises Permanent("ReloadFailed"), OSError."""

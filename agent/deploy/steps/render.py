@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from agent.deploy.generations import write_generation
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.model import PlannedStep
 
 
@@ -13,6 +13,7 @@ class Render(Step):
     """Writes the generation whole, or finds it written."""
 
     kind = "render"
+    crash = Crash.REDO
 
     def deadline(self, context: RunContext) -> float:
         """Small files."""

@@ -6,7 +6,7 @@ import asyncio
 
 from agent.deploy.generations import repair_generation
 from agent.deploy.places import build_view, view_is_whole
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.model import PlannedStep
 
 
@@ -14,6 +14,7 @@ class Repair(Step):
     """Each file is put back by one rename. There is no way back from it."""
 
     kind = "repair"
+    crash = Crash.REDO
 
     def deadline(self, context: RunContext) -> float:
         """Small files."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.model import PlannedStep
 
 
@@ -10,6 +10,7 @@ class Rest(Step):
     """Waits. Whoever comes first, the end of the update or a newer commit, lets runs begin again."""
 
     kind = "rest"
+    crash = Crash.REDO
 
     def deadline(self, context: RunContext) -> float:
         """What the run under way may take with all its attempts, and a margin."""

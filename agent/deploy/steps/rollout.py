@@ -12,7 +12,7 @@ import asyncio
 
 from agent.deploy.child import Child
 from agent.deploy.instances import missing
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.errors import Failure, Permanent
 from agent.domain.model import PlannedStep
 from agent.domain.spec import AppSpec
@@ -24,6 +24,7 @@ class Rollout(Step):
     """Starts the others of the new version. Undo gives the old version every client again."""
 
     kind = "rollout"
+    crash = Crash.UNDO
 
     def deadline(self, context: RunContext) -> float:
         """What each may take to become healthy."""
@@ -80,6 +81,7 @@ class Scale(Step):
     """Starts or stops instances of what serves. Undo stops those it started."""
 
     kind = "scale"
+    crash = Crash.REDO
 
     def deadline(self, context: RunContext) -> float:
         """What each may take to start, or to stop."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.model import PlannedStep
 from agent.domain.spec import AppSpec
 
@@ -11,6 +11,7 @@ class Start(Step):
     """Spawns the child. Undo stops it."""
 
     kind = "start"
+    crash = Crash.UNDO
 
     def deadline(self, context: RunContext) -> float:
         """Spawning is a moment; the stop of who is still on this side may not be."""

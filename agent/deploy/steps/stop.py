@@ -7,7 +7,7 @@ import logging
 
 from agent.deploy.child import Child
 from agent.deploy.ledger import release_of
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.deploy.way_back import REMEDY, SCHEMA_TOO_NEW, way_back
 from agent.domain.errors import Failure
 from agent.domain.model import PlannedStep
@@ -21,6 +21,7 @@ class Stop(Step):
     """Holds the port and stops the old child. Undo starts the old pair again."""
 
     kind = "stop"
+    crash = Crash.UNDO
 
     def deadline(self, context: RunContext) -> float:
         """The old child's grace, the drain, and a margin."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from agent.deploy.ledger import release_of
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.deploy.services import AS_WANTED
 from agent.domain.errors import Permanent
 from agent.domain.events import PairCurrent
@@ -20,6 +20,7 @@ class Switch(Step):
     """The flip."""
 
     kind = "switch"
+    crash = Crash.RESUME
     shielded = True
 
     def deadline(self, context: RunContext) -> float:

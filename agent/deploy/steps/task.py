@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.model import PlannedStep
 
 
@@ -10,6 +10,7 @@ class Task(Step):
     """Runs the command as the app's user in the new instance directory."""
 
     kind = "task"
+    crash = Crash.REDO
 
     def deadline(self, context: RunContext) -> float:
         """The longest of the tasks' own timeouts, with its retries, and a margin for the stop."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.deploy.run import RunContext, Step
+from agent.deploy.run import Crash, RunContext, Step
 from agent.domain.errors import Transient
 from agent.domain.model import PlannedStep
 
@@ -11,6 +11,7 @@ class Verify(Step):
     """Waits for the digest's verdict."""
 
     kind = "verify"
+    crash = Crash.REDO
     late = Transient  # a slow disk is no fault of the specification
 
     def deadline(self, context: RunContext) -> float:
