@@ -37,15 +37,22 @@ class Nursing(Box):
 
 
 class Stage:
-    """One box on which somebody is killed again and again. `places` is where apps may place files."""
+    """One box on which somebody is killed again and again. `places` is where apps may place files.
 
-    def __init__(self, directory: Path, nursery: Nursery) -> None:
+    Only who was born in a nursery dies before an operation.
+    """
+
+    def __init__(self, directory: Path, nursery: Nursery | None = None) -> None:
         self.fate = directory / "fate"
         self.fate.mkdir(parents=True)
         self.places = directory / "srv"
         self.places.mkdir()
-        self.box = Nursing(directory / "box", settings={"--place-root": str(self.places)})
-        self.box.nursery, self.box.fate = nursery, self.fate
+        settings = {"--place-root": str(self.places)}
+        if nursery is None:
+            self.box = Box(directory / "box", settings=settings)
+        else:
+            self.box = Nursing(directory / "box", settings=settings)
+            self.box.nursery, self.box.fate = nursery, self.fate
         self.world = World(self.box)
         self.episode = 0
         self._told: set[str] = set()  # what was found wrong is told once
@@ -214,7 +221,7 @@ class Stage:
 
     def _locks(self) -> list[str]:
         """Locks on files of the box that the agent does not hold, and such files in the hands of others."""
-        agents = [pid for pid in self._tree() if _command(pid) == "mortal_agent"]
+        agents = [pid for pid in self._tree() if _is_agent(_command(pid))]
         inodes = {}
         for directory, names, files in os.walk(self.box.data):
             if directory.endswith("/trees"):
@@ -230,7 +237,8 @@ class Stage:
                 found.append(f"{words[1]} of {words[4]} on {inodes[inode]}")
         for pid in set(self._tree()) - set(agents):
             for fd in _listed(f"/proc/{pid}/fd"):
-                if (path := _link(f"/proc/{pid}/fd/{fd}")).startswith(f"{self.box.data}/"):
+                path = _link(f"/proc/{pid}/fd/{fd}")
+                if path.startswith((f"{self.box.data}/lock", f"{self.box.data}/journal")):
                     found.append(f"{pid} ({_command(pid)}) has {path} open")
         return found
 
@@ -254,6 +262,10 @@ def _link(path: str) -> str:
     with suppress(OSError):
         return os.path.realpath(path, strict=True)
     return ""
+
+
+def _is_agent(command: str) -> bool:
+    return command == "mortal_agent" or " _agent " in command
 
 
 def _listed(path: str) -> list[str]:
