@@ -47,7 +47,7 @@ from agent.deploy.table import ProcessTable
 from agent.deploy.unfinished import Unfinished
 from agent.deploy.upkeep import Bounds, Upkeep
 from agent.deploy.wholeness import Wholeness
-from agent.domain.errors import Failure
+from agent.domain.errors import Failure, OperatorNeeded
 from agent.domain.events import Bus
 from agent.domain.spec import AppSpec, SocketMode
 from agent.git_artifacts import GitPacker
@@ -90,6 +90,7 @@ GATES: Mapping[SocketMode, type[SlotGate | OwnGate]] = {
     SocketMode.OWN: OwnGate,
 }
 EXIT_SETTINGS = 2
+ENDING = 5.0  # seconds that another agent on the same data is given for its end
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -139,7 +140,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     keeper = await KeeperClient.connect(keeper_fd)
     stack.push_async_callback(keeper.aclose)
     data = DataDirectory(settings.data)
-    data.open()
+    await _open(data)
     stack.callback(data.close)
     bus = Bus()
     info = AgentInfo(
@@ -219,6 +220,24 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
         Makeshift(data, journal, artifacts.unswept, once is None and bool(data.known_apps())),
         tasks, broken, once,
     )  # fmt: skip
+
+
+async def _open(data: DataDirectory) -> None:
+    """Open the data directory. An agent whose keeper was killed a moment ago may still be ending.
+
+    Raises OperatorNeeded.
+    """
+    waited = 0.0
+    while True:
+        try:
+            return data.open()
+        except OperatorNeeded as error:
+            if error.info.reason != "DataInUse" or waited >= ENDING:
+                raise
+            if not waited:
+                log.warning("%s; it may be about to end", error.info.message)
+        await asyncio.sleep(0.05)
+        waited += 0.05
 
 
 async def _examine(settings: Settings, lanes: Lanes, artifacts: Artifacts) -> Mapping[str, Any]:

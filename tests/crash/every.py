@@ -33,8 +33,11 @@ class Count:
     seconds: float = 0.0
 
 
-async def enumerate_all(count: Count, first: int, directory: Path) -> None:
-    """All points of one kind. What the agents said goes beside `directory` when something was wrong."""
+async def enumerate_from(count: Count, first: int, directory: Path) -> int:
+    """The points of one kind from the `first` on; 0 when that were all, else where it can be gone on.
+
+    What the agents said goes beside `directory` when something was wrong.
+    """
     async for point in deaths(KINDS[count.kind], directory, count.whom, first=first):
         count.points += point.died
         count.wrong += bool(point.wrong)
@@ -45,19 +48,24 @@ async def enumerate_all(count: Count, first: int, directory: Path) -> None:
             shutil.copy(directory / "box" / "output.log", kept)
             told.append(f"    what was said: {kept}")
         print("\n".join(told), flush=True)
+        if any(one.startswith("not reached") for one in point.wrong):  # nothing to go on with
+            return int(point.at) + 1
+    return 0
 
 
 def enumerated(kind: str, whom: str, first: int) -> Count:
-    """The same, in a process of its own."""
+    """All points of one kind, on one box, or several if one is broken."""
     count, began = Count(kind, whom), time.monotonic()
-    directory = Path(tempfile.mkdtemp(prefix=f"emptybox-crash-{kind}-{whom}-"))
-    try:
-        asyncio.run(enumerate_all(count, first, directory))
-    except Exception:
-        count.wrong += 1
-        print(f"{kind} {whom} broke off\n{traceback.format_exc()}", flush=True)
-    finally:
-        shutil.rmtree(directory)
+    while first:
+        directory = Path(tempfile.mkdtemp(prefix=f"emptybox-crash-{kind}-{whom}-"))
+        try:
+            first = asyncio.run(enumerate_from(count, first, directory))
+        except Exception:
+            count.wrong += 1
+            print(f"{kind} {whom} broke off\n{traceback.format_exc()}", flush=True)
+            break
+        finally:
+            shutil.rmtree(directory)
     count.seconds = time.monotonic() - began
     return count
 

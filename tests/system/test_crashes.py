@@ -8,6 +8,8 @@ the end, and nothing is left behind.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -196,6 +198,26 @@ async def test_kill_9_of_everything_in_the_middle_of_a_restart_swap(box: Box) ->
     await world.only("2.0")
     assert ("2.0", "interrupted") in results(await box.history())
     await world.tidy()
+
+
+async def test_who_comes_while_the_agent_before_still_ends_waits_for_its_end(box: Box) -> None:
+    world = World(box)
+    await world.running()
+    agent = await box.agent_pid()
+    os.kill(agent, signal.SIGSTOP)
+    await box.stop(signal.SIGKILL)  # of the keeper
+    starting = asyncio.ensure_future(box.start())
+
+    async def told() -> bool:
+        return any(f"another agent (pid {agent})" in line for line in box.output)
+
+    try:
+        await box.until(told)
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    await starting
+    await box.proven("1.0")
+    await world.only("1.0")
 
 
 async def another_agent(world: World, former: int) -> None:
