@@ -15,6 +15,7 @@ import pytest
 from agent.artifact.archive.refusal import Refused
 from agent.artifact.archive.unpack import Form, Unpacker
 from agent.artifact.limits import DEFAULTS
+from agent.kit import writeback
 from agent.kit.ahead import Ahead
 from tests.artifact.trees import snapshot, unpack
 from tests.kit.archives import Tar
@@ -70,6 +71,17 @@ def test_what_is_wrong_with_an_entry_counts_before_what_is_damaged_behind_it(tmp
     data[-6] ^= 0xFF  # of the checksum at the end
     with pytest.raises(Refused, match="leaves the directory"):
         unpack(bytes(data), tmp_path / "out")
+
+
+def test_the_disk_begins_with_larger_files_before_the_archive_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: set[str] = set()
+    monkeypatch.setattr(writeback, "begin_writing", lambda fd: begun.add(os.readlink(f"/proc/self/fd/{fd}")))
+    unpack(tar(), tmp_path / "out")
+    larger = {str(tmp_path / "out" / name) for name, content in files().items() if len(content) >= 65536}
+    assert begun
+    assert begun <= larger
 
 
 def test_a_stop_is_heard_by_both_threads(tmp_path: Path) -> None:

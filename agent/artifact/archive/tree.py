@@ -21,10 +21,11 @@ from agent.artifact.archive.links import Links
 from agent.artifact.archive.reader import Piece
 from agent.artifact.archive.refusal import broken, harmful, too_large
 from agent.artifact.limits import Limits
-from agent.kit.files import begin_writing
+from agent.kit.writeback import Writeback
 
 T = TypeVar("T")
 _ZEROS = bytes(1 << 20)
+_EARLY = 64 << 10  # bytes of a file from which on the disk begins with it before the sync
 _FLUSH = 16 << 20  # bytes of one file after which the disk is asked to begin
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,6 +66,7 @@ class Tree:
         self._path = b""  # of the file that is being written
         self._known = ""
         self._written = 0  # since the disk was last asked to begin
+        self._writeback = Writeback()
         self._limits = limits
         self._strip = strip
         self._links = Links(limits)
@@ -113,7 +115,7 @@ class Tree:
             self._written += len(data)
             if self._written >= _FLUSH:
                 self._written = 0
-                begin_writing(self._file)
+                self._writeback.begin(self._file)
 
     def hole(self, size: int) -> None:
         """Leave a hole."""
@@ -129,6 +131,8 @@ class Tree:
             if self._holes:  # the last of them may end the file
                 os.ftruncate(self._file, os.lseek(self._file, 0, os.SEEK_CUR))
             os.utime(self._file, ns=(self._mtime, self._mtime))
+            if self._written >= _EARLY:
+                self._writeback.begin(self._file)
             self._end_file()
 
     def symlink(self, header: Header) -> None:
@@ -189,6 +193,7 @@ class Tree:
     def close(self) -> None:
         """Close every descriptor. May be called again."""
         self._close_file()
+        self._writeback.close()
         while self._open:
             os.close(self._open.pop()[1])
         if self._root >= 0:

@@ -1,0 +1,53 @@
+"""Writing that begins early: the disk is busy while the rest of a tree is still being made.
+
+The kernel itself begins only when a good part of all memory waits to be written. A sync at the end then
+waits for everything; here it waits for the rest. Asking takes as long as the disk has no room for more
+requests, which is why it has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from queue import SimpleQueue
+from threading import Thread
+
+from agent.kit.files import begin_writing
+
+_MOST = 64  # files that wait; of more than that the disk will hear at the sync
+
+
+class Writeback:
+    """Used by one thread at a time. `close` it in any case."""
+
+    def __init__(self) -> None:
+        self._files: SimpleQueue[int | None] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._closed = False
+
+    def begin(self, fd: int) -> None:
+        """Soon, let the disk begin with what was written to a file so far, which may be closed meanwhile.
+
+        A disk that is too far behind is not asked. Never waits, and tells no errors: the sync will.
+        """
+        if self._files.qsize() >= _MOST:
+            return
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="artifact-writeback", daemon=True)
+            self._thread.start()
+        self._files.put(os.dup(fd))
+
+    def close(self) -> None:
+        """Ask for nothing more, and end the thread. May be called again."""
+        self._closed = True
+        if self._thread is not None:
+            self._files.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while (fd := self._files.get()) is not None:
+            try:
+                if not self._closed:
+                    begin_writing(fd)
+            finally:
+                os.close(fd)

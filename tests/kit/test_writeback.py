@@ -1,0 +1,70 @@
+"""The disk is asked early, by a thread that nobody waits for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from agent.kit import writeback
+from agent.kit.writeback import Writeback
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name == "artifact-writeback"]
+
+
+def test_the_disk_hears_of_a_file_that_is_closed_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    told = threading.Event()
+
+    def hear(fd: int) -> None:
+        heard.append(os.readlink(f"/proc/self/fd/{fd}"))
+        told.set()
+
+    monkeypatch.setattr(writeback, "begin_writing", hear)
+    early = Writeback()
+    with (tmp_path / "file").open("wb") as file:
+        early.begin(file.fileno())
+    assert told.wait(30)
+    early.close()
+    assert heard == [str(tmp_path / "file")]
+
+
+def test_a_disk_that_is_behind_holds_nobody_up_and_keeps_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(fd: int) -> None:
+        begun.set()
+        assert go.wait(30)
+
+    monkeypatch.setattr(writeback, "begin_writing", slow)
+    before = descriptors()
+    early = Writeback()
+    with (tmp_path / "file").open("wb") as file:
+        early.begin(file.fileno())
+        assert begun.wait(30)
+        for _ in range(1000):
+            early.begin(file.fileno())
+        assert descriptors() <= before + 70
+    threading.Timer(0.01, go.set).start()
+    early.close()
+    early.close()
+    assert descriptors() == before
+    assert threads() == []
+
+
+def test_who_has_nothing_large_has_no_thread(tmp_path: Path) -> None:
+    early = Writeback()
+    assert threads() == []
+    early.close()
