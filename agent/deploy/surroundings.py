@@ -27,6 +27,8 @@ from agent.process.cgroups import Cgroups
 from agent.process.context import ChildContext
 from agent.process.environment import child_environment
 from agent.process.isolation import Home, Leave, confinement, tier_of
+from agent.process.unpacking import LINK, of_appimage
+from agent.process.unpacking import variables as unpacking
 from agent.process.users import DYNAMIC, User, dynamic_id, find_user
 from agent.process.written import NAME
 from agent.traffic.ports import variables
@@ -114,6 +116,9 @@ class Surroundings:
                     os.chown(path, *owner)
                 sync_directory(directory.dirs)
             dirs[shown] = path
+        brought = (deployment.release, deployment.generation)
+        if "cache" in spec.dirs and not any(os.path.lexists(tree / LINK) for tree in brought if tree):
+            dirs.setdefault(LINK, directory.dirs / "cache")
         if deployment.generation is not None:  # no program begins with what somebody changed
             repair_generation(deployment.generation, spec.files, owner)
         path = directory.instances / name
@@ -198,7 +203,7 @@ class Surroundings:
             base=os.environ,
             spec_env=spec.env,
             directories=directories,
-            extra={**variables((*spec.listen, *spec.udp), {}), **extra},
+            extra={**self._of_image(spec, instance), **variables((*spec.listen, *spec.udp), {}), **extra},
         )
         size, count = self._settings.app_log_size, self._settings.app_log_files
         log = (str(directory.root / NAME), size, count) if size else None
@@ -207,6 +212,14 @@ class Surroundings:
         return ChildContext(
             spec.name, instance, environment, user, log=log, bounds=bounds, container=container
         )
+
+    def _of_image(self, spec: AppSpec, instance: Path) -> Mapping[str, str]:
+        """What the app's program has to be told if it is an AppImage."""
+        run = spec.run
+        if run is None or not run.command or spec.container is not None or self.tier(spec) == "none":
+            return {}
+        cache = self._data.app(spec.name).dirs / "cache" if "cache" in spec.dirs else None
+        return of_appimage(instance / run.command[0], cache)
 
     def _container(self, deployment: Deployment) -> Container | None:
         """What an app's programs run in; None: the host."""
@@ -268,11 +281,6 @@ class Surroundings:
             return Bounds(run.umask, run.nice, run.oom, run.rlimits, run.limits, self.cgroups, tier)
         tier, order = confinement(run.isolation, self._leave, home, ports=ports, slots=slots, command=command)
         return Bounds(run.umask, run.nice, run.oom, run.rlimits, run.limits, self.cgroups, tier, order)
-
-
-def unpacking(cache: Path) -> dict[str, Path]:
-    """Where executables unpack themselves: by the XDG base directories; shiv, and older pex, by their own."""
-    return {"XDG_CACHE_HOME": cache, "SHIV_ROOT": cache / "shiv", "PEX_ROOT": cache / "pex"}
 
 
 def _remove_groups(app: str, containers: Path) -> None:

@@ -18,11 +18,11 @@ TIERS = ("standard", "strict")
 HERE = ("x86_64", "aarch64")
 
 
-def judged(tier: str, here: str, machine: str, number: int, first: int = 0) -> int:
+def judged(tier: str, here: str, machine: str, number: int, first: int = 0, fourth: int = 0) -> int:
     """What the filter returns: the kernel's interpreter, as far as the filter uses it."""
     program = seccomp.program(tier, here)
     steps: list[tuple[int, int, int, int]] = list(struct.iter_unpack("=HBBI", program))
-    data = {0: number, 4: AUDIT[machine], 16: first}
+    data = {0: number, 4: AUDIT[machine], 16: first, 40: fourth}
     value = place = 0
     while True:
         code, yes, no, k = steps[place]
@@ -56,6 +56,16 @@ def test_each_call_is_denied_by_the_list_and_no_other(tier: str, here: str) -> N
             assert answer == seccomp.ERRNO | errno.ENOSYS, number
         else:
             assert answer == seccomp.ALLOW, number
+
+
+@pytest.mark.parametrize("here", HERE)
+def test_standard_lets_a_sandbox_bind_what_is_there_and_mount_nothing_new(here: str) -> None:
+    number = seccomp.MACHINE_WIDE["mount"][MACHINES.index(here)]
+    assert number is not None
+    bind, recursive, remount = 1 << 12, 1 << 14, 1 << 5
+    assert judged("standard", here, here, number, fourth=bind | recursive) == seccomp.ALLOW
+    assert judged("standard", here, here, number, fourth=remount) == seccomp.ERRNO | errno.EPERM
+    assert judged("strict", here, here, number, fourth=bind) == seccomp.ERRNO | errno.EPERM
 
 
 @pytest.mark.parametrize("here", HERE)

@@ -103,11 +103,14 @@ CLONE, CLONE3 = (56, 120, 220), 435
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_OF, _RETURN, _GO = 0x20, 0x15, 0x35, 0x45, 0x06, 0x05
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; arguments: low half
+_MOUNT_FLAGS, _BIND = _FIRST_ARGUMENT + 3 * 8, 1 << 12  # MS_BIND
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter
 _ALLOWED = [(_RETURN, 0, 0, ALLOW)]
 _DENIED = [(_RETURN, 0, 0, ERRNO | errno.EPERM)]
 _ABSENT = [(_RETURN, 0, 0, ERRNO | errno.ENOSYS)]
 _NO_SPACES = [(_LOAD, 0, 0, _FIRST_ARGUMENT), (_ANY_OF, 0, 1, NEW_SPACES), *_DENIED, *_ALLOWED]
+# Of what is there already, by who is root in a user namespace: no file system's code is reached by it.
+_BINDS_ONLY = [(_LOAD, 0, 0, _MOUNT_FLAGS), (_ANY_OF, 0, 1, _BIND), *_ALLOWED, *_DENIED]
 _kept: list[object] = []  # the programs, at addresses that stay
 
 
@@ -130,6 +133,8 @@ def _ranges(tier: str, name: str) -> list[tuple[int, list[tuple[int, int, int, i
     column = MACHINES.index(name)
     special = {number: _DENIED for row in MACHINE_WIDE.values() if (number := row[column]) is not None}
     special |= {row[column]: _ABSENT for row in RINGS.values()}
+    if tier == "standard":
+        special |= {number: _BINDS_ONLY for number in (MACHINE_WIDE["mount"][column],) if number is not None}
     if tier == "strict":
         special |= {number: _DENIED for row in BEYOND.values() if (number := row[column]) is not None}
         special |= {CLONE[column]: _NO_SPACES, CLONE3: _ABSENT}
