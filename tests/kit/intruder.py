@@ -1,6 +1,7 @@
 """A hostile program: serves like any other, and tells what it could do when it is asked to try.
 
 `GET /` answers `1.0`, `GET /try` a JSON object: attempt to "done" or the name of the errno that stopped it.
+With the argument `try` it prints that, and ends.
 What to try it on comes in its environment (`TARGETS`, JSON). Standard library only.
 """
 
@@ -34,6 +35,12 @@ def mount() -> None:
     """Where it may, in a namespace of its own: this is not to stay."""
     if libc.unshare(0x00020000) == 0:  # CLONE_NEWNS
         checked(libc.mount(b"none", b"/", None, 0x44000, None))  # MS_REC | MS_PRIVATE
+    checked(libc.mount(b"none", b"/mnt", b"tmpfs", 0, None))
+
+
+def mount_apart() -> None:
+    """In a user namespace of its own, where it would have the right to."""
+    checked(libc.unshare(0x10020000))  # CLONE_NEWUSER | CLONE_NEWNS
     checked(libc.mount(b"none", b"/mnt", b"tmpfs", 0, None))
 
 
@@ -98,6 +105,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "load a kernel module": module,
     "mount": mount,
     "make a user namespace": lambda: checked(libc.unshare(0x10000000)),
+    "mount in a user namespace of its own": mount_apart,
     "write into its own directories": lambda: write(f"{os.environ['STATE_DIRECTORY']}/mine"),
     "move files between its own directories": lambda: rename(os.environ["STATE_DIRECTORY"]),
     "make temporary files": lambda: write(f"{os.environ.get('TMPDIR', '/tmp')}/intruder.{os.getpid()}"),
@@ -124,11 +132,15 @@ def attempt(act: Callable[[], object]) -> str:
     return answer
 
 
+def everything() -> str:
+    return json.dumps({name: attempt(act) for name, act in ATTEMPTS.items()})
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = "1.0\n"
         if self.path == "/try":
-            body = json.dumps({name: attempt(act) for name, act in ATTEMPTS.items()})
+            body = everything()
         elif self.path == "/eat":
             hog = []
             while True:
@@ -143,5 +155,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["try"]:
+        print(everything())
+        sys.exit()
     http.server.ThreadingHTTPServer.allow_reuse_address = True
     http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()

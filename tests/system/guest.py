@@ -129,6 +129,40 @@ def is_hardened() -> None:
     print(rating.strip().splitlines()[-1])
 
 
+def compares() -> None:
+    """What the page on isolation says that units of systemd keep from the hostile program."""
+    page = json.loads(pathlib.Path("/srv/page.json").read_text())["compared"]
+    pathlib.Path("/etc/emptybox/secret").write_text("hush")
+    pathlib.Path("/srv/outside").mkdir()
+    pathlib.Path("/srv/release").touch()
+    other = subprocess.Popen(["sleep", "10000"])  # of the same user, and with all rights, as the agent may be
+    targets = {
+        "secret": "/etc/emptybox/secret", "journal": str(DATA / "journal.db"), "agent": other.pid,
+        "keeper": other.pid, "outside": "/srv/outside", "release": "/srv/release", "free": 9999,
+        "admin": 7070, "init_module": page["init_module"],
+    }  # fmt: skip
+    found, hard = {}, page["settings"]
+    for column, settings in zip(page["columns"], ([], hard, [*hard, "DynamicUser=yes"]), strict=True):
+        words = [word for line in ["StateDirectory=intruder", *settings] for word in ("--property", line)]
+        unit = ["systemd-run", "--wait", "--pipe", "--quiet", *words]
+        unit += [f"--setenv=TARGETS={json.dumps(targets)}", "python3", "-S", "/usr/src/intruder.py", "try"]
+        done = subprocess.run(unit, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[column] = json.loads(done.stdout)
+        print(f"{column}: {found[column]}")
+    other.kill()
+    other.wait()
+    said = {column: {a: row[column] for a, row in page["table"].items()} for column in found}
+    seen = {
+        column: {a: "can" if tried.pop(a) == "done" else "stopped" for a in page["table"]}
+        for column, tried in found.items()
+    }
+    assert seen == said, seen
+    needed = [set(tried.values()) for tried in found.values()]
+    assert needed == [{"done"}] * 3, found
+    pathlib.Path("/etc/emptybox/secret").unlink()
+
+
 def reloads() -> None:
     main = show("MainPID")
     push("2.0")
@@ -248,7 +282,7 @@ def is_uninstalled() -> None:
 
 
 PARTS = (
-    installs, is_hardened, reloads, survives_the_agent, starts_a_hung_agent_again, upgrades,
+    installs, is_hardened, compares, reloads, survives_the_agent, starts_a_hung_agent_again, upgrades,
     restarts_a_hung_keeper, limits_what_apps_use, stops_in_order, refuses_newer_data, is_backed_up,
     is_uninstalled,
 )  # fmt: skip

@@ -23,9 +23,9 @@ from agent.process.cgroups import Cgroups
 from agent.process.users import DYNAMIC_IDS
 from tests.kit import intruder, sandbox
 from tests.kit.box import Box
-from tests.kit.image import ROOT
 from tests.kit.operator import Operator
 from tests.kit.ports import free_port
+from tests.kit.tables import table
 
 PYTHON = os.path.realpath(sys.executable)
 HEALTH = {"tcp": "main", "interval": "100ms", "deadline": "30s", "probation": "300ms"}
@@ -87,15 +87,6 @@ async def hosting(tmp_path: Path) -> AsyncIterator[Hosting]:
         yield box
 
 
-def table() -> dict[str, dict[str, str]]:
-    """The table of the documentation: attempt, column, what it says."""
-    section = (ROOT / "docs/isolation.md").read_text().split("## What each tier stops")[1].split("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("| ")]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-    head = rows[0]
-    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows[1:]}
-
-
 @pytest.mark.parametrize("column", COLUMNS)
 async def test_a_hostile_program_can_do_what_the_table_says(hosting: Hosting, column: str) -> None:
     sandbox.as_root()
@@ -112,8 +103,9 @@ async def test_a_hostile_program_can_do_what_the_table_says(hosting: Hosting, co
     app = await hosting.proven("1.0")
     assert app["child"]["isolation"]["lacking"] == {}
     found = await hosting.attempts()
-    assert set(table()) == set(found) - set(NEEDED)
-    said = {attempt: row[column] for attempt, row in table().items()}
+    rows = table("What each tier stops")
+    assert set(rows) == set(found) - set(NEEDED)
+    said = {attempt: row[column] for attempt, row in rows.items()}
     assert {a: "can" if found[a] == "done" else "stopped" for a in said} == said, found
     assert {need: found[need] for need in NEEDED} == dict.fromkeys(NEEDED, "done")
 

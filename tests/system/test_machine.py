@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 
+from agent.keeper.confine import seccomp
+from agent.keeper.confine.system import MACHINES, machine
+from tests.kit import intruder
 from tests.kit.box import archive
 from tests.kit.git_server import Forge
 from tests.kit.image import ROOT, Image, need
 from tests.kit.machine import boot
+from tests.kit.tables import table
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("image"), pytest.mark.timeout(1800)]
 GUEST = Path(__file__).parent / "guest.py"
@@ -45,14 +49,22 @@ def limited(version: str, digest: str) -> dict[str, Any]:
     return wanted
 
 
-def blocks() -> dict[str, str]:
-    """What the operations page has typed, by what for."""
+def blocks() -> dict[str, Any]:
+    """What the operations page has typed, by what for; and what the page on isolation says of systemd."""
     section = (
         (ROOT / "docs/operations.md").read_text().split("### As a systemd service")[1].split("\n### ")[0]
     )
     install, upgrade, remove = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    limits = (ROOT / "docs/isolation.md").read_text().split("```ini\n")[1].split("```")[0]
-    return {"install": install, "upgrade": upgrade, "remove": remove, "limits": limits}
+    isolation = (ROOT / "docs/isolation.md").read_text()
+    limits = isolation.split("```ini\n")[1].split("```")[0]
+    rows, settings = table("The same program under systemd"), isolation.split("```ini\n")[2].split("```")[0]
+    compared = {
+        "settings": settings.splitlines(),
+        "table": rows,
+        "columns": list(next(iter(rows.values()))),
+        "init_module": seccomp.MACHINE_WIDE["init_module"][MACHINES.index(machine())],
+    }
+    return {"install": install, "upgrade": upgrade, "remove": remove, "limits": limits, "compared": compared}
 
 
 async def fill(root: Path, scratch: Path) -> None:
@@ -65,6 +77,7 @@ async def fill(root: Path, scratch: Path) -> None:
         file.write_text("".join(line for line in lines if not line.startswith("emptybox:")))
     (root / "var/lib/emptybox").rmdir()
     sources = root / "usr/src/emptybox"
+    shutil.copy(intruder.__file__, root / "usr/src/intruder.py")
     shutil.copytree(ROOT / "examples", sources / "examples")
     (root / "srv/artifacts").mkdir()
     commits = {}
