@@ -15,6 +15,7 @@ NAMES = (
     "push_to_live",
     "idle",
     "apps",
+    "rogues",
     "webhooks",
     "rollback",
     "throughput",

@@ -46,10 +46,16 @@ class Refused(click.ClickException):
         self.exit_code = _EXIT_CODES.get(status, FAILED)  # type: ignore[misc]  # click reads the instance's
 
 
-def _send(sock: socket.socket, given: int) -> None:
-    """Send all that can be read from a descriptor, in chunks (RFC 9112, section 7.1), while others read."""
+def read_from(given: int) -> Iterator[bytes]:
+    """All that can be read from a descriptor."""
+    while data := os.read(given, READ):
+        yield data
+
+
+def _send(sock: socket.socket, given: Iterator[bytes]) -> None:
+    """Send all that is given, in chunks (RFC 9112, section 7.1), while others read."""
     with contextlib.suppress(OSError):  # the agent wants no more of it
-        while data := os.read(given, READ):
+        for data in given:
             sock.sendall(b"%X\r\n%b\r\n" % (len(data), data))
         sock.sendall(b"0\r\n\r\n")
 
@@ -114,10 +120,12 @@ class Agent:
             connection.request("GET", f"{path}?{urlencode(given)}", headers={"Accept": "application/json"})
             yield from self._objects(connection)
 
-    def attached(self, path: str, wish: Mapping[str, Any], given: int | None) -> Iterator[Json | None]:
+    def attached(
+        self, path: str, wish: Mapping[str, Any], given: Iterator[bytes] | None
+    ) -> Iterator[Json | None]:
         """Ask for something, and get what is told of it as from `stream`.
 
-        After the wish, in a line of its own, the agent is sent what can be read from descriptor `given`.
+        After the wish, in a line of its own, the agent is sent what is `given`, by a thread.
         """
         with self._connected() as connection:
             connection.putrequest("POST", path)

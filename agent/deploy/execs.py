@@ -118,6 +118,8 @@ class ExecDesk:
         self, place: _Place, by: str, command: Sequence[str], timeout: float, ends: Ends
     ) -> ExecEnd:
         app, entry = place.deployment.spec.name, new_id("exec")
+        if ends.terminal is not None and place.deployment.spec.container is not None:
+            raise NotPossible(f"{app} is in a container, where there are no terminals; leave -t out")
         await self._ledger.begin(entry, app, by, command)
         program = secrets.text(command[0])
         self._bus.publish(ExecStarted(app, entry, by, program, len(command) - 1))

@@ -60,17 +60,28 @@ class JobControl(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Terminal:
+    """Its size, and its kind as TERM says it (terminfo(5))."""
+
+    rows: int
+    columns: int
+    kind: str = "dumb"
+
+
+@dataclass(frozen=True, slots=True)
 class Ends:
     """What a command of `exec` is attached to.
 
     `started` is told once it runs. `give` takes what it says, on `out` or `err`; it raises ConnectionError
     when nobody listens any more. `input` is what it reads, None: nothing at all; it raises ConnectionError
-    when it was cut short.
+    when it was cut short. With a `terminal` of its own all it says is on `out`, and the input says now and
+    then what size that terminal has become.
     """
 
     started: Callable[[], Awaitable[None]]
     give: Callable[[str, bytes], Awaitable[None]]
-    input: AsyncIterator[bytes] | None = None
+    input: AsyncIterator[bytes | Terminal] | None = None
+    terminal: Terminal | None = None
 
 
 @dataclass(frozen=True, slots=True)

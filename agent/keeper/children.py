@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from functools import partial
 
 from agent.keeper.adopt.adopter import Adopter
 from agent.keeper.adopt.background import holders
 from agent.keeper.attendant import target
+from agent.keeper.confine.init import LAST
 from agent.keeper.notify import Notices
 from agent.keeper.outlets import Outlets
 from agent.keeper.output import Output
@@ -73,6 +75,7 @@ class Child:
         self.adopter: Adopter | None = None
         self.held: list[Any] = []  # of its confinement: the parts in force, and why others are not
         self.inner = "pid" in ((request.get("confine") or {}).get("namespaces") or ())
+        self.attended = bool(request.get("attended"))
         self.notices: Notices | None = None  # what it says of itself
         self.announces = -1  # the descriptor through which it says that it is ready
         self.told = 0.0  # when the agent was last told of what it says
@@ -165,6 +168,8 @@ class Child:
 
         A group's number cannot be anyone else's while it has members; once seen empty, it is left alone.
         """
+        if self.attended and number == signal.SIGKILL:
+            number = LAST  # whose attendant then kills all there are, and itself
         if group and self.group_left:
             try:
                 os.killpg(self.group, number)

@@ -91,6 +91,9 @@ class ChildRequest:
     uid and gid None mean the keeper's own; `groups` matters only beside a uid. A program without a slash is
     looked up in the PATH of `environment`.
 
+    `attended`: whatever it has started, wherever that went, is killed once it has ended (see
+    `agent.keeper.confine.init`). `terminal`: its descriptor 0 becomes its controlling terminal.
+
     `nice` and `oom` (oom_score_adj, proc(5)) None: the keeper's own. `rlimits` are setrlimit(2)'s names
     without RLIMIT_, with -1 for none; no core is dumped if none is given. `cgroups` are directories of
     control groups to be put into. `confine` is an order as `agent.keeper.confine.orders` has it.
@@ -129,6 +132,8 @@ class ChildRequest:
     notify: str = ""
     announces: bool = False
     watchdog: float = 0.0
+    attended: bool = False
+    terminal: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The JSON form."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import json
 import os
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+TIOCSCTTY = 0x540E  # ioctl_tty(2); without termios, which is a library to load
 SIGNALS = frozenset(map(int, signal.valid_signals()))
 prctl = ctypes.CDLL(None).prctl
 prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
@@ -48,7 +50,7 @@ def spawn(
     Args:
         order: `argv` and `environment`; and as in a `ChildRequest`, or left out: `slots` (whose names
             become LISTEN_FDNAMES), `adopt`, `directory`, `uid`, `gid`, `groups`, `umask`, `nice`, `oom`,
-            `rlimits`, `cgroups`, `confine`, `container`.
+            `rlimits`, `cgroups`, `confine`, `container`, `attended`, `terminal`.
         descriptors: what becomes 3, 4, ...; nothing else is inherited but 0 (/dev/null), 1 and 2.
         output: becomes 1 and 2; None leaves the keeper's own.
         stdio: becomes 0, 1 and 2 instead, if given.
@@ -73,6 +75,8 @@ def spawn(
             stage = ["setup"]
             try:
                 told = _arrange(altered, descriptors, output, stdio, told)
+                if order.get("terminal"):
+                    fcntl.ioctl(0, TIOCSCTTY, 0)
                 if order.get("adopt"):  # before any right to do so is given up
                     stage[0] = "adopt"
                     _give_trap(told)
@@ -96,6 +100,8 @@ def spawn(
                     container.run(inside, stage, told)
                 if "pid" in confine.get("namespaces", ()):
                     init.split(told, guest=bool(confine.get("join")))
+                if order.get("attended"):
+                    init.attend(told, terminal=bool(order.get("terminal")))
                 _exec(stage, order)
             except BaseException as error:
                 code = getattr(error, "errno", None) or errno.EINVAL

@@ -100,10 +100,12 @@ class ChildContext:
         note: str = "",
         voice: Voice = SILENT,
         stdio: Sequence[int] = (),
+        terminal: bool = False,
     ) -> ChildRecord:
         """Start a program; returns once it runs. Cancelled, it leaves nothing behind.
 
-        `stdio` become its descriptors 0, 1 and 2.
+        `stdio` become its descriptors 0, 1 and 2, and its end that of all it started; with `terminal` they
+        are one.
 
         Raises Permanent (CommandNotFound, CommandNotExecutable, InterpreterMissing, WrongFormat,
         StartFailed), OperatorNeeded (UserNotPossible, DirectoryUnusable, AdoptNotPossible,
@@ -111,6 +113,7 @@ class ChildContext:
         (NoResources, KeeperSilent), KeeperLost.
         """
         request = self.request(child, argv, slots=slots, adopt=adopt, note=note, voice=voice)
+        request = replace(request, attended=bool(stdio) and self.container is None, terminal=terminal)
         if self.bounds.cgroups is not None and self.bounds.limited:
             made = await asyncio.to_thread(self.bounds.cgroups.make, self.app, child, self.bounds.limits)
             request = replace(request, cgroups=made)

@@ -1,9 +1,11 @@
 """POST /exec: run a command in an app, with its output as it comes. By the socket, or with the token.
 
 The body begins with a line of JSON (`ExecWish`); with `input` what follows that line is what the command
-reads, until the body ends. The answer is one JSON object a line (application/x-ndjson): `{"out": "…"}` and
-`{"err": "…"}` in base64, an empty line now and then while it is silent, and at last `{"end": {…}}` with code
-or signal. A command that cannot be started is a problem as of any wish. The client's end is the command's.
+reads, until the body ends. With a `terminal` there follow lines of JSON instead: `{"in": "…"}` in base64, and
+`{"rows": …, "columns": …}` when it has another size. The answer is one JSON object a line
+(application/x-ndjson): `{"out": "…"}` and `{"err": "…"}` in base64, an empty line now and then while it is
+silent, and at last `{"end": {…}}` with code or signal. A command that cannot be started is a problem as of
+any wish. The client's end is the command's.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 
-from agent.domain.control import Ends
+from agent.domain.control import Ends, Terminal
 from agent.kit.tasks import Owned
 from agent.web.access import check_is_no_app, privileged, who
 from agent.web.context import CONTEXT
@@ -28,10 +30,30 @@ TIMEOUT = 600.0  # seconds, where nothing else is asked for
 TIMEOUT_MAX = 86400.0
 HEARTBEAT = 10.0  # seconds of silence after which something is sent, to see whether anybody is there
 WORDS_MAX = 1000
+LINE_MAX = 128 << 10  # bytes of a line from a client that has a terminal
 
 REST = web.RequestKey("rest", bytes)  # what came together with the first line
 
 Argument = Annotated[str, msgspec.Meta(max_length=32768, pattern=r"\A[^\0]*\Z")]
+
+
+Cells = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+
+
+class TerminalWish(Wish, frozen=True):
+    """What the client's terminal is like; `kind` is its TERM."""
+
+    rows: Cells
+    columns: Cells
+    kind: Annotated[str, msgspec.Meta(max_length=64, pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+-]*\Z")] = "dumb"
+
+
+class Typed(Wish, frozen=True):
+    """A line from a client that has a terminal: what was typed, or its size."""
+
+    typed: Annotated[str, msgspec.Meta(max_length=LINE_MAX)] = msgspec.field(default="", name="in")
+    rows: Cells | None = None
+    columns: Cells | None = None
 
 
 class ExecWish(Wish, frozen=True):
@@ -41,6 +63,7 @@ class ExecWish(Wish, frozen=True):
     command: Annotated[tuple[Argument, ...], msgspec.Meta(min_length=1, max_length=WORDS_MAX)]
     timeout: Annotated[float, msgspec.Meta(gt=0, le=TIMEOUT_MAX)] = TIMEOUT
     input: bool = False
+    terminal: TerminalWish | None = None
 
 
 @privileged
@@ -50,6 +73,9 @@ async def run(request: web.Request) -> web.StreamResponse:
     wish = await _wished(request)
     answer = _Answer(request)
     ends = Ends(answer.begin, answer.said, _rest(request) if wish.input else None)
+    if (terminal := wish.terminal) is not None:
+        size = Terminal(terminal.rows, terminal.columns, terminal.kind)
+        ends = Ends(answer.begin, answer.said, _typed(_rest(request), size), size)
     async with Owned("exec") as tasks:
         tasks.start(answer.beat(), name="heartbeat")
         try:
@@ -123,3 +149,22 @@ async def _rest(request: web.Request) -> AsyncIterator[bytes]:
             yield chunk
     except web.RequestPayloadError as error:
         raise ConnectionResetError("the input was cut short") from error
+
+
+async def _typed(chunks: AsyncIterator[bytes], terminal: Terminal) -> AsyncIterator[bytes | Terminal]:
+    """What was typed, and each new size. Raises ConnectionError for what is neither."""
+    line = b""
+    async for chunk in chunks:
+        *lines, line = (line + chunk).split(b"\n")
+        if len(line) > LINE_MAX:
+            raise ConnectionResetError("a line is too long")
+        for one in lines:
+            try:
+                told = msgspec.json.decode(one, type=Typed)
+                data = base64.b64decode(told.typed, validate=True)
+            except (ValueError, RecursionError) as error:  # of msgspec and of base64
+                raise ConnectionResetError("a line makes no sense") from error
+            if data:
+                yield data
+            if told.rows and told.columns:
+                yield Terminal(told.rows, told.columns, terminal.kind)

@@ -28,7 +28,7 @@ class PlayedExecs:
         for kind, data in self.said:
             await ends.give(kind, data)
         if ends.input is not None:
-            self.read = b"".join([chunk async for chunk in ends.input])
+            self.read = b"".join([chunk async for chunk in ends.input if isinstance(chunk, bytes)])
         return self.end
 
     async def history(self, app: str = "", limit: int = 20) -> Sequence[Mapping[str, Any]]:

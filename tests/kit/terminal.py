@@ -20,9 +20,10 @@ DEADLINE = 60.0
 class Terminal:
     """What was shown so far, escape sequences included; and the process."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, fd: int) -> None:
         self.process = process
         self.shown = ""
+        self._fd = fd
 
     async def until(self, condition: Callable[[str], object]) -> None:
         """Wait until what was shown is so."""
@@ -34,6 +35,15 @@ class Terminal:
         """Wait for the end; the exit code."""
         async with asyncio.timeout(DEADLINE):
             return await self.process.wait()
+
+    def type(self, text: str) -> None:
+        """Have these keys pressed."""
+        os.write(self._fd, text.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Give it another size; nobody else tells the process, whose controlling terminal it is not."""
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
 
     def interrupt(self) -> None:
         """Ctrl-C."""
@@ -58,7 +68,7 @@ async def on_terminal(
         )  # fmt: skip
     finally:
         os.close(theirs)
-    terminal = Terminal(process)
+    terminal = Terminal(process, ours)
 
     def read() -> None:
         try:

@@ -104,11 +104,11 @@ while True: signal.pause()
 """
 
 
-async def test_what_it_left_behind_with_its_output_is_not_waited_for(agent: Agent) -> None:
+async def test_what_it_left_behind_in_another_session_ends_with_it(agent: Agent) -> None:
     heard = Heard()
     result = await run(agent, GOES, heard)
-    os.kill(int(heard.out), 9)
     assert result.code == 0
+    assert not os.path.exists(f"/proc/{int(heard.out)}")
 
 
 async def test_when_nobody_listens_any_more_it_ends(agent: Agent) -> None:

@@ -24,6 +24,7 @@ from tests.kit import containers, sandbox
 from tests.kit.box import Box
 from tests.kit.image import ROOT
 from tests.kit.operator import Operator
+from tests.kit.terminal import on_terminal
 
 HEALTH: dict[str, Any] = {"http": "/healthz", "interval": "100ms", "deadline": "20s", "probation": "200ms"}
 PYTHON = os.path.realpath(sys.executable)
@@ -83,10 +84,19 @@ sys.exit(7)
 """
 
 
-async def test_a_command_is_one_of_the_apps_and_its_output_and_code_are_passed_on(
+async def test_a_command_is_one_of_the_apps_and_its_output_and_end_are_passed_on(
     box: Box, operator: Operator
 ) -> None:
     app = await proven(box, env={"COLOUR": "blue"}, dirs={"state": "data"})
+    await shows_what_it_is(box, operator, app)
+    await says_it_as_it_comes_and_ends_with_its_client(box, operator)
+    await leaves_nothing_behind(box, operator)
+    await reads_what_it_is_given(box)
+    await has_a_terminal(box)
+    await is_asked_for_by_no_app(box, operator)
+
+
+async def shows_what_it_is(box: Box, operator: Operator, app: dict[str, Any]) -> None:
     told = await operator("exec", "web", "--", PYTHON, "-S", "-c", SHOW, "--secret=hush-hush")
     assert (told.code, told.err) == (7, "beside\n")
     shown = told.json
@@ -110,16 +120,13 @@ async def test_a_command_is_one_of_the_apps_and_its_output_and_code_are_passed_o
     assert f"sh by {mine}" in (await operator("history")).out
 
 
-async def test_output_comes_as_it_is_said_and_the_clients_end_is_the_commands(
-    box: Box, operator: Operator
-) -> None:
-    await proven(box)
+async def says_it_as_it_comes_and_ends_with_its_client(box: Box, operator: Operator) -> None:
     script = "sleep 1000 & echo $$ $!; wait"
     for number in (signal.SIGINT, signal.SIGKILL):
         async with begun(box, "web", "sh", "-c", script) as process:
             pids = [int(word) for word in (await line(process)).split()]
             rows = (await operator("ps", "--json")).json["processes"]
-            assert [row["state"] for row in rows if row["pid"] == pids[0]] == ["exec"]
+            assert os.getsid(pids[0]) in [row["pid"] for row in rows if row["state"] == "exec"]
             process.send_signal(number)
 
             async def ended(pids: list[int] = pids) -> bool:
@@ -129,8 +136,51 @@ async def test_output_comes_as_it_is_said_and_the_clients_end_is_the_commands(
     assert (await operator("exec", "--timeout", "300ms", "web", "sleep", "1000")).code == 124
 
 
-async def test_input_reaches_the_command_whole_and_output_is_any_bytes(box: Box) -> None:
-    await proven(box)
+AWAY = """
+trap '' TERM HUP
+setsid sh -c 'trap "" TERM; sleep 1000 & echo $$ $! >> data/pids; wait' < /dev/null > /dev/null 2>&1 &
+setsid -f sh -c 'echo $$ >> data/pids; exec sleep 1000' < /dev/null > /dev/null 2>&1
+while [ "$(cat data/pids | wc -w)" -lt 3 ]; do sleep 0.02; done
+cat data/pids | xargs; rm data/pids
+"""
+
+
+async def leaves_nothing_behind(box: Box, operator: Operator) -> None:
+    """Also of what went into sessions of its own, and ignores TERM."""
+    told = await operator("exec", "web", "sh", "-c", AWAY)
+    assert told.code == 0, told.err
+    assert [gone(int(pid)) for pid in told.out.split()] == [True] * 3
+    async with begun(box, "web", "sh", "-c", f"{AWAY} wait; exec sleep 1000") as process:
+        pids = [int(word) for word in (await line(process)).split()]
+        assert [gone(pid) for pid in pids] == [False] * 3
+        process.kill()
+
+        async def ended() -> bool:
+            return all(map(gone, pids))
+
+        await box.until(ended)
+
+
+async def has_a_terminal(box: Box) -> None:
+    """The shell asks for keys, its size follows ours, and Ctrl-C is for what runs in it."""
+    environment = {"EMPTYBOX_DATA": str(box.data), "TERM": "vt100"}
+    async with on_terminal(["exec", "-t", "web", "--", "sh", "-i"], environment) as terminal:
+        terminal.type("echo $TERM $(stty size) $(tty > /dev/tty && echo one)\n")
+        await terminal.until(lambda shown: "vt100 40 100 one" in shown)
+        terminal.resize(33, 77)
+        terminal.type("until stty size | grep -q 33; do sleep 0.05; done; stty size\n")
+        await terminal.until(lambda shown: "33 77" in shown)
+        terminal.type("echo on; sleep 1000\n")
+        await terminal.until(lambda shown: "\non\r\n" in shown)
+        terminal.type("\x03")
+        terminal.type("exit 5\n")
+        assert await terminal.ended() == 5
+    async with begun(box, "-t", "web", "true") as process:
+        assert await process.wait() == 2
+
+
+async def reads_what_it_is_given(box: Box) -> None:
+    """Input reaches it whole, and output is any bytes."""
     data = bytes(range(256)) * 4096
     async with begun(box, "-i", "web", "cat", given=asyncio.subprocess.PIPE) as process:
         async with asyncio.timeout(60.0):
@@ -142,7 +192,7 @@ async def test_input_reaches_the_command_whole_and_output_is_any_bytes(box: Box)
             assert await process.stdout.read() == b"", "it reads nothing where nobody asked for it"  # type: ignore[union-attr]
 
 
-async def test_an_agent_that_is_killed_leaves_no_command_behind(box: Box, operator: Operator) -> None:
+async def test_the_end_of_the_agent_is_theirs_by_force_or_in_order(box: Box, operator: Operator) -> None:
     await proven(box)
     async with begun(
         box, "web", "sh", "-c", "echo $$; trap '' PIPE TERM; while :; do sleep 0.05; done"
@@ -159,10 +209,7 @@ async def test_an_agent_that_is_killed_leaves_no_command_behind(box: Box, operat
     await box.until(box.answers)
     entries = (await operator("history", "web", "--json")).json["execs"]
     assert [entry["result"] for entry in entries] == ["interrupted"]
-
-
-async def test_the_end_of_the_agent_is_theirs_in_order(box: Box, operator: Operator) -> None:
-    await proven(box)
+    await box.app_is(state="running")
     async with begun(box, "web", "sh", "-c", "echo $$; exec sleep 1000") as process:
         pid = int(await line(process))
         assert (await operator("upgrade")).code == 0
@@ -180,21 +227,26 @@ async def test_the_end_of_the_agent_is_theirs_in_order(box: Box, operator: Opera
 
 async def test_only_where_the_settings_allow_it(box: Box, operator: Operator) -> None:
     box.settings["--allow-exec"] = "other"
-    await proven(box)
+    run = {"command": ["sleep", "1000"]}
+    health = {"alive": "100ms", "probation": "100ms"}
+    await box.deploy("1.0", run=run, listen=None, socket=None, health=health)
+    await box.start()
+    await box.proven("1.0")
     told = await operator("exec", "web", "true")
     assert (told.code, "--allow-exec web" in told.err) == (4, True)
     told = await operator("exec", "nobody", "true")
     assert (told.code, "no app 'nobody'" in told.err) == (2, True)
 
 
-async def test_a_program_of_an_app_cannot_ask_for_commands_in_apps(box: Box, operator: Operator) -> None:
-    await proven(box)
+async def is_asked_for_by_no_app(box: Box, operator: Operator) -> None:
+    before = len((await operator("history", "--json")).json["execs"])
     ask = f"{sys.executable} -P -m agent exec --socket {box.data}/agent.sock web true"
     for how in (ask, f"(setsid {ask} &) ; sleep 1000 & wait"):
         inner = f"cd {ROOT}; {how}"
         async with begun(box, "web", "--", "sh", "-c", f"({inner}) 2>&1") as process:
             assert "programs of apps may not ask for this" in await line(process)
-    assert [e["program"] for e in (await operator("history", "--json")).json["execs"]] == ["sh", "sh"]
+    execs = (await operator("history", "--json")).json["execs"]
+    assert [e["program"] for e in execs[: len(execs) - before]] == ["sh", "sh"]
 
 
 async def test_a_command_is_isolated_as_the_app_is() -> None:
@@ -236,7 +288,7 @@ async def test_a_command_joins_the_namespaces_and_the_private_files_of_the_app(t
     for number in (signal.SIGINT, signal.SIGKILL):
         async with begun(box, "web", "sh", "-c", "sleep 1000 & echo; wait") as process:
             await line(process)
-            assert len(inside(app["child"]["pid"])) == 4
+            assert len(inside(app["child"]["pid"])) == 5  # with the attendant
             process.send_signal(number)
 
             async def ended() -> bool:
