@@ -32,12 +32,19 @@ from agent.cli.exit_codes import FAILED, OK
     multiple=True,
     help="Leave out what fits, with all in it; without a slash a name at any depth, else a whole path.",
 )
+@click.option(
+    "--root",
+    is_flag=True,
+    help="PATH is a system's root, as debootstrap makes one: absolute links lead from there; "
+    "set-id bits and devices are left out.",
+)
 @options.signs
 @options.as_json
 def command(
     source: Path,
     output: Path | None,
     exclude: tuple[str, ...],
+    root: bool,
     key: Path | None,
     password: Path | None,
     as_json: bool,
@@ -57,7 +64,7 @@ def command(
     target = output or Path(f"{source.resolve().name or 'root'}.tar")
     try:
         with telling(f"packing {words.clean(source)}") as tell:
-            packed = pack(source, target, exclude, tell)
+            packed = pack(source, target, exclude, tell, root=root)
         contents = sidecars(target, target.name, packed.sha256, options.signing(key, password))
         written = write_beside(target, contents)
     except Trouble as trouble:

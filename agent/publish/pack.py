@@ -17,9 +17,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
@@ -36,6 +36,7 @@ from agent.publish.trouble import Trouble
 _PIECE = 1 << 20
 _WHOLE = 16 << 20  # files up to this size are read once and kept meanwhile
 _FIRST_TIME = 315_532_800  # 1980-01-01, the earliest that every kind of archive can hold
+_PACKED = (stat.S_IFDIR, stat.S_IFLNK, stat.S_IFREG)
 _SPAN = 1 << 30  # seconds; up to 2014, which is past everywhere
 
 Tell = Callable[[int, int], None]
@@ -64,7 +65,12 @@ class _Entry:
 
 
 def pack(
-    source: Path, target: Path, exclude: Sequence[str] = (), tell: Tell = lambda _done, _all: None
+    source: Path,
+    target: Path,
+    exclude: Sequence[str] = (),
+    tell: Tell = lambda _done, _all: None,
+    *,
+    root: bool = False,
 ) -> Packed:
     """Pack what is in the directory `source`, or the one file it is, into the new or replaced file `target`.
 
@@ -76,12 +82,15 @@ def pack(
         exclude: patterns of the shell; what fits one is left out, with all that is in it. Without a slash a
             pattern is for names at any depth, otherwise for the whole path.
         tell: see Tell.
+        root: it is a system's, as debootstrap(8) makes one: absolute links lead from there and are made
+            relative; set-id bits, devices, pipes and sockets are left out.
 
     Raises Trouble.
     """
     compressor = by_name(target.name)
     try:
-        entries = _entries(os.fsencode(source), [os.fsencode(one) for one in exclude])
+        found = _entries(os.fsencode(source), [os.fsencode(one) for one in exclude], root)
+        entries = _checked(found, source)
         _refuse_itself(source, target)
         digest, size = _write(entries, target, compressor, tell)
     except OSError as error:
@@ -89,15 +98,27 @@ def pack(
     return Packed(target, digest, size, len(entries), compressor.library())
 
 
-def _entries(root: bytes, exclude: Sequence[bytes]) -> list[_Entry]:
+def _entries(source: bytes, exclude: Sequence[bytes], root: bool) -> Iterator[_Entry]:
     """Everything to pack, parents first, sorted. Raises Trouble, OSError."""
-    if not stat.S_ISDIR(os.stat(root).st_mode):
-        name = os.path.basename(os.path.realpath(root) if root in (b".", b"..") else root)
-        found = [_entry(name, os.path.realpath(root))]
-    else:
-        found = list(_below(root, exclude))
-    if not found:
-        raise Trouble(f"{os.fsdecode(root)}: there is nothing to pack")
+    if not stat.S_ISDIR(os.stat(source).st_mode):
+        name = os.path.basename(os.path.realpath(source) if source in (b".", b"..") else source)
+        yield _entry(name, os.path.realpath(source))
+        return
+    for entry in _below(source, exclude, root):
+        yield _of_root(entry) if root else entry
+
+
+def _of_root(entry: _Entry) -> _Entry:
+    """An entry of a system's root: an absolute link leads from there."""
+    if entry.kind != tar.SYMLINK or not entry.link.startswith(b"/"):
+        return entry
+    return replace(entry, link=b"../" * entry.name.count(b"/") + (entry.link.lstrip(b"/") or b"."))
+
+
+def _checked(entries: Iterable[_Entry], source: Path) -> list[_Entry]:
+    """All of them, for an agent would unpack it. Raises Trouble."""
+    if not (found := list(entries)):
+        raise Trouble(f"{source}: there is nothing to pack")
     try:
         _check(found)
     except Refused as refused:
@@ -105,8 +126,8 @@ def _entries(root: bytes, exclude: Sequence[bytes]) -> list[_Entry]:
     return found
 
 
-def _below(root: bytes, exclude: Sequence[bytes]) -> Iterator[_Entry]:
-    pending = [_inside(root, b"", exclude)]
+def _below(source: bytes, exclude: Sequence[bytes], root: bool) -> Iterator[_Entry]:
+    pending = [_inside(source, b"", exclude, root)]
     while pending:
         entry = next(pending[-1], None)
         if entry is None:
@@ -114,17 +135,20 @@ def _below(root: bytes, exclude: Sequence[bytes]) -> Iterator[_Entry]:
             continue
         yield entry
         if entry.kind == tar.DIRECTORY:
-            pending.append(_inside(entry.path, entry.name + b"/", exclude))
+            pending.append(_inside(entry.path, entry.name + b"/", exclude, root))
 
 
-def _inside(directory: bytes, prefix: bytes, exclude: Sequence[bytes]) -> Iterator[_Entry]:
+def _inside(directory: bytes, prefix: bytes, exclude: Sequence[bytes], root: bool) -> Iterator[_Entry]:
     for name in sorted(os.listdir(directory)):
         whole = prefix + name
-        if not any(fnmatchcase(whole if b"/" in one else name, one) for one in exclude):
-            yield _entry(whole, os.path.join(directory, name))
+        if any(fnmatchcase(whole if b"/" in one else name, one) for one in exclude):
+            continue
+        path = os.path.join(directory, name)
+        if not root or stat.S_IFMT(os.lstat(path).st_mode) in _PACKED:
+            yield _entry(whole, path, root)
 
 
-def _entry(name: bytes, path: bytes) -> _Entry:
+def _entry(name: bytes, path: bytes, root: bool = False) -> _Entry:
     info = os.lstat(path)
     if stat.S_ISDIR(info.st_mode):
         return _Entry(name, path, tar.DIRECTORY)
@@ -134,7 +158,7 @@ def _entry(name: bytes, path: bytes) -> _Entry:
         raise Trouble(
             f"{shown(name)} is neither a file, a directory nor a link", "leave it out with --exclude"
         )
-    if info.st_mode & (stat.S_ISUID | stat.S_ISGID):
+    if not root and info.st_mode & (stat.S_ISUID | stat.S_ISGID):
         raise Trouble(f"{shown(name)} has a set-user-id or set-group-id bit, which no release may have")
     mode = 0o755 if info.st_mode & stat.S_IXUSR else 0o644
     return _Entry(name, path, tar.FILE, info.st_size, mode)

@@ -233,6 +233,30 @@ def test_large_files_are_read_in_pieces_and_are_no_other_bytes(
     assert done[-1][0] == done[-1][1] > 300_000
 
 
+def test_of_a_systems_root_links_lead_from_there_and_what_no_release_may_have_is_left_out(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "root"
+    (root / "etc/alternatives").mkdir(parents=True)
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/bin/mawk").write_text("awk")
+    (root / "usr/bin/mawk").chmod(0o4755)
+    (root / "usr/bin/awk").symlink_to("/etc/alternatives/awk")
+    (root / "etc/alternatives/awk").symlink_to("/usr/bin/mawk")
+    (root / "top").symlink_to("/")
+    os.mkfifo(root / "usr/initctl")
+    with pytest.raises(Trouble):
+        pack(root, tmp_path / "a.tar")
+    pack(root, tmp_path / "a.tar", root=True)
+    made = tmp_path / "made"
+    unpack((tmp_path / "a.tar").read_bytes(), made)
+    assert os.readlink(made / "usr/bin/awk") == "../../etc/alternatives/awk"
+    assert (made / "usr/bin/awk").read_text() == "awk"
+    assert (made / "top/usr/bin").is_dir()
+    assert stat.S_IMODE((made / "usr/bin/mawk").stat().st_mode) == 0o755
+    assert not (made / "usr/initctl").exists()
+
+
 def test_the_command_prints_the_digest_and_writes_it_beside(tree: Path, tmp_path: Path) -> None:
     target = tmp_path / "web.tar"
     answer = run_here("pack", str(tree), "-o", str(target))
