@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.artifact.archive.unpack import Form
+from agent.artifact.archive.unpack import SINGLE, Form
 from agent.artifact.checksum import LENGTHS
 from agent.artifact.source import path_of, split
 from agent.domain.oci_reference import SCHEME
@@ -68,6 +68,8 @@ def release_id(spec: ArtifactSpec, app: str, *, share: bool = False) -> str:
         content += ["oci", spec.archive, how.target, how.strip]
     elif how.form is Form.PLAIN:
         content += ["plain", how.target]
+    elif how.form in SINGLE:
+        content += ["single", how.target]
     elif how.form is Form.AUTO:
         content += ["auto", how.target, how.strip]
     else:

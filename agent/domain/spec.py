@@ -90,7 +90,7 @@ class ArtifactSpec(Spec, frozen=True, kw_only=True):
     signature: SignatureSpec | None = None
     strip: int = 0  # leading path components to drop
     plain_name: str = ""  # target path of an artifact that is one plain file; "" = bin/<app>
-    archive: str = "auto"  # "auto" (by content), "none", or tar, tar.gz, tar.bz2, tar.xz, tar.zst, zip
+    archive: str = "auto"  # "auto" (by content), "none", tar, tar.gz, …, zip, or gz, bz2, xz, zst
     mirrors: tuple[str, ...] = ()  # URLs of the same bytes, tried in order when `url` fails
     headers: dict[str, str] = {}  # for the origin of `url` alone; may hold secrets
 

@@ -69,6 +69,33 @@ def test_what_is_said_to_be_one_form_is_refused_in_another(form: Form, other: st
         unpack(Zip().file("f").end(), tmp_path / "zip", form=form, strip=1)
 
 
+SINGLE = {"gzip": Form.GZ, "bzip2": Form.BZ2, "xz": Form.XZ, "zstd": Form.ZST}
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("size", [1, 700, 3_000_000])
+def test_one_compressed_file_is_placed_unpacked(compression: str, size: int, tmp_path: Path) -> None:
+    program = os.urandom(size)
+    unpack(COMPRESS[compression](program), tmp_path / "tree", form=SINGLE[compression], target="bin/tool")
+    assert (tmp_path / "tree/bin/tool").read_bytes() == program
+    assert (tmp_path / "tree/bin/tool").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+def test_one_compressed_file_must_be_asked_for_and_be_no_archive(compression: str, tmp_path: Path) -> None:
+    form = SINGLE[compression]
+    with pytest.raises(Refused, match="holds no tar archive") as told:
+        unpack(COMPRESS[compression](b"program" * 500), tmp_path / "auto")
+    assert f"archive: {form} " in told.value.remedy
+    with pytest.raises(Refused, match="holds a tar archive") as told:
+        unpack(COMPRESS[compression](Tar().file("f").end()), tmp_path / "tar", form=form)
+    assert f"archive: tar.{form}" in told.value.remedy
+    with pytest.raises(Refused, match=r"but this is not [a-zA-Z0-9]*: it is not compressed"):
+        unpack(b"program" * 500, tmp_path / "bare", form=form)
+    with pytest.raises(Refused, match=r"but this is not [a-zA-Z0-9]*: it is zip"):
+        unpack(Zip().file("f").end(), tmp_path / "zip", form=form)
+
+
 def test_a_zip_of_python_is_unpacked_with_modes_links_and_directories(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -53,6 +53,18 @@ def artifact(box: Box, name: str, data: bytes) -> dict[str, Any]:
     return {"url": path.as_uri(), "checksum": f"sha256:{hashlib.sha256(data).hexdigest()}", "strip": 1}
 
 
+async def test_one_compressed_program_is_deployed(box: Box) -> None:
+    whole = b'with open(os.path.join(here, "VERSION")) as file:'
+    program = PROGRAM.replace(whole, b'with __import__("io").StringIO("1.0 good") as file:')
+    assert program != PROGRAM
+    source = artifact(box, "web.gz", gzip.compress(program)) | {"archive": "gz"}
+    del source["strip"]
+    await box.deploy("1.0", artifact=source, health=HEALTH)
+    await box.start()
+    await box.proven("1.0")
+    await box.serving("1.0")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_archive_of_this_kind_is_deployed(kind: str, box: Box) -> None:
     await box.deploy("1.0", artifact=artifact(box, f"web.{kind}", KINDS[kind]), health=HEALTH)

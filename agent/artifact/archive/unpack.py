@@ -38,10 +38,16 @@ class Form(StrEnum):
     TAR_XZ = "tar.xz"
     TAR_ZST = "tar.zst"
     ZIP = "zip"
+    GZ = "gz"  # one compressed file, and so are the next three
+    BZ2 = "bz2"
+    XZ = "xz"
+    ZST = "zst"
     PLAIN = "plain"  # one file, taken as it is
 
 
-_COMPRESSED = {Form.TAR_GZ: GZIP, Form.TAR_BZ2: BZIP2, Form.TAR_XZ: XZ, Form.TAR_ZST: ZSTD}
+SINGLE = {Form.GZ: GZIP, Form.BZ2: BZIP2, Form.XZ: XZ, Form.ZST: ZSTD}
+_COMPRESSED = {Form.TAR_GZ: GZIP, Form.TAR_BZ2: BZIP2, Form.TAR_XZ: XZ, Form.TAR_ZST: ZSTD, **SINGLE}
+_ENDINGS = {kind.name: form.value for form, kind in SINGLE.items()}
 # Known by their first bytes, so that they are not taken for programs.
 _OTHERS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar", b"MSCF": "cab"}
 _SMALL = 1 * MIB  # up to here one thread does it all
@@ -130,7 +136,7 @@ class Unpacker:
         if not head:
             raise Refused("ArchiveEmpty", "the artifact is empty")
         if self._form is Form.PLAIN:
-            self._take_as_plain()
+            self._take_as_plain(self._sha256)
             return head
         kind = next((kind for kind in COMPRESSIONS if kind.begins(head)), None)
         self._expect(kind, is_zip=head.startswith(MAGICS))
@@ -154,10 +160,11 @@ class Unpacker:
         if self._form is Form.ZIP:
             if not is_zip:
                 raise broken("expected a zip archive, but this is not zip")
-        elif is_zip:
+        elif is_zip and self._form not in SINGLE:
             raise broken("expected a tar archive, but this is zip")
         elif wanted is not None and kind is not wanted:
-            raise broken(f"expected a {self._form} archive, but this is not {wanted.name}: it is {found}")
+            what = "one compressed file" if self._form in SINGLE else f"a {self._form} archive"
+            raise broken(f"expected {what}, but this is not {wanted.name}: it is {found}")
         elif self._form is Form.TAR and kind is not None:
             raise broken(f"expected a tar archive, but this one is {found}")
 
@@ -214,7 +221,14 @@ class Unpacker:
     def _look_inside(self) -> None:
         """Judge the first decompressed bytes, and pass them on."""
         head, self._inner = self._inner or b"", None
-        if looks_like_tar(head[:BLOCK]):
+        is_tar = looks_like_tar(head[:BLOCK])
+        if self._form in SINGLE:
+            if is_tar:
+                remedy = f"set archive: tar.{self._form}, or leave it out"
+                raise unsupported("expected one compressed file, but this holds a tar archive", remedy=remedy)
+            self._take_as_plain("")
+            self._tree.write(head)
+        elif is_tar:
             self._reader = TarReader(self._tree, self._limits)
             self._reader.feed(head)
         elif head[:BLOCK] == ZEROS:
@@ -223,11 +237,12 @@ class Unpacker:
             raise broken("expected a tar archive, but the content is something else")
         elif self._inflater is not None:
             name = self._inflater.kind.name
-            raise unsupported(f"{name} that holds no tar archive is not supported", remedy=_AS_IS)
+            remedy = f"{_AS_IS}, or archive: {_ENDINGS[name]} to place what is in it"
+            raise unsupported(f"{name} that holds no tar archive", remedy=remedy)
         else:
-            self._take_as_plain()
+            self._take_as_plain(self._sha256)
             self._tree.write(head)
 
-    def _take_as_plain(self) -> None:
+    def _take_as_plain(self, sha256: str) -> None:
         self._inner = None
-        self._tree.plain(self._target, self._sha256)
+        self._tree.plain(self._target, sha256)

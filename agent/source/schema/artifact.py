@@ -18,7 +18,9 @@ from agent.source.schema.signature import Signature, signature
 
 HEX = {"sha256": 64, "sha512": 128, "sha1": 40, "md5": 32}  # digits
 WEAK = ("sha1", "md5")  # only with `weak: true`
-Archive: TypeAlias = Literal["auto", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip", "none", "false"]
+Archive: TypeAlias = Literal[
+    "auto", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip", "gz", "bz2", "xz", "zst", "none", "false"
+]
 
 
 class Artifact(Raw, frozen=True, kw_only=True):
