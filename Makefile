@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations crash kills soak fuzz clean
+.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations crash replay kills soak fuzz clean
 
 help: ## what can be made here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,8 +51,11 @@ jobs: $(STAMP) ## a job every second for SECONDS (300), the agent killed at rand
 migrations: $(STAMP) ## migrations of SECONDS (120) under load: no request is lost, or every one gets the page
 	@EMPTYBOX_MIGRATION_SECONDS=$(or $(SECONDS),120) $(BIN)/python -m pytest -q -o timeout=600 tests/system/test_migrations.py -k "long" $(ARGS)
 
-crash: $(STAMP) ## kill -9 at every durable operation of deploys of every kind (hours; ARGS="upgrade --whom agent" for some)
+crash: $(STAMP) ## kill -9 at every durable operation of deploys of every kind (an hour; ARGS="upgrade --whom agent" for some)
 	@$(BIN)/python -m tests.crash $(ARGS)
+
+replay: $(STAMP) ## what a power cut could leave of deploys of every kind, and what the next agent makes of it (ARGS="upgrade" for some)
+	@$(BIN)/python -m tests.crash replay $(ARGS)
 
 kills: $(STAMP) ## kill -9 at random times under load and pushes: COUNT (500) of the agent, TREES (100) of everything, SEED
 	@$(BIN)/python -m tests.endurance.kills --count $(or $(COUNT),500) --trees $(or $(TREES),100) --seed $(or $(SEED),20261121)

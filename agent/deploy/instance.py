@@ -12,11 +12,13 @@ Nothing here needs to survive a power cut: an instance is built anew for each st
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from agent.kit.files import link_atomically, remove_tree
 
+_HALF = re.compile(r"\..+\.[0-9]+\.tmp")  # as `link_atomically` names them
 RELEASE, CONFIG, TMP, CONTAINERS = ".release", ".config", ".tmp", ".oci"
 
 
@@ -62,6 +64,21 @@ def point_config(path: Path, config: Path) -> None:
     release = (path / RELEASE).resolve() if (path / RELEASE).is_symlink() else None
     _merge(path, PurePosixPath(), release, config)
     link_atomically(path / CONFIG, os.path.relpath(config, path), sync=False)
+
+
+def tidy_instance(path: Path) -> None:
+    """Remove the links that an agent was about to put in their places when it was killed. Raises OSError."""
+    pending = [PurePosixPath()]
+    for inner in pending:
+        for entry in os.scandir(path / inner):
+            if entry.is_symlink() and _HALF.fullmatch(entry.name):
+                os.unlink(entry.path)
+            elif entry.is_dir(follow_symlinks=False) and _merged(path, inner / entry.name):
+                pending.append(inner / entry.name)
+
+
+def _merged(path: Path, inner: PurePosixPath) -> bool:
+    return all((path / source / inner).is_dir() for source in (RELEASE, CONFIG))
 
 
 def _merge(root: Path, inner: PurePosixPath, release: Path | None, config: Path | None) -> None:

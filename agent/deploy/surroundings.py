@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from agent.config import Settings
 from agent.deploy.deployments import Deployment
 from agent.deploy.generations import Owner, repair_generation
-from agent.deploy.instance import CONTAINERS, TMP, build_instance, is_instance
+from agent.deploy.instance import CONTAINERS, TMP, build_instance, is_instance, tidy_instance
 from agent.deploy.layout import DataDirectory
 from agent.deploy.places import Places, drop_views
 from agent.deploy.wholeness import Wholeness
@@ -165,6 +165,8 @@ class Surroundings:
                 if (path / CONTAINERS).is_dir():
                     _remove_groups(app, path / CONTAINERS)
                 remove_tree(path)
+            else:
+                tidy_instance(path)
         deployments = [path for path in directory.deployments.iterdir() if path.is_dir()]
         for parent in (directory.root, directory.deployments, directory.generations, *deployments):
             for path in parent.glob(".*.tmp"):

@@ -30,6 +30,8 @@ class SQLite:
         self._lock = -1
         try:
             self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=BUSY)
+            # With less, a power cut may take back a transaction that was told as done.
+            self._connection.execute("PRAGMA synchronous=EXTRA")
             self._connection.execute("SELECT count(*) FROM sqlite_master")
         except sqlite3.Error as error:
             raise self._problem(error) from error

@@ -69,7 +69,7 @@ def _listener() -> socket.socket:
 
 
 def _answer(connection: socket.socket, version: str, sick: bool) -> None:
-    connection.settimeout(2)
+    connection.settimeout(20)  # whoever asks may be kept waiting, too
     head = b""
     while b"\r\n\r\n" not in head and len(head) < 16384:
         data = connection.recv(4096)

@@ -1,0 +1,55 @@
+"""Power cuts in a deploy, from a record of all it did to the disk: a seeded sample of `make replay`."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.crash.disk import Change
+from tests.crash.kinds import KINDS
+from tests.crash.replay import Cut, replayed
+
+SEED = 20261121
+LOOKS, AGENTS = 60, 2
+# What was found: a change that was lost although something later told of it.
+FOUND = {"upgrade": r"0\.db-journal"}
+
+
+def need_strace() -> None:
+    """Skip where programs cannot be listened to; without the program, fail in CI."""
+    if shutil.which("strace") is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI must have strace")
+        pytest.skip("strace is missing")
+    tried = subprocess.run(["strace", "-f", "-o", "/dev/null", "true"], capture_output=True, check=False)
+    if tried.returncode != 0:
+        pytest.skip(f"nobody may be traced here: {tried.stderr.decode().strip()}")
+
+
+@pytest.mark.parametrize("kind", ["upgrade", "files"])
+async def test_a_power_cut_leaves_a_whole_release_a_true_history_and_the_way_on(
+    kind: str, tmp_path: Path
+) -> None:
+    need_strace()
+
+    def some(cuts: list[Cut], changes: list[Change]) -> Sequence[Cut]:
+        dice = random.Random(f"{SEED} {kind}")
+        named = [
+            cut
+            for cut in cuts
+            if kind in FOUND and cut.lost >= 0 and re.search(FOUND[kind], changes[cut.lost].what)
+        ]
+        return [*named[:5], *dice.sample(cuts, min(LOOKS, len(cuts)))]
+
+    lived = 0
+    async for state in replayed(KINDS[kind], tmp_path, some, AGENTS):
+        lived += state.lived
+        assert state.wrong == [], f"after {state.at} changes, {state.lost or 'nothing'} being lost"
+    assert lived >= 1
