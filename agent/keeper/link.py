@@ -59,6 +59,7 @@ class Link:
         self._outbox = Outbox(self.sock)
         self.open = True
         self.hung = False  # whether it is ended because it does not answer
+        self.reaped = False  # whether its end was taken from the kernel
         self.greeted = False  # whether it has ever said anything
         self.unanswered = 0  # questions since it last did
         self.silent_since = self.since  # when the first of them was asked; its start before its first word
@@ -110,8 +111,9 @@ class Link:
         return self.open
 
     def kill(self, number: int) -> None:
-        """Signal the agent. Nobody else can have its pid: the keeper gives the link up when it reaps it."""
-        os.kill(self.pid, number)
+        """Signal the agent, until it is reaped: then somebody else may have its pid."""
+        if not self.reaped:
+            os.kill(self.pid, number)
 
     def close(self) -> None:
         """The agent has ended: close what belonged to it."""

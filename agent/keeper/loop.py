@@ -278,6 +278,7 @@ class Keeper:
 
     def _agent_ended(self, link: Link, code: int) -> None:
         """Hear its last words, then start it again or end. `code` is negative for a signal."""
+        link.reaped = True
         with contextlib.suppress(OSError):
             os.killpg(link.pid, signal.SIGKILL)  # what it started itself must not meet the next one
         while link.receive(lambda *asked: answer(self, link, *asked)):

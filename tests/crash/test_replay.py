@@ -17,7 +17,7 @@ from tests.crash.kinds import KINDS
 from tests.crash.replay import Cut, replayed
 
 SEED = 20261121
-LOOKS, AGENTS = 60, 2
+LOOKS, AGENTS = 40, 1
 # What was found: a change that was lost although something later told of it.
 FOUND = {"upgrade": r"0\.db-journal"}
 

@@ -81,6 +81,29 @@ async def test_what_an_agent_started_itself_ends_with_it() -> None:
         await until(lambda: gone(helper))
 
 
+UNREAD = """
+import os, signal, sys
+from agent.keeper.loop import Keeper
+keeper = Keeper([sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"])
+keeper._start_agent()
+link = keeper.link
+link.send({"id": 1, "ok": {}})
+os.kill(link.pid, signal.SIGKILL)
+status = os.waitpid(link.pid, 0)[1]
+keeper._agent_ended(link, os.waitstatus_to_exitcode(status))  # as where SIGCHLD comes while something is done
+print("again" if keeper.reactor.waits("start") else "never again")
+"""
+
+
+async def test_an_agent_that_dies_before_it_has_read_all_is_succeeded() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", UNREAD, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    async with asyncio.timeout(30):
+        told = (await process.communicate())[0].decode()
+    assert told.split()[-1] == "again", told
+
+
 async def test_signals_are_forwarded_to_the_agent(kept: KeeperProcess) -> None:
     agent = await kept.agent()
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
