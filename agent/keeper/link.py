@@ -24,10 +24,12 @@ class Deaths:
     def __init__(self) -> None:
         self._count = 0
         self._how, self._at = "", 0.0
+        self.unborn = 0  # how many in a row never said a word
 
     def add(self, link: Link, code: int) -> str:
         """One has ended with this code, negative for a signal; returns how, for people."""
         how = f"exit code {code}" if code > 0 else f"signal {-code}"
+        self.unborn = 0 if link.greeted else self.unborn + 1
         if code != MAKES_WAY:
             self._count, self._at = self._count + 1, time.time()
             self._how = "silence" if link.hung else how

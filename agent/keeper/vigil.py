@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 PING = 15.0  # seconds between two questions, while they are answered
 AGAIN = 3  # so many times as often while they are not
 UNANSWERED_MAX = 3  # questions in a row that a living agent may leave open
-BIRTH_DEADLINE = 120.0  # seconds until an agent's first word
+BIRTH_DEADLINE = 120.0  # seconds until an agent's first word, at first
+DOUBLED_MAX = 5  # times that is doubled: the machine may just be very slow
 LATE = 2.0  # seconds this loop may be late itself, for a silence to count
 LAST_WORDS = 1.0  # seconds between the signal at which an agent tells where it is, and KILL
 
@@ -36,7 +37,7 @@ def watch(keeper: Keeper, due: float = 0.0) -> None:
     if link is not None:
         if due and now - due > LATE:
             link.silent_since, link.unanswered = now, 0
-        if _hangs(link, now):
+        if _hangs(link, now, keeper.deaths.unborn):
             keeper.outlets.say(f"the agent has not answered for {now - link.silent_since:.0f} s: killing it")
             pause = _end(keeper, link)
         elif link.greeted:
@@ -47,9 +48,10 @@ def watch(keeper: Keeper, due: float = 0.0) -> None:
     keeper.reactor.at("vigil", pause, lambda: watch(keeper, now + pause))
 
 
-def _hangs(link: Link, now: float) -> bool:
+def _hangs(link: Link, now: float, unborn: int) -> bool:
+    """Each agent in a row that never got to its first word gives the next one twice the time."""
     if not link.greeted:
-        return now - link.silent_since >= BIRTH_DEADLINE
+        return now - link.silent_since >= BIRTH_DEADLINE * (1 << min(unborn, DOUBLED_MAX))
     return link.unanswered >= UNANSWERED_MAX
 
 

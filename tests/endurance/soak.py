@@ -62,7 +62,7 @@ class Soak:
         """So many looks at the state, at which nothing is new: the journal keeps a number of those, too."""
         agent = Agent(self.box.data / "agent.sock")
         for _ in range(count):
-            await asyncio.to_thread(agent.post, "/sync", {"by": "soak"}, wait=True)
+            await asyncio.to_thread(agent.post, "/sync", {}, wait=True)
 
     async def do(self, deed: Deed) -> None:
         """Push it, hear what became of it, and look."""
@@ -110,8 +110,11 @@ class Soak:
         return str(deed.state["apps"]["web"]["version"])
 
 
-async def soak(directory: Path, count: int, seed: int, every: int = EVERY) -> AsyncIterator[Soak]:
-    """Do `count` deeds under load; gives itself after each sample."""
+async def soak(
+    directory: Path, count: int, seed: int, every: int = EVERY, minutes: float = 60.0
+) -> AsyncIterator[Soak]:
+    """Do `count` deeds under load, or as many as there is time for; gives itself after each sample."""
+    end = time.monotonic() + 60 * minutes
     async with Box(directory) as box:
         one = Soak(box, random.Random(seed))
         await one.begin()
@@ -125,14 +128,16 @@ async def soak(directory: Path, count: int, seed: int, every: int = EVERY) -> As
                 if number % every == 0:
                     await one.rest()
                     yield one
+                    if time.monotonic() > end:
+                        break
         one.done["requests"] = load.total
 
 
-async def _all(count: int, seed: int) -> int:
+async def _all(count: int, seed: int, minutes: float) -> int:
     directory = Path(tempfile.mkdtemp(prefix="emptybox-soak-"))
     began, shown = time.monotonic(), 0
     try:
-        async for one in soak(directory, count, seed):
+        async for one in soak(directory, count, seed, minutes=minutes):
             last = one.samples[-1]
             print(
                 f"{sum(one.done.values())} deploys, {time.monotonic() - began:.0f} s,"
@@ -157,8 +162,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.endurance.soak")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=20261121)
+    parser.add_argument("--minutes", type=float, default=60.0, help="no more deploys after this time")
     options = parser.parse_args()
-    return asyncio.run(_all(options.count, options.seed))
+    return asyncio.run(_all(options.count, options.seed, options.minutes))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class Stage:
             link=self.link,
             outlets=SimpleNamespace(say=self.said.append),
             reactor=SimpleNamespace(at=self._at),
+            deaths=SimpleNamespace(unborn=0),
         )
         monkeypatch.setattr(vigil, "time", SimpleNamespace(monotonic=lambda: self.now))
 
@@ -92,11 +93,14 @@ def test_silence_does_not_count_while_the_keeper_itself_is_late(monkeypatch: pyt
     assert not stage.signals
 
 
-def test_an_agent_that_never_says_a_word_is_killed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("unborn", "times"), [(0, 1), (1, 2), (2, 4), (1000, 32)])
+def test_an_agent_that_never_says_a_word_is_killed_in_the_end_and_each_next_one_has_longer(
+    unborn: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage = Stage(monkeypatch)
-    stage.link.greeted = False
+    stage.link.greeted, stage.keeper.deaths.unborn = False, unborn
     vigil.watch(stage.keeper)
     while not stage.signals:
         stage.turn()
-    assert vigil.BIRTH_DEADLINE <= stage.now - 1000.0 < vigil.BIRTH_DEADLINE + vigil.PING
+    assert 0 <= stage.now - 1000.0 - times * vigil.BIRTH_DEADLINE < vigil.PING
     assert stage.asked == 0

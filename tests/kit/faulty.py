@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from types import TracebackType
 from typing import Self
@@ -24,10 +25,12 @@ class Faulty:
     """Listens on `port` and passes bytes on to the server at `behind`, as far as the fault lets it.
 
     silent: accepted, then nothing. dripping: a byte a second. reset: RST in the
-    middle of an answer. half-open: the answer stops in the middle, and the connection stays.
+    middle of an answer. half-open: the answer stops in the middle, and the connection stays. 500: whatever
+    is asked by HTTP is answered so. With `tls` the clients speak that, and the server behind does not.
     """
 
-    def __init__(self, behind: int) -> None:
+    def __init__(self, behind: int, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.port = free_port()
         self.met = 0  # connections that met a fault
         self._behind = behind
@@ -37,7 +40,7 @@ class Faulty:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         return self
 
     async def __aexit__(
@@ -67,10 +70,15 @@ class Faulty:
         try:
             if self._fault == "silent":
                 await asyncio.Event().wait()
+            if self._fault == "500":
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
+                await writer.drain()
+                return
             there, back = await asyncio.open_connection("127.0.0.1", self._behind)
             self._writers.add(back)
             await asyncio.gather(self._pass(reader, back), self._answer(there, writer))
-        except (asyncio.CancelledError, ConnectionError):
+        except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
             pass  # cut by whoever ends it
         finally:
             self._tasks.discard(task)

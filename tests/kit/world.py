@@ -136,8 +136,8 @@ class World:
 
     def puppets(self) -> list[tuple[str, int]]:
         """Version and pid of each puppet that is alive now."""
-        lives = [line.split() for line in self.lines("lives")]
-        return [(version, int(pid)) for version, pid in lives if self._is_puppet(int(pid))]
+        lives = {int(pid): version for version, pid in map(str.split, self.lines("lives"))}  # pids return
+        return [(version, pid) for pid, version in lives.items() if self._is_puppet(pid)]
 
     def _is_puppet(self, pid: int) -> bool:
         try:
