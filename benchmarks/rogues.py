@@ -136,6 +136,8 @@ async def _beside(stand: Rig, state: dict[str, Any], names: list[str], seconds: 
         await stand.publish(json.dumps({**state, "apps": {**state["apps"], **apps}}), ", ".join(names))
         await stand.sync()
         await asyncio.sleep(seconds)
+        for full in stand.directory.glob("data/apps/*/dirs/cache/all"):
+            full.unlink()  # on a full disk no other state can be kept
         await stand.publish(json.dumps(state), "gone")
         await stand.sync()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from agent.deploy.child import Child, ChildNote
+from agent.deploy.crowd import Crowd
 from agent.deploy.deployments import Deployment
 from agent.deploy.failures import as_info
 from agent.deploy.leftovers import LEAVING, FoundChild, Leftovers, found_children, note_key
@@ -46,6 +47,7 @@ class Processes:
         self.keeper = self._keeper = keeper
         self._bus = bus
         self._life = asyncio.Lock()
+        self.crowd = Crowd()
 
     async def life(self) -> str:
         """The keeper's life as an id: another one means that every child of before is gone."""

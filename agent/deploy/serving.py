@@ -305,14 +305,15 @@ class Serving(Roster):
         await self.clear(side)
         if gate is not None:
             await gate.open_ports()
-        child = await self.start(deployment, gate, side)
-        try:
-            await self._processes.until_healthy(child)
-            if gate is not None:
-                await gate.serve(side)
-        except BaseException:
-            await self.retire(child)
-            raise
+        async with self._processes.crowd.turn():
+            child = await self.start(deployment, gate, side)
+            try:
+                await self._processes.until_healthy(child)
+                if gate is not None:
+                    await gate.serve(side)
+            except BaseException:
+                await self.retire(child)
+                raise
         return child
 
     def _loops(self, looping: bool, reason: str, message: str = "") -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 
 
+@functools.lru_cache(1024)  # the same moments are told again with each look
 def rfc3339(at: float) -> str:
     """Seconds since the epoch as RFC 3339 in UTC with milliseconds; 0 gives an empty string."""
     if not at:

@@ -90,12 +90,21 @@ class Masker:
 
     def data(self, value: Any) -> Any:
         """JSON-able `value` with every text in it masked; the names of members stay as they are."""
+        return self._data(value, {})
+
+    def _data(self, value: Any, known: dict[str, str]) -> Any:
+        """`known` are texts that were masked already: most of a picture says the same again and again."""
         if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {name: self.data(inner) for name, inner in value.items()}
-        if isinstance(value, Sequence) and not isinstance(value, bytes):
-            return [self.data(inner) for inner in value]
+            masked = known.get(value)
+            if masked is None:
+                masked = known[value] = self.text(value)
+            return masked
+        if value is None or isinstance(value, (int, float)):  # before what is slow to ask
+            return value
+        if isinstance(value, (dict, Mapping)):
+            return {name: self._data(inner, known) for name, inner in value.items()}
+        if isinstance(value, (list, tuple, Sequence)) and not isinstance(value, bytes):
+            return [self._data(inner, known) for inner in value]
         return value
 
 

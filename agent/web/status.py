@@ -13,7 +13,7 @@ from aiohttp import web
 from agent.web import dashboard
 from agent.web.context import CONTEXT
 from agent.web.negotiate import HTML, JSON, TEXT, form
-from agent.web.problem import json_response
+from agent.web.problem import encode
 from agent.web.words import as_text
 
 _VARY = {"Vary": "Accept"}
@@ -36,4 +36,4 @@ async def _told(request: web.Request, forms: Sequence[str]) -> web.Response:
         return await dashboard.page(snapshot, time.time())
     if wanted == TEXT:
         return web.Response(text=as_text(snapshot, time.time()), headers=_VARY)
-    return json_response(snapshot, headers=_VARY)
+    return web.Response(body=encode(snapshot), content_type="application/json", headers=_VARY)
