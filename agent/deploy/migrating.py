@@ -186,6 +186,7 @@ async def _ask(
         result = await work.processes.command(
             work.deployment, work.instance, step, (sys.executable, "-I", str(PROGRAM)), longest(migration),
             {order.VARIABLE: wanted.text(), **({BACK_TO: back_to} if back_to else {})}, work.heard, entry,
+            on_host=True,
         )  # fmt: skip
     except Permanent as error:  # nothing is wrong with the app
         raise OperatorNeeded(

@@ -198,12 +198,15 @@ class Processes:
         extra: Mapping[str, str] | None = None,
         heard: Callable[[Sequence[str]], None] | None = None,
         entry: int = 0,
+        *,
+        on_host: bool = False,
     ) -> CommandResult:
         """Run a command as the app's user in an instance directory. Raises Failure when it cannot start.
 
-        `heard` is told its last lines now and then; `entry` is the ledger's number of a migration.
+        `heard` is told its last lines now and then; `entry` is the ledger's number of a migration. `on_host`:
+        see `Surroundings.context`.
         """
-        context = self._commanding(deployment, instance, name, timeout, extra or {}, entry)
+        context = self._commanding(deployment, instance, name, timeout, extra or {}, entry, on_host)
         return await run_command(
             self._keeper, name=name, argv=argv, context=context, timeout=timeout, heard=heard
         )
@@ -226,13 +229,14 @@ class Processes:
 
     def _commanding(
         self, deployment: Deployment, instance: Path, name: str, timeout: float,
-        extra: Mapping[str, str], entry: int,
+        extra: Mapping[str, str], entry: int, on_host: bool = False,
     ) -> ChildContext:  # fmt: skip
         """Everything about a command but its program, with the note by which the next agent knows it."""
         told = {"app": deployment.spec.name, "command": name.split()[0]}
         told |= {"entry": str(entry), "timeout": f"{timeout:g}"}
         note = msgspec.json.encode(told).decode()
-        return replace(self.surroundings.context(deployment, instance, extra), note=note)
+        context = self.surroundings.context(deployment, instance, extra, on_host=on_host)
+        return replace(context, note=note)
 
     def judge(self, result: CommandResult, name: str, reason: str) -> None:
         """Raise what a command's end means: Transient("Later") for exit code 75, else Permanent(reason)."""

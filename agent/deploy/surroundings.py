@@ -26,7 +26,7 @@ from agent.process.bounds import Bounds, size_words
 from agent.process.cgroups import Cgroups
 from agent.process.context import ChildContext
 from agent.process.environment import child_environment
-from agent.process.isolation import Home, Leave, confinement, tier_of
+from agent.process.isolation import Home, Leave, confinement, mounted, tier_of
 from agent.process.unpacking import LINK, of_appimage
 from agent.process.unpacking import variables as unpacking
 from agent.process.users import DYNAMIC, User, dynamic_id, find_user
@@ -175,15 +175,21 @@ class Surroundings:
             drop_views(deployment)
 
     def context(
-        self, deployment: Deployment, instance: Path, extra: Mapping[str, str], *, command: bool = True
+        self,
+        deployment: Deployment,
+        instance: Path,
+        extra: Mapping[str, str],
+        *,
+        command: bool = True,
+        on_host: bool = False,
     ) -> ChildContext:
         """Everything about a program but the program itself; `command`: it runs to its end.
 
-        Raises OperatorNeeded.
+        `on_host`: it is one of ours, and in no container. Raises OperatorNeeded.
         """
         spec = deployment.spec
         directory = self._data.app(spec.name)
-        contained = spec.container is not None
+        contained = spec.container is not None and not on_host
         directories = {
             DIRECTORY_VARIABLES[kind]: Path("/", shown) if contained else directory.dirs / kind
             for kind, shown in spec.dirs.items()
@@ -209,8 +215,8 @@ class Surroundings:
         )
         size, count = self._settings.app_log_size, self._settings.app_log_files
         log = (str(directory.root / NAME), size, count) if size else None
-        bounds = self._bounds(deployment, instance, extra, command)
-        container = self._container(deployment)
+        bounds = self._bounds(deployment, instance, extra, command, contained)
+        container = self._container(deployment) if contained else None
         return ChildContext(
             spec.name, instance, environment, user, log=log, bounds=bounds, container=container
         )
@@ -231,6 +237,7 @@ class Surroundings:
         from agent.process.oci.container import Container, Host
 
         self._host = self._host or Host(self._settings.container_runtime)
+        isolation = isolated(spec, self._leave).isolation
         return Container(
             self._host,
             spec.name,
@@ -239,7 +246,8 @@ class Surroundings:
             tuple((f"/{shown}", directory.dirs / kind) for kind, shown in spec.dirs.items()),
             frozenset(spec.env),
             spec.container.hostname,
-            apart="net" in isolated(spec, self._leave).isolation.namespaces,
+            apart="net" in isolation.namespaces,
+            opened=mounted(isolation, self._leave),
         )
 
     def tier(self, spec: AppSpec) -> str:
@@ -265,7 +273,7 @@ class Surroundings:
             await asyncio.to_thread(groups.remove, spec.name, child)
 
     def _bounds(
-        self, deployment: Deployment, instance: Path, extra: Mapping[str, str], command: bool
+        self, deployment: Deployment, instance: Path, extra: Mapping[str, str], command: bool, contained: bool
     ) -> Bounds:
         """What a program may use, and what is kept from it. Raises OperatorNeeded."""
         spec, directory = deployment.spec, self._data.app(deployment.spec.name)
@@ -278,7 +286,7 @@ class Surroundings:
         )
         told = {int(text) for name, text in extra.items() if name.startswith("PORT") and text.isdigit()}
         ports = set() if slots else told | {port.port for port in spec.listen}
-        if spec.container is not None:
+        if contained:
             tier, _ = tier_of(run.isolation, self._leave.weakest)
             return Bounds(run.umask, run.nice, run.oom, run.rlimits, run.limits, self.cgroups, tier)
         tier, order = confinement(run.isolation, self._leave, home, ports=ports, slots=slots, command=command)

@@ -132,6 +132,14 @@ def _files(spec: IsolationSpec, leave: Leave, home: Home) -> dict[str, list[str]
     return {"read": read, "write": [*opened(spec.write, leave.closed), *own, *devices, *private]}
 
 
+def mounted(spec: IsolationSpec, leave: Leave) -> tuple[tuple[str, bool], ...]:
+    """What a container sees of this host, and whether it may write there. Raises OperatorNeeded."""
+    if leave.weakest == "strict":
+        _check_roots((*spec.read, *spec.write), leave.roots)
+    found = [(path, False) for path in opened(spec.read, leave.closed)]
+    return (*found, *((path, True) for path in opened(spec.write, leave.closed)))
+
+
 def _check_roots(paths: Iterable[str], roots: Sequence[Path]) -> None:
     for path in paths:
         real = Path(os.path.realpath(path))

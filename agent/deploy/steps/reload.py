@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import cast
 
 from agent.deploy.child import Child
@@ -29,13 +30,13 @@ class Place(Step):
         if generation is None:
             return
         for child in _crew(context):
-            await asyncio.to_thread(point_config, child.instance, generation)
+            await asyncio.to_thread(_show, child, generation)
 
     async def undo(self, context: RunContext) -> None:
         """Show the child its old files again."""
         for child in _crew(context) if not context.switched else ():
             if child.deployment.generation is not None:
-                await asyncio.to_thread(point_config, child.instance, child.deployment.generation)
+                await asyncio.to_thread(_show, child, child.deployment.generation)
 
 
 class Reload(Place):
@@ -55,6 +56,15 @@ class Reload(Place):
         await super().undo(context)
         for child in _crew(context) if not context.switched else ():
             await context.processes.reload(child, child.deployment.spec, _targets(context))
+
+
+def _show(child: Child, generation: Path) -> None:
+    """Let a child see a generation in the place of its own. Raises OSError."""
+    point_config(child.instance, generation)
+    if child.deployment.spec.container is not None:
+        from agent.process.oci.showing import show
+
+        show(child.instance, child.id, child.pid, generation)
 
 
 def _crew(context: RunContext) -> list[Child]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.domain.errors import Permanent
+from agent.domain.errors import OperatorNeeded, Permanent
 from agent.keeper.protocol import ChildRequest
 from agent.kit.files import remove_tree
 from agent.process.bounds import Bounds
@@ -33,6 +33,7 @@ from agent.process.oci.bundle import Program
 from agent.process.oci.origin import Origin, origin
 
 DIRECTORY = ".oci"  # as `agent.deploy.instance` knows it
+NOTIFY = "/run/notify"  # where a program in it finds its NOTIFY_SOCKET
 NAMES = ("resolv.conf", "hosts")  # of /etc: how names are found on this host's network
 WEAK = ("PATH", "HOME", "USER", "LOGNAME")  # variables that a release may know better
 
@@ -51,7 +52,8 @@ class Container:
 
     `release` and `config` are what the root is made of, the latter above; `dirs` are (path inside, path
     outside) of directories that outlive it. `given` are the names of the app's own variables. `apart`: it has
-    a network of its own. Where the agent is not root, the container's root is the agent's user.
+    a network of its own. `opened` are paths of this host that are seen in it, and whether they may be written
+    there. Where the agent is not root, the container's root is the agent's user.
     """
 
     host: Host
@@ -62,6 +64,7 @@ class Container:
     given: frozenset[str] = frozenset()
     hostname: str = ""
     apart: bool = False
+    opened: tuple[tuple[str, bool], ...] = ()
 
     async def furnish(self, request: ChildRequest, bounds: Bounds) -> ChildRequest:
         """Make the bundle of `request`; returns the request that starts it.
@@ -76,12 +79,17 @@ class Container:
 
     def _clear(self, directory: Path, child: str) -> None:
         groups.remove(self.app, child)
-        remove_tree(_place(directory, child))
+        remove_tree(place_of(directory, child))
 
     def _furnish(self, request: ChildRequest, bounds: Bounds) -> ChildRequest:
+        if self.apart and request.notify.startswith("@"):
+            raise OperatorNeeded(
+                "ContainerNotPossible", "a program with a network of its own cannot be heard from here",
+                remedy="take a data directory with a shorter path: the socket's name has 107 bytes at most",
+            )  # fmt: skip
         runtime, rootless = runtimes.find(self.host.runtime), runtimes.rootless()
         found = origin(self.release)
-        place = _place(Path(request.directory), request.child)
+        place = place_of(Path(request.directory), request.child)
         remove_tree(place)
         place.mkdir(parents=True, mode=0o700)
         layers = [path for path in (self.config, found.root) if path is not None]
@@ -142,7 +150,14 @@ class Container:
         if served:
             names = ":".join(name for _, _, name in request.slots)
             env |= {"LISTEN_PID": "1", "LISTEN_FDS": str(len(request.slots)), "LISTEN_FDNAMES": names}
+        if request.notify.startswith("/"):
+            env["NOTIFY_SOCKET"] = NOTIFY
         binds = [(inside, str(outside), _options(outside, "rw")) for inside, outside in self.dirs]
+        if request.notify.startswith("/"):  # which the keeper makes before it starts anybody
+            binds.append((NOTIFY, request.notify, _options(Path(request.directory), "rw")))
+        for path, writable in self.opened:
+            if os.path.lexists(path):
+                binds.append((path, path, _options(Path(path), "rw" if writable else "ro")))
         if not self.apart:
             files = [Path("/etc", name) for name in NAMES]
             binds += [(str(file), str(file), _options(file, "ro")) for file in files if file.is_file()]
@@ -166,7 +181,8 @@ class Container:
         )
 
 
-def _place(directory: Path, child: str) -> Path:
+def place_of(directory: Path, child: str) -> Path:
+    """Where the bundle of a child is, in the child's directory."""
     return directory / DIRECTORY / child.replace("/", MARK)  # as its control groups are called
 
 

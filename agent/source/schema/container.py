@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from agent.domain.spec import AppSpec, ContainerSpec, OnChange, ProbeKind
+from agent.domain.spec import AppSpec, ContainerSpec
 from agent.source.problems import shown
 from agent.source.schema.place import Place
 
@@ -42,17 +42,11 @@ def _unfit(spec: AppSpec, driver: str) -> Iterator[tuple[tuple[str | int, ...], 
     program = spec.run or spec.job
     assert program is not None
     isolation = program.isolation
-    for key in ("private", "read", "write", "connect"):
+    for key in ("private", "connect"):
         if getattr(isolation, key):
             yield (driver, "isolation", key), "has no meaning"
     if set(isolation.namespaces) - {"net"}:
         yield (driver, "isolation", "namespaces"), "can name net alone"
-    if spec.migrate:
-        yield ("migrate",), "is not supported"
-    for index, file in enumerate(spec.files):
-        if file.on_change is OnChange.RELOAD:
-            yield ("files", index, "on_change"), "cannot be reload"
-    if spec.health.kind is ProbeKind.NOTIFY and not spec.health.announces:
-        yield ("health",), "notify is not supported"
-    if spec.run is not None and spec.run.watchdog:
-        yield ("run", "watchdog"), "is not supported"
+    for index, migration in enumerate(spec.migrate):
+        if migration.database and migration.command:
+            yield ("migrate", index, "database"), "has no meaning beside a command"
