@@ -14,7 +14,7 @@ import pytest
 
 from tests.kit import sandbox
 from tests.kit.box import Box
-from tests.kit.containers import left, need, shell, state
+from tests.kit.containers import Tree, left, need, shell, state
 from tests.kit.operator import run
 
 ALIVE = {"alive": "300ms", "deadline": "30s", "probation": "100ms"}
@@ -45,7 +45,7 @@ async def test_it_says_that_it_is_ready_reads_changed_files_again_and_is_ended_w
 ) -> None:
     box = near
     source = Path(__file__).with_name("voiced.c").read_text()
-    tree = {"voiced": sandbox.compiled(source, tmp_path / "voiced", "-static").read_bytes()}
+    tree: Tree = {"voiced": sandbox.compiled(source, tmp_path / "voiced", "-static").read_bytes()}
 
     def wanted(text: str) -> dict[str, Any]:
         return state(
