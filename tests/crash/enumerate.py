@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import count
@@ -30,7 +30,7 @@ class Point:
 
 async def deaths(
     kind: type[Kind], directory: Path, whom: str, points: Iterable[int | str] | None = None, first: int = 1
-) -> AsyncIterator[Point]:
+) -> AsyncGenerator[Point, None]:
     """Die before the `first`, the next ... operation until a deploy gets through; or before these ones."""
     async with Nursery() as nursery, (stage := Stage(directory, nursery)).box:
         play = kind(stage)

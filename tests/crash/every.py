@@ -15,6 +15,7 @@ import tempfile
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,18 +39,22 @@ async def enumerate_from(count: Count, first: int, directory: Path) -> int:
 
     What the agents said goes beside `directory` when something was wrong.
     """
-    async for point in deaths(KINDS[count.kind], directory, count.whom, first=first):
-        count.points += point.died
-        count.wrong += bool(point.wrong)
-        operation = (point.operation or "nobody died").replace(str(directory), "")
-        told = [f"{count.kind} {count.whom} {point.at} {operation}", *(f"    {one}" for one in point.wrong)]
-        if point.wrong:
-            kept = f"{directory}-{point.at}.log"
-            shutil.copy(directory / "box" / "output.log", kept)
-            told.append(f"    what was said: {kept}")
-        print("\n".join(told), flush=True)
-        if any(one.startswith("not reached") for one in point.wrong):  # nothing to go on with
-            return int(point.at) + 1
+    async with aclosing(deaths(KINDS[count.kind], directory, count.whom, first=first)) as points:
+        async for point in points:
+            count.points += point.died
+            count.wrong += bool(point.wrong)
+            operation = (point.operation or "nobody died").replace(str(directory), "")
+            told = [
+                f"{count.kind} {count.whom} {point.at} {operation}",
+                *(f"    {one}" for one in point.wrong),
+            ]
+            if point.wrong:
+                kept = f"{directory}-{point.at}.log"
+                shutil.copy(directory / "box" / "output.log", kept)
+                told.append(f"    what was said: {kept}")
+            print("\n".join(told), flush=True)
+            if any(one.startswith("not reached") for one in point.wrong):  # nothing to go on with
+                return int(point.at) + 1
     return 0
 
 

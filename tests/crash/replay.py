@@ -14,7 +14,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,7 +206,7 @@ def _whole(flat: dict[str, str]) -> dict[str, dict[str, str]]:
 
 async def replayed(
     kind: type[Kind], directory: Path, choose: Callable[[list[Cut], list[Change]], Sequence[Cut]], agents: int
-) -> AsyncIterator[State]:
+) -> AsyncGenerator[State, None]:
     """Record a deploy of a kind, look at what power cuts leave that `choose` takes, start some agents on it.
 
     What looks like another state is left out. Raises AssertionError when something was not heard.

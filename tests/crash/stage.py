@@ -33,7 +33,7 @@ class Nursing(Box):
         words = command[command.index(verb) :]
         log = self.directory / "output.log"
         self.process = await self.nursery.birth(self.fate, words, log, environment or {})
-        await self.until(self.answers)
+        await self.until(self.answers, DEADLINE)
 
 
 class Stage:

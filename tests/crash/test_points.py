@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,10 @@ def sample(kind: str, whom: str, count: int) -> list[int | str]:
 
 async def check(kind: str, directory: Path, whom: str, points: Iterable[int | str]) -> None:
     """Die at these points, one after the other."""
-    async for point in deaths(KINDS[kind], directory, whom, points):
-        assert point.died, f"nobody came to point {point.at} of {kind}"
-        assert point.wrong == [], f"after a death of the {whom} before {point.operation} in {kind}"
+    async with aclosing(deaths(KINDS[kind], directory, whom, points)) as died:
+        async for point in died:
+            assert point.died, f"nobody came to point {point.at} of {kind}"
+            assert point.wrong == [], f"after a death of the {whom} before {point.operation} in {kind}"
 
 
 @pytest.mark.parametrize("kind", ["upgrade", "restart", "turns", "removal"])

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ async def test_a_power_cut_leaves_a_whole_release_a_true_history_and_the_way_on(
         return [*named[:5], *dice.sample(cuts, min(LOOKS, len(cuts)))]
 
     lived = 0
-    async for state in replayed(KINDS[kind], tmp_path, some, AGENTS):
-        lived += state.lived
-        assert state.wrong == [], f"after {state.at} changes, {state.lost or 'nothing'} being lost"
+    async with aclosing(replayed(KINDS[kind], tmp_path, some, AGENTS)) as states:
+        async for state in states:
+            lived += state.lived
+            assert state.wrong == [], f"after {state.at} changes, {state.lost or 'nothing'} being lost"
     assert lived >= 1
