@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,10 @@ class Limited(Kind):
         return found
 
     def _groups(self) -> list[str]:
-        groups = [path for path in GROUPS.rglob(f"{self.app}~*") if path.is_dir()]
-        empty = [f"nobody is in {path}" for path in groups if not (path / "cgroup.procs").read_text()]
-        names = {path.name for path in groups}
+        found = {}
+        for path in GROUPS.rglob(f"{self.app}~*"):
+            with suppress(OSError):  # it has just gone
+                found[path] = (path / "cgroup.procs").read_text()
+        names = {path.name for path in found}
+        empty = [f"nobody is in {path}" for path, processes in found.items() if not processes]
         return empty + ([] if len(names) == 1 else [f"groups: {sorted(names)}"])
