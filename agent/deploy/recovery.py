@@ -35,7 +35,7 @@ from agent.deploy.trial import Trial
 from agent.deploy.unclear import settle_migrations
 from agent.deploy.way_back import REMEDY, SCHEMA_TOO_NEW, way_back
 from agent.deploy.wish import Wish
-from agent.domain.errors import Failure
+from agent.domain.errors import Failure, FailureInfo
 from agent.domain.events import PairCurrent, PairGood
 from agent.domain.model import RunResult, SyncResult
 from agent.traffic.state import SIDES, Gate, GateState, Mode
@@ -254,10 +254,17 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
         if child is not None and run.spec == child.deployment.pair.spec:
             last = run
     for run in runs:
-        if run is not last:
-            await journal.mark_interrupted(run.id)
-            journal.settle_steps(run.id, undone=to_take_back(run, serves=child is not None))
-            unfinished.settlement(run).settle(app.name, SyncResult.INTERRUPTED)
+        if run is last:
+            continue
+        if (judged := _judged(app, run)) is not None:
+            back = child is not None
+            await journal.close_run(run.id, RunResult.ROLLED_BACK if back else RunResult.FAILED, judged)
+            told = SyncResult.ROLLED_BACK if back else SyncResult.FAILED
+            unfinished.settlement(run).settle(app.name, told, judged)
+            continue
+        await journal.mark_interrupted(run.id)
+        journal.settle_steps(run.id, undone=to_take_back(run, serves=child is not None))
+        unfinished.settlement(run).settle(app.name, SyncResult.INTERRUPTED)
     if child is None:
         await _prove_placed(app)
         return
@@ -275,6 +282,14 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
     elif not proven:
         deployment = child.deployment
         trial.resume(deployment, "", unfinished.nobodys(deployment.spec, deployment.pair.commit))
+
+
+def _judged(app: AppContext, run: UnfinishedRun) -> FailureInfo | None:
+    """Why a run on probation was ended, if its release was set aside and the agent died over the rest."""
+    entry = app.services.journal.quarantine.find(app.name, run.spec)
+    if run.result is not RunResult.PROBATION or entry is None or entry.since < run.started:
+        return None
+    return entry.failure
 
 
 async def _prove_placed(app: AppContext) -> None:

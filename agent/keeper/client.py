@@ -76,19 +76,24 @@ class KeeperClient:
         os.set_inheritable(fd, False)
         client = cls(socket.socket(fileno=fd))
         try:
-            held = (await client._connection.ask("hello")).ok
+            held = (await client._connection.ask("hello", applied=client._greeted)).ok
             if held["version"] != VERSION:
                 raise ProtocolError(f"the keeper speaks version {held['version']}, this agent {VERSION}")
         except BaseException:
             await client.aclose()
             raise
-        client.keeper_pid = held["pid"]
-        client.gives_stdio = bool(held.get("stdio"))
-        client.deaths = held.get("deaths") or {}
-        client.children = {c["child"]: ChildRecord(**c) for c in held["children"]}
-        client.groups = {g["key"]: SlotsRecord(**g) for g in held["slots"]}
-        client.notes = held["notes"]
         return client
+
+    def _greeted(self, held: dict[str, Any]) -> None:
+        """Learn what the keeper holds, before what it tells next: that may be the end of one of these."""
+        if held["version"] != VERSION:
+            return
+        self.keeper_pid = held["pid"]
+        self.gives_stdio = bool(held.get("stdio"))
+        self.deaths = held.get("deaths") or {}
+        self.children = {c["child"]: ChildRecord(**c) for c in held["children"]}
+        self.groups = {g["key"]: SlotsRecord(**g) for g in held["slots"]}
+        self.notes = held["notes"]
 
     async def aclose(self) -> None:
         """Close this end; children, slots and notes stay with the keeper."""

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.crash.unsynced import Unsynced
 
@@ -41,6 +41,8 @@ CHANGES = {
     "os.truncate",
     "os.kill",
 }
+WRITES = re.compile(r"(?:INSERT (?:OR \w+ )?INTO|UPDATE|DELETE FROM) (\w+)")
+RESULTS = {"running", "probation", "succeeded", "rolled-back", "failed", "interrupted"}
 HARMLESS = {"hello", "tail", "alive"}  # asked of the keeper, and nothing is different afterwards
 
 
@@ -138,9 +140,17 @@ def wrap(fate: Fate) -> None:
     files._libc = Libc()  # type: ignore[assignment]
 
     class Mortal(sqlite3.Connection):
+        written: ClassVar[set[str]] = set()  # tables of the transaction, and words that are put there
+
         def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-            if sql.startswith("COMMIT"):
-                fate.meets("commit")
+            if sql.startswith("BEGIN"):
+                self.written.clear()
+            elif sql.startswith("COMMIT"):
+                fate.meets(" ".join(["commit", *sorted(self.written)]))
+            elif found := WRITES.match(sql):
+                values = arguments[0] if arguments else ()
+                self.written.update(value for value in values if value in RESULTS)
+                self.written.add(found[1])
             return super().execute(sql, *arguments)
 
     connect = sqlite3.connect

@@ -94,7 +94,7 @@ async def recorded(stage: Stage, play: Kind, log: Path) -> Record:
         await play.prepare(1)
         await play.push(await play.begin(1))
     await play.there(int(not first))
-    await box.until(stage.rests)
+    await box.until(stage.rests, DEADLINE)
     await box.stop()
     box.wrapper = []
     return record(log, box.data, base)
@@ -116,7 +116,8 @@ class Judge:
             for path, entry in _whole(tree.flat()).items():
                 self._known[path] = entry
         self._expected = "journal.db" in heard.base.flat()
-        self._apps = {app for app, link in _links(heard.base, "current").items() if link}
+        self._apps = set(_links(heard.base, "current"))
+        self._wanted = set(_links(heard.full, "current"))
 
     def look(self, data: Path, tree: Tree) -> list[str]:
         """What is wrong with a state that is at `data`, before any agent has touched it."""
@@ -155,7 +156,7 @@ class Judge:
         last = journal.execute(
             "SELECT result, spec FROM runs WHERE app = ? ORDER BY seq DESC LIMIT 1", (app,)
         ).fetchone()
-        if last is not None and last[0] in ("succeeded", "probation"):
+        if last is not None and last[0] in ("succeeded", "probation") and (current or app in self._wanted):
             serves = current.pair.spec if current is not None else "nothing"
             found += (
                 [] if serves == last[1] else [f"{app}: a run {last[0]} with {last[1]}, current is {serves}"]

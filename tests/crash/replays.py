@@ -49,7 +49,7 @@ def looked_at(kind: str, agents: int) -> tuple[str, int, int, float]:
     try:
         looked, wrong = asyncio.run(look_at_all(kind, agents, directory))
     except Exception:
-        print(f"{kind} broke off\n{traceback.format_exc()[-4000:]}", flush=True)
+        print(f"{kind} broke off\n{traceback.format_exc()}", flush=True)
     finally:
         shutil.rmtree(directory)
     return kind, looked, wrong, time.monotonic() - began

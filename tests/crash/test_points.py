@@ -24,6 +24,7 @@ FOUND: dict[str, list[str]] = {
     "files": [r"rename .*/\.view\.", r"rename .*/\.proven\."],  # half a view; `good` on the release before
     "twice": [r"flip"],  # a release that serves, and its run told as interrupted
     "reload": [r"rename .*/\.\.config\."],  # half a link, in the directory of a program that lives on
+    "turns": ["commit .*rolled-back"],  # a run that was rolled back, told as interrupted
     "guest": [r"asked open guest/", r"asked spawn"],  # an open port, a program that nobody wants
 }
 
