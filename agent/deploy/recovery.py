@@ -123,6 +123,8 @@ async def _still_serving(
         await app.gates.only(*app.serving.gates())
     for stranger in strangers:
         await app.services.processes.leftovers.end(stranger.id)
+        cgroups = app.services.processes.surroundings.cgroups
+        await asyncio.to_thread(cgroups.remove, app.name, stranger.id)
     return chosen
 
 

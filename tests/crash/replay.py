@@ -133,7 +133,7 @@ class Judge:
             verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
             found += [] if verdict == "ok" else [f"the journal: {verdict}"]
             directory = DataDirectory(data)
-            for app in sorted(path.name for path in directory.apps.iterdir()):
+            for app in sorted(path.name for path in directory.apps.glob("*")):
                 found += self._app(directory.app(app), connection, flat)
         finally:
             connection.close()

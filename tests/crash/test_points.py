@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.domain.errors import OperatorNeeded
+from agent.domain.spec import LimitsSpec
+from agent.process.cgroups import Cgroups
 from tests.crash.enumerate import deaths
 from tests.crash.kinds import KINDS
 
@@ -50,6 +53,18 @@ async def test_an_agent_dies_before_some_operation_of_a_deploy(kind: str, tmp_pa
 @pytest.mark.parametrize("kind", FOUND)
 async def test_an_agent_dies_where_something_was_left_behind_once(kind: str, tmp_path: Path) -> None:
     await check(kind, tmp_path, "agent", FOUND[kind])
+
+
+async def test_no_control_group_stays_of_a_program_that_ended_while_no_agent_was_there(
+    tmp_path: Path,
+) -> None:
+    try:
+        Cgroups().make("probe", "probe-1", LimitsSpec(memory=1 << 27, pids=100))
+    except OperatorNeeded as error:
+        pytest.skip(str(error))
+    finally:
+        Cgroups().remove("probe", "probe-1")
+    await check("limited", tmp_path, "agent", ["asked signal"])
 
 
 async def test_everything_dies_before_some_operation_of_a_deploy(tmp_path: Path) -> None:
