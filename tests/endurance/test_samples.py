@@ -21,7 +21,7 @@ async def test_an_agent_dies_at_random_and_no_request_is_lost() -> None:
 
 
 async def test_good_bad_and_hostile_commits_leave_nothing_open(tmp_path: Path) -> None:
-    *_, one = [one async for one in soak(tmp_path, 12, SEED, every=6)]
+    *_, one = [one async for one in soak(tmp_path, 8, SEED, every=4)]
     assert one.wrong == []
     first, last = one.samples
     assert {name: last[name] for name in STEADY if last[name] > first[name] + costs.SLACK[""]} == {}
