@@ -85,7 +85,13 @@ class Agent:
             await asyncio.to_thread(groups.sweep, self.data.apps)
         await self.face.start(self.makeshift.bear)  # first: an agent which cannot begin has started nothing
         await self.journal.mark_interrupted()
-        found = await apps_found(self.data, self.keeper, self.unfinished, self.processes.surroundings)
+        found = await apps_found(
+            self.data,
+            self.keeper,
+            self.unfinished,
+            self.journal.ledger.under_way(),
+            self.processes.surroundings,
+        )
         known = [name for name in found if self.once is None or self.once.app in ("", name)]
         for name in known:
             self.lanes.get(name)

@@ -17,13 +17,19 @@ class Everything(Keeper, Holder, Protocol):
 
 
 async def apps_found(
-    data: DataDirectory, keeper: Everything, unfinished: Unfinished, surroundings: Surroundings
+    data: DataDirectory,
+    keeper: Everything,
+    unfinished: Unfinished,
+    migrating: set[str],
+    surroundings: Surroundings,
 ) -> list[str]:
     """Apps that serve or did, and those that an agent died over before they could. Raises OSError.
 
-    Of any other app only files can be left that nobody needs: those are removed.
+    `migrating` are those of which the ledger tells a migration as running. Of any app that is not found only
+    files can be left that nobody needs: those are removed.
     """
-    found = {*data.known_apps(), *unfinished.apps, *apps_with_children(keeper), *apps_with_ports(keeper)}
+    found = {*data.known_apps(), *unfinished.apps, *migrating}
+    found |= {*apps_with_children(keeper), *apps_with_ports(keeper)}
     for name in data.all_apps():
         if name not in found:
             await surroundings.sweep(name, ())

@@ -5,6 +5,9 @@
                  |  +---> failed      it failed, and what it changed stays, or nobody knows
     done, failed --> undoing --> undone    its down has run; or an operator vouched for the data
 
+Failed without a length (`seconds`) is one whose end nobody saw, because agent or tree died over it: each
+next agent asks again where there is a database to be asked, and until it says nothing else it counts.
+
 Each entry has a number. A release has *reached* the number up to which its data are those it was started
 on: behind every breaking entry (see `MigrationKind`) with a higher one it cannot run any more. An entry that
 is running, or failed, may have changed something, and counts. Nor can a release run whose own work is
@@ -77,6 +80,11 @@ class Entry:
         return self.kind.breaking and self.word in (Word.RUNNING, Word.DONE, Word.FAILED, Word.UNDOING)
 
     @property
+    def unseen(self) -> bool:
+        """Whether nobody has seen its end: it is under way, or was cut short."""
+        return self.word is Word.RUNNING or (self.word is Word.FAILED and self.seconds is None)
+
+    @property
     def told(self) -> str:
         """For people: irreversible migration schema of version 2.0."""
         return f"{self.kind} migration {self.name} of version {self.version}"
@@ -120,6 +128,10 @@ class Ledger:
         """Whether this work needs not be done again."""
         entry = self.find(app, identity)
         return entry is not None and entry.word in (Word.DONE, Word.UNNEEDED)
+
+    def under_way(self) -> set[str]:
+        """Apps of which an entry is told as running."""
+        return {entry.app for entry in self._entries.values() if entry.word is Word.RUNNING}
 
     def knows(self, app: str, release: str) -> bool:
         """Whether a release has run here."""
@@ -172,6 +184,11 @@ class Ledger:
         """Work has ended. Raises OperatorNeeded when awaited."""
         entry.word, entry.seconds = word, time.time() - entry.began
         return self._write((_stored(entry),), durable)
+
+    def cut_short(self, entry: Entry) -> None:
+        """It does not run any more, and nobody knows what it did."""
+        entry.word, entry.seconds = Word.FAILED, None
+        self._write((_stored(entry),), False)  # lost in a power cut, it is found out again
 
     def learn(self, app: str, name: str, kind: MigrationKind, release: str, version: str) -> None:
         """The database says that another host did this; unless it is known."""

@@ -95,6 +95,10 @@ async def up(work: Work, migration: MigrationSpec, step: str) -> None:
         if entry.word is Word.RUNNING:  # it could not even be started
             await ledger.end(entry, Word.FAILED if touched else Word.NOTHING)
         raise
+    except BaseException:  # cancelled, and so it was stopped
+        if entry.word is Word.RUNNING:
+            ledger.cut_short(entry)
+        raise
 
 
 async def _by_command(work: Work, migration: MigrationSpec, entry: Entry, step: str, touched: bool) -> None:

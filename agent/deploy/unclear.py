@@ -6,6 +6,9 @@
 | it has ended since | its exit code and its answer go into the ledger |
 | nothing of it, and a database that has a history | the database is asked |
 | nothing of it, and no such database, or no answer | nobody knows: it counts as done, and runs again |
+
+Those two are told as failed before anybody is asked: nothing stays running because its version never comes
+again.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import logging
 
 from agent.deploy.deployments import Deployment
-from agent.deploy.ledger import Entry, Word, release_of
+from agent.deploy.ledger import Entry, Word, identity_of, release_of
 from agent.deploy.migrating import Work, look, settle_answer, settle_command
 from agent.deploy.services import AppContext
 from agent.domain.errors import Failure
@@ -27,7 +30,7 @@ log = logging.getLogger(__name__)
 async def settle_migrations(app: AppContext) -> None:
     """End the commands of the last agent and write down how migrations ended. Raises Failure."""
     ledger = app.services.journal.ledger
-    open_entries = {entry.number: entry for entry in ledger.of(app.name) if entry.word is Word.RUNNING}
+    open_entries = {entry.number: entry for entry in ledger.of(app.name) if entry.unseen}
     for number, result in await app.services.processes.leftovers.end_commands(app.name):
         entry = open_entries.pop(number, None)
         if entry is None:
@@ -40,13 +43,14 @@ async def settle_migrations(app: AppContext) -> None:
         else:
             open_entries[number] = entry
     for entry in open_entries.values():
+        ledger.cut_short(entry)
         await _ask(app, entry)
 
 
 async def _ask(app: AppContext, entry: Entry) -> None:
     """Ask the database what it knows of a migration that nobody saw the end of."""
     found, ledger = _brought_by(app, entry), app.services.journal.ledger
-    if found is None or not found[1].sql:
+    if found is None or not found[1].database:
         return
     deployment, migration = found
     processes = app.services.processes
@@ -69,10 +73,9 @@ async def _ask(app: AppContext, entry: Entry) -> None:
 
 
 def _brought_by(app: AppContext, entry: Entry) -> tuple[Deployment, MigrationSpec] | None:
-    """The deployment on disk that the migration came with."""
+    """A deployment on disk with this very work: another command, or database, knows nothing of it."""
     for deployment in app.deployments.all():
-        if release_of(deployment.pair) == entry.release:
-            for migration in deployment.spec.migrate:
-                if migration.name == entry.name:
-                    return deployment, migration
+        for migration in deployment.spec.migrate:
+            if identity_of(migration, release_of(deployment.pair)) == entry.identity:
+                return deployment, migration
     return None

@@ -28,7 +28,7 @@ class Migrate(Step):
         return longest_way(context.spec)
 
     async def run(self, context: RunContext, step: PlannedStep) -> None:
-        """Raises Permanent (MigrationFailed), Transient (Later, DatabaseUnavailable), OperatorNeeded."""
+        """Raises Permanent (MigrationFailed), Transient, OperatorNeeded; OSError."""
         assert context.deployment is not None
         assert context.instance is not None
         migration = _of(context, step)
@@ -36,6 +36,7 @@ class Migrate(Step):
         ledger, current = context.journal.ledger, context.deployments.linked("current")
         if current is not None and not ledger.knows(context.app, release_of(current.pair)):
             await ledger.reach(context.app, release_of(current.pair))
+        await context.written()  # the next agent has to know whose database to ask
         await context.journal.mark(context.id, step.name, durable=True)
         work = Work(
             processes=context.processes,

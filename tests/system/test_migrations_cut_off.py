@@ -1,0 +1,88 @@
+"""Everything dies in a migration, and its version is superseded before anybody comes back to it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from tests.kit.box import Box
+from tests.kit.world import World
+
+
+def words(box: Box) -> list[tuple[str, str]]:
+    """What the ledger tells of each migration."""
+    with closing(sqlite3.connect(f"file:{box.data}/journal.db?mode=ro", uri=True)) as connection:
+        rows = connection.execute("SELECT version, word FROM migrations ORDER BY number")
+        return [(str(version), str(word)) for version, word in rows]
+
+
+@pytest.mark.parametrize(
+    ("kind", "database"), [("expand", None), ("irreversible", None), ("irreversible", "sqlite:data/app.db")]
+)
+async def test_a_superseded_migration_is_not_told_as_running_for_ever(
+    box: Box, kind: str, database: str | None
+) -> None:
+    world = World(box)
+    health = {"deadline": "20s", "probation": "300ms"}
+    await world.running(health=health)
+    world.pull("hold")
+    command = world.shell("echo x >> $W/ran; while test -e $W/hold; do sleep 0.05; done")
+    migrate: dict[str, Any] = {"name": "schema", "command": command, "kind": kind}
+    parts: dict[str, Any] = {"migrate": [migrate], "health": health}
+    if database is not None:  # whose history has that it was begun
+        migrate["database"], parts["dirs"] = database, {"state": "data"}
+    await world.deploy("2.0", push=True, **parts)
+    await world.said("ran")
+    await world.kill_everything()
+    assert words(box) == [("2.0", "running")]
+    repository, box.settings["--repo"] = box.repository.url, "http://127.0.0.1:9/nowhere.git"
+    await world.deploy("3.0", health=health)
+    await box.start()
+
+    async def settled() -> bool:
+        return words(box) == [("2.0", "failed")]
+
+    await box.until(settled)
+    if kind == "expand":
+        await box.serving("1.0")
+    else:  # nobody knows what it did: the old version does not run on that
+        await box.until(lambda: _blocked(box))
+        await world.only()
+    await world.kill_everything()
+    world.release("hold")
+    box.settings["--repo"] = repository
+    await box.start()
+    await box.proven("3.0")
+    assert words(box) == [("2.0", "failed")]
+    assert world.lines("ran") == ["x"]
+
+
+async def test_nor_is_one_of_an_app_of_which_nothing_else_is_left(box: Box) -> None:
+    world = World(box)
+    await world.running()
+    await world.kill_everything()
+    with closing(sqlite3.connect(box.data / "journal.db")) as connection, connection:
+        connection.execute(
+            "INSERT INTO migrations (number, app, name, kind, release, version, identity, word, began)"
+            " VALUES (1, 'gone', 'schema', 'contract', 'r1', '1.0', 'x', 'running', 1)"
+        )
+    await box.start()
+    await box.proven("1.0")
+
+    async def settled() -> bool:
+        return words(box) == [("1.0", "failed")]
+
+    await box.until(settled)
+
+    async def alone() -> bool:
+        return list((await box.status())["apps"]) == ["web"]
+
+    await box.until(alone)
+
+
+async def _blocked(box: Box) -> bool:
+    conditions = (await box.app())["conditions"]
+    return any(c["type"] == "RollbackBlocked" and c["status"] == "True" for c in conditions)
