@@ -82,7 +82,7 @@ class Agent:
         """Open the doors, recover what is on disk, without Git, and then look at the truth."""
         if not self.keeper.children:
             await end_strays(self.data.box, {os.getpid(), self.keeper.keeper_pid})
-            await asyncio.to_thread(groups.sweep, self.data.apps)
+            await asyncio.to_thread(groups.sweep, self.data.box)
         await self.face.start(self.makeshift.bear)  # first: an agent which cannot begin has started nothing
         await self.journal.mark_interrupted()
         found = await apps_found(

@@ -72,7 +72,7 @@ async def run(rounds: int = 60) -> Report:
         _compile(release / "program", directory)
         (release / "large").write_bytes(os.urandom(RELEASE))
         container = Container(Host(), APP, release)
-        cgroups = Cgroups(device=directory)
+        cgroups = Cgroups("bench", device=directory)
         plain = ChildContext(
             APP, directory / "instance", {"PATH": os.defpath}, User("root"),
             bounds=Bounds(tier="standard", cgroups=cgroups), container=container,

@@ -48,7 +48,7 @@ class Surroundings:
         self._data = data
         self._settings = settings
         self._leave = Leave(settings.weakest_isolation, settings.isolation_roots, settings.private_places())
-        self.cgroups = Cgroups(device=data.root)
+        self.cgroups = Cgroups(data.box, device=data.root)
         self._lodgers: Counter[Path] = Counter()
         self._left: set[Path] = set()  # of these, nobody but lodgers is left
         self._host: Host | None = None  # of containers, whose code is loaded for whoever has some
@@ -163,7 +163,7 @@ class Surroundings:
         for path in directory.instances.iterdir():
             if path not in lived_in:
                 if (path / CONTAINERS).is_dir():
-                    _remove_groups(app, path / CONTAINERS)
+                    _remove_groups(app, path / CONTAINERS, self.cgroups.box)
                 remove_tree(path)
             else:
                 tidy_instance(path)
@@ -248,6 +248,7 @@ class Surroundings:
             spec.container.hostname,
             apart="net" in isolation.namespaces,
             opened=mounted(isolation, self._leave),
+            box=self.cgroups.box,
         )
 
     def tier(self, spec: AppSpec) -> str:
@@ -270,7 +271,7 @@ class Surroundings:
         if spec.container is not None:
             from agent.process.oci import groups
 
-            await asyncio.to_thread(groups.remove, spec.name, child)
+            await asyncio.to_thread(groups.remove, spec.name, child, self.cgroups.box)
 
     def _bounds(
         self, deployment: Deployment, instance: Path, extra: Mapping[str, str], command: bool, contained: bool
@@ -293,11 +294,11 @@ class Surroundings:
         return Bounds(run.umask, run.nice, run.oom, run.rlimits, run.limits, self.cgroups, tier, order)
 
 
-def _remove_groups(app: str, containers: Path) -> None:
+def _remove_groups(app: str, containers: Path, box: str) -> None:
     from agent.process.oci import groups
 
     for path in containers.iterdir():
-        groups.remove(app, path.name)
+        groups.remove(app, path.name, box)
 
 
 def _limits(spec: AppSpec) -> LimitsSpec:

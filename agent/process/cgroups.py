@@ -5,7 +5,7 @@ keeper and whoever is with them first move into a group of their own, once:
 
     BASE                  what we were given: a unit with Delegate=yes, a container's own group
     BASE/emptybox         keeper, agent, and programs without limits
-    BASE/APP~CHILD        one program with limits, and all it starts
+    BASE/APP~CHILD~BOX    one program with limits, and all it starts; BOX is the id of the data directory
 
 Version 1 has a tree for each controller, where groups are made right below our own. Also where an empty
 tree of version 2 is beside them. Everything here blocks for some small files.
@@ -24,7 +24,7 @@ from agent.domain.errors import OperatorNeeded
 from agent.domain.spec import LimitsSpec
 
 OWN = "emptybox"
-MARK = "~"  # between an app and its child in a group's name: in no name of either
+MARK = "~"  # between the parts of a group's name: in no name of an app or a child
 PERIOD = 100_000  # microseconds: what a share of processors is counted in
 MOUNTS_MAX = 1 << 20
 V1 = {"memory": "memory", "cpu": "cpu", "pids": "pids", "io": "blkio"}  # our names: version 1's
@@ -58,8 +58,9 @@ class Tree:
 class Cgroups:
     """All groups of one agent. Its methods may be called in threads."""
 
-    def __init__(self, proc: Path = Path("/proc"), device: Path = Path("/")) -> None:
+    def __init__(self, box: str, proc: Path = Path("/proc"), device: Path = Path("/")) -> None:
         """Of the process that `proc`/self is; `device` is on the disk whose use is limited."""
+        self.box = box
         self._proc = proc
         self._device = device
         self._tree: Tree | None = None
@@ -78,7 +79,7 @@ class Cgroups:
                 device = _device(self._device) if "io" in wanted else ""
                 made: list[str] = []
                 for controller, file, text in _settings(limits, tree.unified, device):
-                    group = tree.base[controller] / group_name(app, child)
+                    group = tree.base[controller] / group_name(app, child, self.box)
                     if str(group) not in made:
                         group.mkdir(exist_ok=True)
                         made.append(str(group))
@@ -98,7 +99,7 @@ class Cgroups:
         """How many processes of a child were killed for want of memory below its limit."""
         with self._lock:
             tree = self._known()
-            return _Group(tree, group_name(app, child)).killed() if tree is not None else 0
+            return _Group(tree, group_name(app, child, self.box)).killed() if tree is not None else 0
 
     def remove(self, app: str, child: str) -> int:
         """Remove the groups of a child whose processes are gone; how many of those were killed for memory."""
@@ -121,7 +122,7 @@ class Cgroups:
         tree = self._known()
         if tree is None:
             return 0
-        group = _Group(tree, group_name(app, child))
+        group = _Group(tree, group_name(app, child, self.box))
         killed = group.killed()
         if killed:
             self._killed[app] = self._killed.get(app, 0) + killed
@@ -141,7 +142,7 @@ class Cgroups:
         names = set()
         for base in set(self._tree.base.values()):
             with contextlib.suppress(OSError):
-                names |= {name for name in os.listdir(base) if MARK in name}
+                names |= {name for name in os.listdir(base) if name.endswith(MARK + self.box)}
         for name in sorted(names):
             yield name.partition(MARK)[0], _Group(self._tree, name)
 
@@ -310,9 +311,9 @@ def _of(tree: Tree, controller: str, group: Path) -> Path:
     return tree.base[controller] / group.name
 
 
-def group_name(app: str, child: str) -> str:
+def group_name(app: str, child: str, box: str) -> str:
     """The name of a child's group."""
-    return f"{app}{MARK}{child.replace('/', MARK)}"
+    return f"{app}{MARK}{child.replace('/', MARK)}{MARK}{box}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -59,11 +59,11 @@ async def test_no_control_group_stays_of_a_program_that_ended_while_no_agent_was
     tmp_path: Path,
 ) -> None:
     try:
-        Cgroups().make("probe", "probe-1", LimitsSpec(memory=1 << 27, pids=100))
+        Cgroups("probe").make("probe", "probe-1", LimitsSpec(memory=1 << 27, pids=100))
     except OperatorNeeded as error:
         pytest.skip(str(error))
     finally:
-        Cgroups().remove("probe", "probe-1")
+        Cgroups("probe").remove("probe", "probe-1")
     await check("limited", tmp_path, "agent", ["asked signal"])
 
 

@@ -102,15 +102,16 @@ def test_version_1_is_used_beside_an_empty_tree_of_version_2(tmp_path: Path) -> 
         for name, kind in (("memory", "cgroup"), ("pids", "cgroup"), ("unified", "cgroup2"))
     )
     proc = tree(tmp_path, "4:memory:/own\n8:pids:/\n0::/\n", mounts)
-    groups = Cgroups(proc)
-    for name in ("memory/own/web~c", "pids/web~c"):
+    groups = Cgroups("box", proc)
+    ours = f"web~c~{groups.box}"
+    for name in (f"memory/own/{ours}", f"pids/{ours}"):
         (tmp_path / name).mkdir()
         for file in ("memory.limit_in_bytes", "pids.max"):
             (tmp_path / name / file).touch()
     made = groups.make("web", "c", LimitsSpec(memory=64 << 20, pids=9))
-    assert made == [f"{tmp_path}/memory/own/web~c", f"{tmp_path}/pids/web~c"]
-    assert (tmp_path / "memory/own/web~c/memory.limit_in_bytes").read_text() == str(64 << 20)
-    (tmp_path / "memory/own/web~c/memory.oom_control").write_text("under_oom 0\noom_kill 2\n")
+    assert made == [f"{tmp_path}/memory/own/{ours}", f"{tmp_path}/pids/{ours}"]
+    assert (tmp_path / f"memory/own/{ours}/memory.limit_in_bytes").read_text() == str(64 << 20)
+    (tmp_path / f"memory/own/{ours}/memory.oom_control").write_text("under_oom 0\noom_kill 2\n")
     assert groups.killed("web", "c") == 2
     assert groups.used()["web"].killed == 2
     with pytest.raises(OperatorNeeded, match="no controller of version 1 here for cpu") as caught:
@@ -118,8 +119,24 @@ def test_version_1_is_used_beside_an_empty_tree_of_version_2(tmp_path: Path) -> 
     assert caught.value.reason == "LimitsNotPossible"
 
 
+def test_the_empty_groups_of_another_agent_are_left_alone(tmp_path: Path) -> None:
+    """Between being made and entered a group is empty."""
+    (tmp_path / "memory").mkdir()
+    line = f"1 2 0:3 / {tmp_path}/memory rw - cgroup x rw,memory\n"
+    proc = tree(tmp_path, "4:memory:/\n", line)
+    one, other = (Cgroups(name, proc) for name in ("one", "other"))
+    abandoned, starting = (tmp_path / f"memory/web~c~{groups.box}" for groups in (one, other))
+    new = tmp_path / f"memory/web~d~{one.box}"
+    for path in (abandoned, starting, new):
+        path.mkdir()
+    (new / "memory.limit_in_bytes").touch()
+    one.make("web", "d", LimitsSpec(memory=64 << 20))
+    assert not abandoned.exists()
+    assert starting.exists()
+
+
 def test_without_any_groups_the_message_says_what_can_be_done(tmp_path: Path) -> None:
-    groups = Cgroups(tree(tmp_path, "0::/\n", ""))
+    groups = Cgroups("box", tree(tmp_path, "0::/\n", ""))
     with pytest.raises(OperatorNeeded, match=r"no control groups are mounted.*run\.rlimits\.data"):
         groups.make("web", "c", LimitsSpec(memory=1 << 20))
 

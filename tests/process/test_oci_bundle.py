@@ -173,19 +173,19 @@ def test_the_groups_of_version_2_are_beside_our_own(tmp_path: Path) -> None:
     (point / "unit.service/emptybox").mkdir(parents=True)
     line = f"1 2 0:3 / {point} rw - cgroup2 cgroup2 rw"
     proc = procfs(tmp_path / "proc", "0::/unit.service/emptybox\n", line)
-    assert groups.path_of("web", "web-1", proc) == "/unit.service/web~web-1"
+    assert groups.path_of("web", "web-1", "box", proc) == "/unit.service/web~web-1~box"
 
 
-def test_groups_are_removed_in_all_trees_of_version_1_and_only_of_our_apps(tmp_path: Path) -> None:
+def test_groups_are_removed_in_all_trees_of_version_1_and_only_our_own(tmp_path: Path) -> None:
     lines, trees = [], ("memory", "name=systemd")
     for name in trees:
-        for group in ("own/web~web-1", "own/web~web-2", "own/other~1"):
+        for group in ("own/web~web-1~box", "own/web~web-2~box", "own/web~web-2~other"):
             (tmp_path / name / group).mkdir(parents=True)
         lines.append(f"1 2 0:3 / {tmp_path / name} rw - cgroup cgroup rw,{name}")
     proc = procfs(tmp_path / "proc", "3:memory:/own\n1:name=systemd:/own\n", *lines)
-    assert groups.path_of("web", "web-1", proc) == "web~web-1"
-    groups.remove("web", "web-1", proc)
-    assert not any((tmp_path / name / "own/web~web-1").exists() for name in trees)
-    (tmp_path / "apps/web").mkdir(parents=True)
-    groups.sweep(tmp_path / "apps", proc)
-    assert [path.name for name in trees for path in (tmp_path / name / "own").iterdir()] == ["other~1"] * 2
+    assert groups.path_of("web", "web-1", "box", proc) == "web~web-1~box"
+    groups.remove("web", "web-1", "box", proc)
+    assert not any((tmp_path / name / "own/web~web-1~box").exists() for name in trees)
+    groups.sweep("box", proc)
+    left = [path.name for name in trees for path in (tmp_path / name / "own").iterdir()]
+    assert left == ["web~web-2~other"] * 2

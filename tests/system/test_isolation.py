@@ -198,7 +198,7 @@ async def test_who_is_not_root_has_namespaces_by_one_of_users(open_path: Path) -
 @pytest.fixture
 def groups(tmp_path: Path) -> None:
     """Control groups that can be made here."""
-    trial = Cgroups(device=tmp_path)
+    trial = Cgroups("trial", device=tmp_path)
     try:
         trial.make("trial", "x", LimitsSpec(memory=64 << 20))
     except OperatorNeeded as error:

@@ -130,7 +130,7 @@ async def test_it_unpacks_itself_once_a_version_also_where_it_may_write_nowhere_
 
 
 async def test_its_limit_is_in_force_and_told(bucket: Bucket, tmp_path: Path) -> None:
-    trial = Cgroups(device=tmp_path)
+    trial = Cgroups("trial", device=tmp_path)
     try:
         trial.make("trial", "x", LimitsSpec(memory=64 << 20))
     except OperatorNeeded as error:

@@ -53,7 +53,8 @@ class Container:
     `release` and `config` are what the root is made of, the latter above; `dirs` are (path inside, path
     outside) of directories that outlive it. `given` are the names of the app's own variables. `apart`: it has
     a network of its own. `opened` are paths of this host that are seen in it, and whether they may be written
-    there. Where the agent is not root, the container's root is the agent's user.
+    there. `box` is in the names of its control groups. Where the agent is not root, the container's root is
+    the agent's user.
     """
 
     host: Host
@@ -65,6 +66,7 @@ class Container:
     hostname: str = ""
     apart: bool = False
     opened: tuple[tuple[str, bool], ...] = ()
+    box: str = ""
 
     async def furnish(self, request: ChildRequest, bounds: Bounds) -> ChildRequest:
         """Make the bundle of `request`; returns the request that starts it.
@@ -78,7 +80,7 @@ class Container:
         await asyncio.to_thread(self._clear, directory, child)
 
     def _clear(self, directory: Path, child: str) -> None:
-        groups.remove(self.app, child)
+        groups.remove(self.app, child, self.box)
         remove_tree(place_of(directory, child))
 
     def _furnish(self, request: ChildRequest, bounds: Bounds) -> ChildRequest:
@@ -98,7 +100,7 @@ class Container:
             root.copy(place, layers)
         program = self._program(request, bounds, found, rootless)
         grouped = runtime.makes_groups(limited=bounds.limited)
-        group = groups.path_of(self.app, request.child) if grouped else ""
+        group = groups.path_of(self.app, request.child, self.box) if grouped else ""
         document = bundle.config(program, group, os.uname().machine)
         (place / "config.json").write_text(json.dumps(document))
         return replace(

@@ -17,12 +17,12 @@ from agent.process.cgroups import MARK, OWN, directory_of, group_name, mounts
 PROC = Path("/proc")
 
 
-def path_of(app: str, child: str, proc: Path = PROC) -> str:
+def path_of(app: str, child: str, box: str, proc: Path = PROC) -> str:
     """The cgroupsPath of a container: below our own groups; of version 2 beside our own.
 
     A relative one is relative to the runtime's own group in each tree of version 1. Raises OSError.
     """
-    name = group_name(app, child)
+    name = group_name(app, child, box)
     trees = list(_trees(proc))
     if trees and all(kind == "cgroup2" for kind, _, _ in trees):
         _, point, base = trees[0]
@@ -30,21 +30,19 @@ def path_of(app: str, child: str, proc: Path = PROC) -> str:
     return name
 
 
-def remove(app: str, child: str, proc: Path = PROC) -> None:
+def remove(app: str, child: str, box: str, proc: Path = PROC) -> None:
     """Remove the groups of a container whose processes are gone."""
     with contextlib.suppress(OSError):
         for _, _, base in _trees(proc):
-            _remove(base / group_name(app, child))
+            _remove(base / group_name(app, child, box))
 
 
-def sweep(apps: Path, proc: Path = PROC) -> None:
-    """Remove all groups without processes of the apps that have a directory in `apps`."""
+def sweep(box: str, proc: Path = PROC) -> None:
+    """Remove all groups without processes of one agent."""
     with contextlib.suppress(OSError):
-        names = set(os.listdir(apps))
         for _, _, base in _trees(proc):
-            for path in base.glob(f"*{MARK}*"):
-                if path.name.partition(MARK)[0] in names:
-                    _remove(path)
+            for path in base.glob(f"*{MARK}{box}"):
+                _remove(path)
 
 
 def _remove(directory: Path) -> None:
