@@ -25,7 +25,7 @@ SUITE = "bookworm"
 # What an application's base has, and (for `tests.kit.machine`) what makes a machine boot.
 PACKAGES = (
     "ca-certificates", "python3", "python3-venv",
-    "dbus", "initramfs-tools", "kmod", "linux-image-cloud-amd64", "systemd-sysv",
+    "dbus", "initramfs-tools", "kmod", "linux-image-cloud-amd64", "runc", "systemd-sysv",
 )  # fmt: skip
 TRIES = 5  # at what comes over the network
 DEADLINE = 600.0  # seconds for the longest of the programs: packages come over the network

@@ -264,6 +264,24 @@ def is_backed_up() -> None:
     serves("2.0")
 
 
+def contains() -> None:
+    """Containers on control groups of version 2 alone, with limits and without; also without root."""
+    push("contained")
+    for user in ("root", "emptybox"):
+        name = f"contained-{user}"
+        properties = (f"User={user}", f"StateDirectory={name}", "Delegate=yes")
+        given = " ".join(f"--property {one}" for one in properties)
+        unit = f"systemd-run --quiet --wait --pipe --unit {name} {given}"
+        source = "--repo file:///srv/state.git --ref main --file-root /srv/artifacts"
+        agent = f"/opt/emptybox/bin/emptybox once {source} --data /var/lib/{name} --admin 127.0.0.1:7171"
+        said = run(f"{unit} {agent}", code=128 + signal.SIGKILL)
+        assert "HAL-9000\n" in said, said
+        assert "killed by the memory limit of 64M" in said, said
+        assert not list(pathlib.Path("/sys/fs/cgroup").glob("**/*~*")), said
+        assert not list(pathlib.Path(f"/var/lib/{name}").glob("apps/*/instances/*")), said
+    push("2.0")
+
+
 def refuses_newer_data() -> None:
     known = (DATA / "format").read_text()
     (DATA / "format").write_text("999\n")
@@ -283,7 +301,7 @@ def is_uninstalled() -> None:
 
 PARTS = (
     installs, is_hardened, compares, reloads, survives_the_agent, starts_a_hung_agent_again, upgrades,
-    restarts_a_hung_keeper, limits_what_apps_use, stops_in_order, refuses_newer_data, is_backed_up,
+    restarts_a_hung_keeper, limits_what_apps_use, stops_in_order, contains, refuses_newer_data, is_backed_up,
     is_uninstalled,
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ from agent.keeper.confine import seccomp
 from agent.keeper.confine.system import MACHINES, machine
 from tests.kit import intruder
 from tests.kit.box import archive
+from tests.kit.containers import packed, shell
 from tests.kit.git_server import Forge
 from tests.kit.image import ROOT, Image, need
 from tests.kit.machine import boot
@@ -47,6 +48,21 @@ def limited(version: str, digest: str) -> dict[str, Any]:
     run = {"command": eat, "limits": {"memory": "32M"}}
     wanted["apps"]["eater"] = {"version": "1", "run": run, "health": {"alive": "60s", "deadline": "200s"}}
     return wanted
+
+
+def contained(digest: str) -> dict[str, Any]:
+    """Two jobs in containers: one says its hostname, then one meets its limit."""
+    eat = "x=aaaaaaaaaaaaaaaa; while true; do x=$x$x; done"
+    jobs: dict[str, dict[str, Any]] = {
+        "a-name": {"command": ["sh", "-c", "cat /proc/sys/kernel/hostname"], "hostname": "HAL-9000"},
+        "eater": {"command": ["sh", "-c", eat], "limits": {"memory": "64M"}},
+    }
+    artifact = {"url": "file:///srv/artifacts/shell.tar", "checksum": f"sha256:{digest}"}
+    apps = {
+        name: {"version": "1", "artifact": artifact, "job": {"driver": "oci", "timeout": "200s", **job}}
+        for name, job in jobs.items()
+    }
+    return {"schema": 1, "apps": apps}
 
 
 def blocks() -> dict[str, Any]:
@@ -91,6 +107,10 @@ async def fill(root: Path, scratch: Path) -> None:
             if version == VERSIONS[-1]:
                 wanted = limited(version, hashlib.sha256(data).hexdigest())
                 commits["limited"] = await repository.put({"state.yaml": json.dumps(wanted)})
+        tree = packed(shell())
+        (root / "srv/artifacts/shell.tar").write_bytes(tree)
+        wanted = contained(hashlib.sha256(tree).hexdigest())
+        commits["contained"] = await repository.put({"state.yaml": json.dumps(wanted)})
         shutil.copytree(repository.path, root / "srv/state.git")
     (root / "srv/page.json").write_text(json.dumps(blocks()))
     (root / "srv/commits.json").write_text(json.dumps(commits))
