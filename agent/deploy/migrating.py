@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from agent.deploy.deployments import Deployment
 from agent.deploy.ledger import Entry, Ledger, Word, identity_of, release_of
@@ -26,7 +27,9 @@ from agent.domain.spec import MigrationKind, MigrationSpec
 from agent.migrator import order
 from agent.migrator.order import ANSWER, Answer, Order, read_answer
 from agent.process.command import CommandResult
+from agent.process.stop import STUCK
 
+T = TypeVar("T")
 PROGRAM = Path(order.__file__).with_name("run.py")
 LOOKING = 10.0  # seconds that others are waited for when nothing is to be done
 MARGIN = 60.0  # seconds beyond a migration's own timeout, so that it speaks first
@@ -88,23 +91,30 @@ async def up(work: Work, migration: MigrationSpec, step: str) -> None:
     entry = await ledger.begin(work.app, migration, work.release, version)
     try:
         if migration.database:
-            await _by_child(work, migration, entry, step)
+            await _by_child(work, migration, entry, step, touched)
         else:
             await _by_command(work, migration, entry, step, touched)
-    except Failure:
-        if entry.word is Word.RUNNING:  # it could not even be started
-            await ledger.end(entry, Word.FAILED if touched else Word.NOTHING)
-        raise
-    except BaseException:  # cancelled, and so it was stopped
+    except BaseException:  # it was cancelled, or cannot be ended, or nobody could be asked what it did
         if entry.word is Word.RUNNING:
             ledger.cut_short(entry)
         raise
 
 
+async def _ran(ledger: Ledger, entry: Entry, touched: bool, program: Awaitable[T]) -> T:
+    """Wait for the program that migrates. One that could not even be started changed nothing."""
+    try:
+        return await program
+    except Failure as failure:
+        if failure.info.reason != STUCK:
+            await ledger.end(entry, Word.FAILED if touched else Word.NOTHING)
+        raise
+
+
 async def _by_command(work: Work, migration: MigrationSpec, entry: Entry, step: str, touched: bool) -> None:
-    result = await work.processes.command(
+    command = work.processes.command(
         work.deployment, work.instance, step, migration.command, migration.timeout, entry=entry.number
     )
+    result = await _ran(work.ledger, entry, touched, command)
     await settle_command(work.ledger, entry, result, touched)
     work.processes.judge(result, step, "MigrationFailed")
 
@@ -117,8 +127,9 @@ async def settle_command(ledger: Ledger, entry: Entry, result: CommandResult, to
         await ledger.end(entry, Word.NOTHING if result.later and not touched else Word.FAILED)
 
 
-async def _by_child(work: Work, migration: MigrationSpec, entry: Entry, step: str) -> None:
-    result, answer = await _ask(work, migration, step, "up", (), entry.number)
+async def _by_child(work: Work, migration: MigrationSpec, entry: Entry, step: str, touched: bool) -> None:
+    asked = _ask(work, migration, step, "up", (), entry.number)
+    result, answer = await _ran(work.ledger, entry, touched, asked)
     if answer is None and migration.sql:  # killed: its transaction is over by now, one way or the other
         _, stands = await _ask(work, migration, f"{step} (what was done)", "look")
         known = stands is not None and stands.outcome == "done"

@@ -20,6 +20,7 @@ from agent.kit.tasks import uninterrupted
 from agent.process.keepers import Keeper
 from agent.process.voice import stretched
 
+STUCK = "ProcessStuck"  # the reason of a failure to end what runs
 KILL_DEADLINE = 10.0  # seconds: a killed process that is still there waits for a disk or the network
 LOOK_FIRST = 0.002  # seconds between looks for a group that outlives its leader: first, longest
 LOOK_LONGEST = 0.1
@@ -73,7 +74,7 @@ async def _kill(keeper: Keeper, child: str) -> None:
             await _empty(keeper, child)
     except TimeoutError:
         raise OperatorNeeded(
-            "ProcessStuck",
+            STUCK,
             f"process group {keeper.children[child].pid} was killed and is still there",
             where=child,
             remedy="look for a hung disk or network mount (state D in ps)",

@@ -17,6 +17,7 @@ from agent.deploy.ledger import Word
 from agent.deploy.migrating import Work, up
 from agent.deploy.steps.migrate import Migrate
 from agent.deploy.unclear import settle_migrations
+from agent.domain.errors import OperatorNeeded
 from agent.domain.model import PlannedStep
 from agent.domain.spec import AppSpec, MigrationKind, MigrationSpec
 from agent.migrator.order import Answer
@@ -165,6 +166,46 @@ async def test_a_migration_that_is_cancelled_is_not_told_as_running(journal: Jou
     (entry,) = journal.ledger.of("web")
     assert entry.word is Word.FAILED
     assert entry.unseen
+    assert not journal.ledger.fit("web", "r1")
+
+
+@pytest.mark.parametrize("migration", [COMMAND, SQL, BOTH], ids=["command", "sql", "both"])
+@pytest.mark.parametrize("stuck", [True, False], ids=["cannot be ended", "cannot be started"])
+async def test_only_what_could_not_even_be_started_is_told_as_nothing(
+    migration: MigrationSpec, stuck: bool, journal: Journal, tmp_path: Path
+) -> None:
+    class Failing(World):
+        async def command(self, *_: object, **__: object) -> CommandResult:
+            raise OperatorNeeded("ProcessStuck" if stuck else "NoResources", "no")
+
+    processes: Any = Failing(journal, (), ())
+    there = deployment(migration, tmp_path)
+    work = Work(processes=processes, ledger=journal.ledger, deployment=there, instance=tmp_path)
+    await journal.ledger.reach("web", "r1")
+    with pytest.raises(OperatorNeeded):
+        await up(work, migration, "migrate")
+    (entry,) = journal.ledger.of("web")
+    assert (entry.word, entry.unseen) == ((Word.FAILED, True) if stuck else (Word.NOTHING, False))
+    assert journal.ledger.fit("web", "r1") is not stuck
+
+
+async def test_one_that_was_killed_and_cannot_be_asked_about_is_not_told_as_nothing(
+    journal: Journal, tmp_path: Path
+) -> None:
+    class Deaf(World):
+        async def command(self, *_: object, **__: object) -> CommandResult:
+            if (end := next(self._ends, None)) is None:
+                raise OperatorNeeded("NoResources", "no process can be started")
+            return end
+
+    processes: Any = Deaf(journal, (), SPEECHLESS)
+    there = deployment(SQL, tmp_path)
+    work = Work(processes=processes, ledger=journal.ledger, deployment=there, instance=tmp_path)
+    await journal.ledger.reach("web", "r1")
+    with pytest.raises(OperatorNeeded, match="no process"):
+        await up(work, SQL, "migrate")
+    (entry,) = journal.ledger.of("web")
+    assert (entry.word, entry.unseen) == (Word.FAILED, True)
     assert not journal.ledger.fit("web", "r1")
 
 
