@@ -51,6 +51,15 @@ def read_by(box: Box) -> Path:
     return box.directory / "read"
 
 
+async def has_read(box: Box, text: str) -> None:
+    """The program has read its file: at its start, and each time it was told to."""
+
+    async def found() -> bool:
+        return read_by(box).exists() and read_by(box).read_text() == text
+
+    await box.until(found)
+
+
 def file(box: Box, name: str = "app.conf") -> Path:
     return box.data / "apps/app/current/config/etc" / name
 
@@ -72,12 +81,9 @@ async def test_a_changed_file_is_put_right_and_the_program_told_of_it(box: Box) 
     await box.start()
     await box.app_is("app", state="running")
     pid = (await box.app("app"))["child"]["pid"]
+    await has_read(box, "wanted\n")
     file(box).write_text("by hand\n")
-
-    async def right() -> bool:
-        return read_by(box).read_text() == "wanted\nwanted\n"
-
-    await box.until(right)
+    await has_read(box, "wanted\nwanted\n")
     assert file(box).read_text() == "wanted\n"
     await drifted(box, None)
     app = await box.app("app")
@@ -92,6 +98,7 @@ async def test_what_was_removed_or_added_is_put_right_without_telling_who_did_no
     await box.commit(state(box))
     await box.start()
     await box.app_is("app", state="running")
+    await has_read(box, "wanted\n")
     file(box, "quiet.conf").unlink()
     stranger = file(box).parent / "stranger.conf"
     stranger.write_text("include me\n")
@@ -142,10 +149,7 @@ async def test_a_program_never_starts_on_a_changed_file(box: Box) -> None:
     await box.commit(state(box, drift={"action": "ignore"}))
     await box.start()
     pid = (await box.app_is("app", state="running"))["child"]["pid"]
+    await has_read(box, "wanted\n")
     file(box).write_text("by hand\n")
     os.kill(pid, signal.SIGKILL)
-
-    async def again() -> bool:
-        return read_by(box).read_text() == "wanted\nwanted\n"
-
-    await box.until(again)
+    await has_read(box, "wanted\nwanted\n")

@@ -143,10 +143,10 @@ async def test_a_new_version_that_turns_sick_while_the_old_one_drains_is_rolled_
         await box.app_is(current__version="2.0")
         world.pull("sick-2.0")
         await has(box, "Healthy", "False")
+        waiting.close()
     finally:
         os.kill(old, signal.SIGCONT)
     await box.app_is(current__version="1.0", run=None)
-    waiting.close()
     await ended(box, ("2.0", "rolled-back"))
 
 
