@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations crash replay kills soak fuzz clean
+.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations crash replay kills soak powercuts fuzz clean
 
 help: ## what can be made here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,9 @@ kills: $(STAMP) ## kill -9 at random times under load and pushes: COUNT (500) of
 
 soak: $(STAMP) ## COUNT (1000) good, bad and hostile deploys under load, SEED: nothing grows
 	@$(BIN)/python -m tests.endurance.soak --count $(or $(COUNT),1000) --seed $(or $(SEED),20261121)
+
+powercuts: $(STAMP) ## COUNT (60) power cuts of an emulated machine that deploys, SEED: what was flushed is all there is
+	@$(BIN)/python -m tests.endurance.powercuts --count $(or $(COUNT),60) --seed $(or $(SEED),20261121)
 
 fuzz: $(STAMP) ## hostile webhook deliveries for SECONDS (60): no 500, no unbounded memory
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris 2>/dev/null || true
