@@ -9,8 +9,8 @@ RUNNING: the agent decides; when it dies it is started again, children and slots
 to end (TERM, INT), or said itself that it will, and has a deadline. ENDING: without an agent, what is left is
 asked to end. KILLING: what is left is made to end.
 
-The agent's end while RUNNING: exit code 0 means that all is done, 2 that the settings are wrong, which is
-final only while no child runs; everything else is a crash.
+The agent's end while RUNNING: 0 means that all is done, 2 that the settings are wrong, final only while no
+child runs; everything else is a crash.
 """
 
 from __future__ import annotations

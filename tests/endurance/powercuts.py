@@ -65,8 +65,9 @@ class Cuts:
                     said.append("@wrong nothing was looked at in time")
                 elif cut:
                     await self._failure(listening, LONG)
-            if listening.done():
-                said.append("@wrong the machine ended by itself")
+            if listening.done():  # without a word about the disk it is the emulator's doing
+                spoke = any(line.startswith("@") for line in said)
+                said.append("@wrong the machine ended by itself" if spoke else "@unbooted")
             machine.kill()
             await machine.wait()
             await listening
@@ -83,6 +84,7 @@ class Cuts:
     def _tell(self, number: int, cut: bool, checked: bool, said: list[str]) -> None:
         self.counts["cuts"] += cut
         self.counts["looked at"] += checked
+        self.counts["not even booted"] += "@unbooted" in said
         how = "looked at" if checked else "cut before the look"
         print(
             f"{number}: {how}, then at {self.last}.0; {self._disk.writes} writes, {self._disk.lost} lost",
