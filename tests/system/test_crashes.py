@@ -134,7 +134,8 @@ async def test_kill_9_of_the_agent_in_a_run(box: Box, moment: Moment) -> None:
             assert told == [("2.0", "succeeded"), ("2.0", "interrupted"), ("1.0", "succeeded")]
         assert world.lines("problems") == []
         if moment is probing:
-            assert steps(await box.history(), 1)["start"] == ("succeeded", True)
+            # How a step ended is written down a moment later; that it was taken back is known in any case.
+            assert steps(await box.history(), 1)["start"] in (("succeeded", True), ("cancelled", True))
             assert steps(await box.history(), 1)["probe"] == ("cancelled", False)
         if moment in (switched, on_probation):
             assert set(steps(await box.history(), 0).values()) == {("succeeded", False)}
