@@ -135,8 +135,10 @@ async def test_kill_9_of_the_agent_in_a_run(box: Box, moment: Moment) -> None:
         assert world.lines("problems") == []
         if moment is probing:
             # How a step ended is written down a moment later; that it was taken back is known in any case.
-            assert steps(await box.history(), 1)["start"] in (("succeeded", True), ("cancelled", True))
-            assert steps(await box.history(), 1)["probe"] == ("cancelled", False)
+            found = steps(await box.history(), 1)
+            assert found["start"] in (("succeeded", True), ("cancelled", True))
+            if found["start"][0] == "succeeded":
+                assert found["probe"] in {(word, False) for word in ("pending", "cancelled", "skipped")}
         if moment in (switched, on_probation):
             assert set(steps(await box.history(), 0).values()) == {("succeeded", False)}
         await world.tidy()
