@@ -8,6 +8,7 @@ requests, which is why it has a thread of its own.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 
@@ -27,14 +28,17 @@ class Writeback:
     def begin(self, fd: int) -> None:
         """Soon, let the disk begin with what was written to a file so far, which may be closed meanwhile.
 
-        A disk that is too far behind is not asked. Never waits, and tells no errors: the sync will.
+        A disk that is too far behind is not asked, nor any when no thread or descriptor is to be had. Never
+        waits, and tells no errors: the sync will.
         """
         if self._files.qsize() >= _MOST:
             return
-        if self._thread is None:
-            self._thread = Thread(target=self._run, name="artifact-writeback", daemon=True)
-            self._thread.start()
-        self._files.put(os.dup(fd))
+        with suppress(OSError, RuntimeError):
+            if self._thread is None:
+                thread = Thread(target=self._run, name="artifact-writeback", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._files.put(os.dup(fd))
 
     def close(self) -> None:
         """Ask for nothing more, and end the thread. May be called again."""

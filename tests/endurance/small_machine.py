@@ -60,12 +60,12 @@ class SmallMachine:
         """
         shared = directory / "host.sock"
         shared.unlink(missing_ok=True)
-        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         host = await asyncio.create_subprocess_exec(
             *(_virtiofsd(), f"--socket-path={shared}", "-o", "source=/", "-o", "cache=always"),
             *("-o", "sandbox=chroot"),
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            **quiet,  # type: ignore[arg-type]
+            stderr=subprocess.DEVNULL,
         )
         try:
             async with asyncio.timeout(20):
@@ -73,8 +73,9 @@ class SmallMachine:
                     await asyncio.sleep(0.01)
             machine = await asyncio.create_subprocess_exec(
                 *self._command(disk, shared),
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                **quiet,  # type: ignore[arg-type]
+                stderr=subprocess.DEVNULL,
             )
             try:
                 yield machine

@@ -64,6 +64,25 @@ def test_a_disk_that_is_behind_holds_nobody_up_and_keeps_no_descriptor(
     assert threads() == []
 
 
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [("os.dup", OSError(24, "Too many open files")), ("threading.Thread.start", RuntimeError("can't start"))],
+)
+def test_what_is_lacking_for_it_is_nobodys_failure(
+    what: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    early = Writeback()
+    with (tmp_path / "file").open("wb") as file:
+        with monkeypatch.context() as lacking:
+            lacking.setattr(what, refuse)
+            early.begin(file.fileno())
+        early.close()
+    assert threads() == []
+
+
 def test_who_has_nothing_large_has_no_thread(tmp_path: Path) -> None:
     early = Writeback()
     assert threads() == []
