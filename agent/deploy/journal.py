@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -289,14 +289,13 @@ class Journal:
         ]
         return self._write(tuple(statements), durable)
 
-    def settle_steps(self, run: str, *, finished: Sequence[str] = (), undone: Sequence[str] = ()) -> None:
-        """Correct how steps of a run ended that was cut off: they were finished, or taken back, since."""
-        done = "UPDATE steps SET result = ? WHERE run = ? AND name = ?"
-        back = "UPDATE steps SET undone = 1 WHERE run = ? AND name = ?"
-        statements: list[Statement] = [(done, (StepResult.SUCCEEDED.value, run, name)) for name in finished]
-        statements += [(back, (run, name)) for name in undone]
-        if statements:
-            self._write(tuple(statements))
+    def settle_steps(self, run: str, finished: Mapping[str, str], undone: Sequence[str] = ()) -> None:
+        """Correct how steps of a run ended that was cut off: they were finished, or taken back, since.
+
+        `finished` are names with kinds: that a step had begun may not have been written either.
+        """
+        if statements := journal_rows.settled(run, finished, undone):
+            self._write(statements)
 
     # -- looking back -----------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Every function here blocks on its connection: they run in the journal's thread.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import msgspec
 from agent.domain.errors import FailureInfo
 from agent.domain.model import Plan, RunResult, StepResult, SyncResult
 from agent.kit.clock import rfc3339
+from agent.kit.database import Statement
 from agent.kit.mask import secrets
 
 LOG_LINES = 200  # of a failure, the last ones
@@ -29,8 +30,8 @@ ARTIFACT_SIGNED = "artifact-signed"  # ... and of its artifact
 class UnfinishedRun:
     """A run that may have no end in the journal: the agent died in it, or its release is on probation.
 
-    `marks` are its milestones in order, `steps` how far each step came (planned ones that had not begun
-    are not in it), `kinds` what kind of step each of those is.
+    `marks` are its milestones in order, `kinds` what kind of step each planned one is, in the plan's order,
+    `steps` how far each came as far as that was written; the last moments before a death may not have been.
     """
 
     id: str
@@ -182,7 +183,8 @@ def unfinished(connection: sqlite3.Connection) -> list[UnfinishedRun]:
     An agent calls them that before it looks what became of them, and may die over that.
     """
     rows = connection.execute(
-        "SELECT runs.id, sync, app, spec, version, runs.commit_id, runs.result, syncs.result, runs.started"
+        "SELECT runs.id, sync, app, spec, version, runs.commit_id, runs.result, syncs.result, runs.started,"
+        " plan"
         " FROM runs LEFT JOIN syncs ON syncs.id = runs.sync"
         " WHERE runs.result IN (?, ?) OR (runs.result = ?"
         " AND runs.seq = (SELECT max(newer.seq) FROM runs AS newer WHERE newer.app = runs.app))"
@@ -190,10 +192,9 @@ def unfinished(connection: sqlite3.Connection) -> list[UnfinishedRun]:
         (RunResult.RUNNING.value, RunResult.PROBATION.value, RunResult.INTERRUPTED.value),
     ).fetchall()
     found = []
-    for run, sync, app, spec, version, commit, result, synced, started in rows:
+    for run, sync, app, spec, version, commit, result, synced, started, plan in rows:
         marks = connection.execute("SELECT name FROM marks WHERE run = ? ORDER BY seq", (run,))
-        query = "SELECT name, kind, result FROM steps WHERE run = ?"
-        steps = connection.execute(query, (run,)).fetchall()
+        steps = connection.execute("SELECT name, result FROM steps WHERE run = ?", (run,))
         found.append(
             UnfinishedRun(
                 run,
@@ -206,11 +207,25 @@ def unfinished(connection: sqlite3.Connection) -> list[UnfinishedRun]:
                 SyncResult(synced or SyncResult.RUNNING),
                 started,
                 tuple(name for (name,) in marks),
-                {name: StepResult(word) for name, _, word in steps},
-                {name: kind for name, kind, _ in steps},
+                {name: StepResult(word) for name, word in steps},
+                {name: kind for name, kind, _, _ in msgspec.json.decode(plan)},
             )
         )
     return found
+
+
+def settled(run: str, finished: Mapping[str, str], undone: Sequence[str]) -> tuple[Statement, ...]:
+    """What makes the journal say so: steps with their kinds that succeeded, and some that were taken back."""
+    done = (
+        "INSERT INTO steps (run, name, kind, attempt, result) VALUES (?, ?, ?, 1, ?)"
+        " ON CONFLICT DO UPDATE SET result = excluded.result"
+    )
+    back = "UPDATE steps SET undone = 1 WHERE run = ? AND name = ?"
+    word = StepResult.SUCCEEDED.value
+    return (
+        *((done, (run, name, kind, word)) for name, kind in finished.items()),
+        *((back, (run, name)) for name in undone),
+    )
 
 
 def durations(connection: sqlite3.Connection, app: str) -> dict[str, float]:

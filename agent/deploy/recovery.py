@@ -23,7 +23,7 @@ import logging
 from pathlib import Path
 
 from agent.deploy.child import Child
-from agent.deploy.cut_off import to_finish, to_take_back
+from agent.deploy.cut_off import to_finish, to_take_back, turns
 from agent.deploy.deployments import Deployment
 from agent.deploy.failures import as_info
 from agent.deploy.journal_rows import UnfinishedRun
@@ -253,7 +253,7 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
         app.placed = current.spec.job is not None or all(run.spec != current.pair.spec for run in runs)
     last: UnfinishedRun | None = None
     for run in runs:
-        if child is not None and run.spec == child.deployment.pair.spec:
+        if child is not None and run.spec == child.deployment.pair.spec and turns(run):
             last = run
     for run in runs:
         if run is last:
@@ -265,14 +265,14 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
             unfinished.settlement(run).settle(app.name, told, judged)
             continue
         await journal.mark_interrupted(run.id)
-        journal.settle_steps(run.id, undone=to_take_back(run, serves=child is not None))
+        journal.settle_steps(run.id, {}, to_take_back(run, serves=child is not None))
         unfinished.settlement(run).settle(app.name, SyncResult.INTERRUPTED)
     if child is None:
         await _prove_placed(app)
         return
     proven = _is(child, good)
     if last is not None:
-        journal.settle_steps(last.id, finished=to_finish(last))
+        journal.settle_steps(last.id, to_finish(last))
     if last is not None and proven:
         await journal.close_run(last.id, RunResult.SUCCEEDED)
         unfinished.settlement(last).settle(app.name, SyncResult.SUCCEEDED)

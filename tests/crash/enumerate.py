@@ -87,3 +87,4 @@ async def _dead_or_there(stage: Stage, play: Kind, deploy: int) -> None:
             return False
 
     await stage.box.until(either, DEADLINE)
+    await stage.swept(play.programs)

@@ -114,6 +114,11 @@ class Stage:
         busy = [a for a in apps if a.get("run") or a["state"] not in RESTING]
         return not busy and not status["source"]["running"]
 
+    async def swept(self, programs: int) -> None:
+        """Wait until the deploy before has left, or somebody died over that, or it stays for good."""
+        await self._never(lambda: [] if self.fired else self._processes(programs))
+        await self._never(lambda: [] if self.fired else self._left())
+
     async def wrong(self, programs: int) -> list[str]:
         """Everything that is not as it should be, `programs` being how many apps have a process."""
         await self.box.until(self.rests, DEADLINE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.deploy.catalog import CATALOG
-from agent.deploy.cut_off import to_finish, to_take_back
+from agent.deploy.cut_off import to_finish, to_take_back, turns
 from agent.deploy.journal_rows import UnfinishedRun
 from agent.deploy.run import Crash, RunContext, Step
 from agent.deploy.steps.fetch import Fetch
@@ -50,7 +50,7 @@ def run(**steps: StepResult) -> UnfinishedRun:
     kinds = {name: name for name in steps}
     return UnfinishedRun(
         "run-1", "sync-1", "web", "spec", "2.0", "0" * 40, RunResult.RUNNING, SyncResult.RUNNING, 0.0, (),
-        steps, kinds,
+        {name: result for name, result in steps.items() if result is not StepResult.PENDING}, kinds,
     )  # fmt: skip
 
 
@@ -61,8 +61,26 @@ def test_a_run_whose_release_serves_has_what_was_cut_off_finished() -> None:
         switch=StepResult.RUNNING,
         drain=StepResult.CANCELLED,
     )
-    assert to_finish(cut) == ["switch", "drain"]
-    assert to_finish(run(switch=StepResult.SUCCEEDED, drain=StepResult.FAILED)) == []
+    assert list(to_finish(cut)) == ["switch", "drain"]
+    assert to_finish(run(switch=StepResult.SUCCEEDED, drain=StepResult.FAILED)) == {}
+
+
+def test_a_run_whose_release_serves_had_done_what_comes_before_even_if_that_was_not_written() -> None:
+    cut = run(
+        fetch=StepResult.SUCCEEDED,
+        start=StepResult.RUNNING,
+        probe=StepResult.PENDING,
+        switch=StepResult.PENDING,
+        drain=StepResult.PENDING,
+        unplace=StepResult.SKIPPED,
+        after=StepResult.RUNNING,
+    )
+    assert list(to_finish(cut)) == ["start", "probe", "switch", "drain"]
+
+
+def test_a_run_that_does_something_for_what_serves_anyway_does_not_make_it_serve() -> None:
+    assert turns(run(fetch=StepResult.SUCCEEDED, switch=StepResult.PENDING))
+    assert not turns(run(check=StepResult.SUCCEEDED, contract=StepResult.RUNNING))
 
 
 def test_what_had_begun_of_another_run_is_taken_back_and_the_rest_is_done_anew() -> None:

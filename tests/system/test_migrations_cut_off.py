@@ -86,3 +86,26 @@ async def test_nor_is_one_of_an_app_of_which_nothing_else_is_left(box: Box) -> N
 async def _blocked(box: Box) -> bool:
     conditions = (await box.app())["conditions"]
     return any(c["type"] == "RollbackBlocked" and c["status"] == "True" for c in conditions)
+
+
+async def test_a_contract_migration_cut_off_is_not_told_as_done_because_its_version_serves(box: Box) -> None:
+    world = World(box)
+    health = {"deadline": "20s", "probation": "100ms"}
+    await world.running(health=health)
+    world.pull("hold")
+    command = world.shell("echo x >> $W/ran; while test -e $W/hold; do sleep 0.02; done")
+    contract = {"name": "tidy", "command": command, "kind": "contract"}
+    await world.deploy("2.0", push=True, migrate=[contract], health=health)
+    await world.said("ran")
+    await world.kill_everything()
+    await box.start()
+    await world.said("ran", 2)
+    world.release("hold")
+
+    async def done() -> bool:
+        return words(box)[-1] == ("2.0", "done")
+
+    await box.until(done)
+    await box.app_is(run=None, state="running")
+    told = [(run["result"], [step["kind"] for step in run["steps"]][-1]) for run in await box.history()]
+    assert told[:2] == [("succeeded", "contract"), ("interrupted", "contract")]
