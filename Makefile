@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations crash replay kills soak powercuts fuzz clean
+.PHONY: help demo test check lint format types contracts vm bench swaps jobs migrations crash replay kills soak powercuts outage fuzz clean
 
 help: ## what can be made here
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,9 @@ soak: $(STAMP) ## COUNT (1000) good, bad and hostile deploys under load, SEED: n
 
 powercuts: $(STAMP) ## COUNT (60) power cuts of an emulated machine that deploys, SEED: what was flushed is all there is
 	@$(BIN)/python -m tests.endurance.powercuts --count $(or $(COUNT),60) --seed $(or $(SEED),20261121)
+
+outage: $(STAMP) ## HOURS (2) without Git, in real time: nothing is lost, nothing grows
+	@$(BIN)/python -m tests.endurance.outage --hours $(or $(HOURS),2)
 
 fuzz: $(STAMP) ## hostile webhook deliveries for SECONDS (60): no 500, no unbounded memory
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris 2>/dev/null || true

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.endurance import costs
 from tests.endurance.kills import Tally, rampage
+from tests.endurance.outage import outage
 from tests.endurance.soak import Soak, soak
 
 SEED = 20261121
@@ -26,6 +27,14 @@ async def test_good_bad_and_hostile_commits_leave_nothing_open(tmp_path: Path) -
     async for one in soak(tmp_path, 8, SEED, every=4):
         assert one.wrong == []
         await one.box.until(partial(_as_at_first, one))  # what is open for a moment is not left open
+
+
+async def test_git_is_away_for_a_while_and_what_was_pushed_meanwhile_comes_without_a_word(
+    tmp_path: Path,
+) -> None:
+    seen = await outage(tmp_path, 1.0, {"--poll": "1s"})
+    assert (seen.wrong, seen.lost) == ([], [])
+    assert seen.requests > 0
 
 
 async def _as_at_first(one: Soak) -> bool:
