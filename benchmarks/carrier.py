@@ -20,7 +20,7 @@ from typing import Any
 
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
-from agent.domain.spec import ArtifactSpec, Checksum
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.kit.tasks import Owned, stop
 
 TICK = 0.002  # seconds

@@ -40,8 +40,8 @@ from agent.artifact.source import Source, shown, split
 from agent.artifact.store import AGAIN, Store
 from agent.artifact.trust.rules import Rules
 from agent.artifact.trust.signatures import Signatures
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.domain.errors import Permanent
-from agent.domain.spec import ArtifactSpec, Checksum
 from agent.kit.executor import Threads
 from agent.kit.machine import architecture
 from agent.kit.tasks import Owned, stop

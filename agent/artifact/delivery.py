@@ -28,8 +28,8 @@ from agent.artifact.store import Store
 from agent.artifact.trust.case import Case
 from agent.artifact.trust.witness import Witness
 from agent.artifact.worker import Worker
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
-from agent.domain.spec import ArtifactSpec, Checksum
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from agent.artifact.archive.unpack import SINGLE, Form
 from agent.artifact.checksum import LENGTHS
 from agent.artifact.source import path_of, split
+from agent.domain.artifact_spec import ArtifactSpec
 from agent.domain.oci_reference import SCHEME
-from agent.domain.spec import ArtifactSpec, canonical_digest
+from agent.domain.spec import canonical_digest
 
 _LAYOUT = 1  # raise it when the same bytes begin to be unpacked differently
 

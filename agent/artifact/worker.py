@@ -19,8 +19,8 @@ from agent.artifact.pipeline import Stopped
 from agent.artifact.release import Packing
 from agent.artifact.store import Store
 from agent.artifact.trust.witness import Witness
+from agent.domain.artifact_spec import Checksum
 from agent.domain.errors import Permanent
-from agent.domain.spec import Checksum
 from agent.kit.files import remove_tree
 
 

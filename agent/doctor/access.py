@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from agent.config import Settings
 from agent.doctor.findings import Finding, Verdict
+from agent.domain.artifact_spec import ArtifactSpec
 from agent.domain.errors import Failure
-from agent.domain.spec import ArtifactSpec
 from agent.kit.clock import span
 
 DEADLINE = 15.0  # seconds for each

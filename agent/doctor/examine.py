@@ -12,7 +12,7 @@ from agent.doctor.findings import Finding
 from agent.doctor.kernel import kernel
 from agent.doctor.machine import machine
 from agent.doctor.signers import signers
-from agent.domain.spec import ArtifactSpec
+from agent.domain.artifact_spec import ArtifactSpec
 
 
 async def examine(

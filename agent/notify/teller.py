@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from agent.domain import events as facts
+from agent.domain import job_events
 from agent.domain.errors import FailureInfo, FailureKind
 from agent.domain.job import JobResult
 from agent.domain.model import Pair, RunResult, StepResult, SyncResult
@@ -86,7 +87,7 @@ class Teller:
             facts.PauseChanged: self._pause,
             facts.ConditionChanged: self._condition,
             facts.AppRemoved: self._removed,
-            facts.JobEnded: self._job_ended,
+            job_events.JobEnded: self._job_ended,
         }
         self.unsubscribe = bus.subscribe(self.hear)
 
@@ -159,7 +160,7 @@ class Teller:
         at = f"{step}: " if step else ""
         return f"{head}{at}{failure.reason}: {failure.message}"
 
-    def _job_ended(self, event: facts.JobEnded) -> None:
+    def _job_ended(self, event: job_events.JobEnded) -> None:
         """A job that fails is told once, and when it succeeds again."""
         subject, run = f"job {event.app}", event.run
         if event.earlier or run.result is JobResult.STOPPED:

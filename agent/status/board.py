@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.domain import events as facts
+from agent.domain import job_events
 from agent.domain.errors import FailureInfo
 from agent.domain.model import Condition, ConditionStatus, StepResult
 from agent.kit.clock import rfc3339
@@ -111,10 +112,10 @@ class Board:
             facts.InstancesChanged: self._instances,
             facts.AppFailed: self._failed,
             facts.ConditionChanged: self._condition,
-            facts.JobPlanned: self._job_planned,
-            facts.JobStarted: lambda e: self._job(e.app).started(e),
-            facts.JobEnded: lambda e: self._job(e.app).ended(e),
-            facts.JobPassed: lambda e: self._job(e.app).missed(e),
+            job_events.JobPlanned: self._job_planned,
+            job_events.JobStarted: lambda e: self._job(e.app).started(e),
+            job_events.JobEnded: lambda e: self._job(e.app).ended(e),
+            job_events.JobPassed: lambda e: self._job(e.app).missed(e),
         }
 
     def hear(self, event: facts.Event) -> None:
@@ -268,7 +269,7 @@ class Board:
         picture.job = picture.job or JobPicture()
         return picture.job
 
-    def _job_planned(self, event: facts.JobPlanned) -> None:
+    def _job_planned(self, event: job_events.JobPlanned) -> None:
         if event.gone:
             self._app(event.app).job = None
         else:

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.domain.events import JobEnded, JobPassed, JobPlanned, JobStarted
 from agent.domain.job import JobResult, JobRun, run_json
+from agent.domain.job_events import JobEnded, JobPassed, JobPlanned, JobStarted
 from agent.kit.clock import rfc3339
 
 Json = dict[str, Any]

@@ -18,6 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from agent.domain import events as facts
+from agent.domain import job_events
 from agent.domain.errors import FailureInfo
 from agent.domain.model import AppState, RunResult, StepResult, SyncResult
 from agent.status.board import Board
@@ -129,8 +130,8 @@ class Metrics:
             facts.DriftFound: lambda e: self._count(self._drift, e.app, "repaired" if e.repaired else "told"),
             facts.RequestsAnswered: lambda e: self._count(self._answered, e.app, e.how, by=e.count),
             facts.NoticeTried: self._notice_tried,
-            facts.JobEnded: self._job_ended,
-            facts.JobPassed: lambda e: self._count(self._jobs, e.app, str(e.result), by=e.count),
+            job_events.JobEnded: self._job_ended,
+            job_events.JobPassed: lambda e: self._count(self._jobs, e.app, str(e.result), by=e.count),
             facts.AppRemoved: self._removed,
         }
 
@@ -186,7 +187,7 @@ class Metrics:
         self._count(self._runs, event.app, str(event.result))
         self._failure(event.app, event.run, event.failure)
 
-    def _job_ended(self, event: facts.JobEnded) -> None:
+    def _job_ended(self, event: job_events.JobEnded) -> None:
         if not event.earlier:
             self._count(self._jobs, event.app, str(event.run.result))
 

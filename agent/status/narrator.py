@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.domain import events as facts
+from agent.domain import job_events
 from agent.domain.errors import FailureInfo, FailureKind
 from agent.domain.job import JobResult
 from agent.domain.model import RunResult, StepResult, SyncResult
@@ -132,7 +133,7 @@ def _condition(event: facts.ConditionChanged) -> Line:
     )
 
 
-def _job_ended(event: facts.JobEnded) -> Line | None:
+def _job_ended(event: job_events.JobEnded) -> Line | None:
     run = event.run
     if event.earlier:
         return None
@@ -141,7 +142,7 @@ def _job_ended(event: facts.JobEnded) -> Line | None:
     return level, text + _because(run.failure)
 
 
-def _job_passed(event: facts.JobPassed) -> Line:
+def _job_passed(event: job_events.JobPassed) -> Line:
     times = "once" if event.count == 1 else f"{event.count} times"
     return WARNING, f"{event.app}: {event.result} {times}, last due at {rfc3339(event.last)}"
 
@@ -180,9 +181,9 @@ _TELLERS: dict[type[facts.Event], Callable[[Any], Line | None]] = {
     facts.GateChanged: lambda e: (DEBUG, f"{e.app}: gate {e.state}"),
     facts.ConditionChanged: _condition,
     facts.PauseChanged: _pause,
-    facts.JobStarted: lambda e: (INFO, f"{e.app}: run {e.run} ({e.cause}) runs with pid {e.pid}"),
-    facts.JobEnded: _job_ended,
-    facts.JobPassed: _job_passed,
+    job_events.JobStarted: lambda e: (INFO, f"{e.app}: run {e.run} ({e.cause}) runs with pid {e.pid}"),
+    job_events.JobEnded: _job_ended,
+    job_events.JobPassed: _job_passed,
     facts.ExecStarted: _exec_started,
     facts.ExecEnded: lambda e: (INFO, f"{e.app}: {e.id}: {e.program} {e.result} after {span(e.seconds)}"),
 }

@@ -8,7 +8,7 @@ import hashlib
 import os
 import random
 
-from agent.domain.spec import ArtifactSpec, Checksum
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from tests.kit.archives import Tar
 
 

@@ -11,8 +11,8 @@ import pytest
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.limits import Limits
 from agent.artifact.store import Store
+from agent.domain.artifact_spec import Checksum
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
-from agent.domain.spec import Checksum
 from tests.artifact.conftest import assert_no_traces
 from tests.artifact.specs import big, release, soon, spec
 from tests.kit.archives import HOSTILE, Tar

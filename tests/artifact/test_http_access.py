@@ -20,8 +20,8 @@ from agent.artifact.http_access import HttpAccess
 from agent.artifact.http_proxy import proxy_for
 from agent.artifact.limits import DEFAULTS
 from agent.artifact.store import Store
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
-from agent.domain.spec import ArtifactSpec, Checksum
 from agent.kit.mask import secrets
 from tests.artifact.conftest import assert_no_traces
 from tests.artifact.specs import release, spec

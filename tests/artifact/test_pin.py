@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from agent.artifact.artifacts import Artifacts
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.domain.errors import Permanent, Transient
-from agent.domain.spec import ArtifactSpec, Checksum
 from tests.artifact.conftest import assert_no_traces
 from tests.artifact.specs import big, release, spec
 from tests.kit.artifact_server import ArtifactServer

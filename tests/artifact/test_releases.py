@@ -8,7 +8,7 @@ import pytest
 from agent.artifact.archive.unpack import Form
 from agent.artifact.release import packing, release_id
 from agent.artifact.store import Store
-from agent.domain.spec import ArtifactSpec, Checksum
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from tests.artifact.specs import spec
 
 TAR = "https://releases.example/web-1.0.tar.gz?x=1"

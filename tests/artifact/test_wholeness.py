@@ -17,7 +17,7 @@ from agent.artifact.artifacts import Artifacts
 from agent.artifact.inspection import inspect
 from agent.artifact.inventory import DIRECTORY, FILE, HARD, LINK, Entry
 from agent.artifact.store import Store
-from agent.domain.spec import ArtifactSpec
+from agent.domain.artifact_spec import ArtifactSpec
 from tests.artifact.specs import spec
 from tests.artifact.trees import snapshot
 from tests.kit.archives import Tar, header, padded

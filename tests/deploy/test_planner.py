@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from agent.deploy.differences import changes
 from agent.deploy.graph import Graph, Node
 from agent.deploy.planner import Situation, plan
+from agent.domain.artifact_spec import ArtifactSpec, Checksum, SignatureSpec
 from agent.domain.errors import FailureInfo, FailureKind
 from agent.domain.model import NoChange, Plan
 from agent.domain.spec import (
     AppSpec,
-    ArtifactSpec,
     CanarySpec,
-    Checksum,
     ContainerSpec,
     HealthSpec,
     IsolationSpec,
@@ -30,7 +29,6 @@ from agent.domain.spec import (
     ReloadSpec,
     RestartSpec,
     RunSpec,
-    SignatureSpec,
     SocketMode,
     StopSpec,
     Swap,

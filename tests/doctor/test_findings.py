@@ -13,8 +13,8 @@ from agent.doctor import access, machine
 from agent.doctor.examine import examine
 from agent.doctor.findings import Finding, Verdict
 from agent.doctor.kernel import kernel
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.domain.errors import Permanent
-from agent.domain.spec import ArtifactSpec, Checksum
 
 
 def artifact(url: str) -> ArtifactSpec:

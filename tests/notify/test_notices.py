@@ -9,6 +9,7 @@ import pytest
 
 from agent.config import Settings
 from agent.domain import events as facts
+from agent.domain import job_events
 from agent.domain.errors import Failure, FailureInfo, FailureKind
 from agent.domain.job import Cause, JobResult, JobRun
 from agent.domain.model import SyncResult
@@ -183,9 +184,9 @@ async def test_a_job_that_fails_is_told_once_and_once_more_when_it_succeeds(tmp_
     async with api_server() as server:
         async with stand(tmp_path, notices=notices(server, tmp_path)) as world:
             for run in (good, bad, bad, good, good):
-                world.bus.publish(facts.JobEnded("report", run, 1.0))
+                world.bus.publish(job_events.JobEnded("report", run, 1.0))
                 await until_sent(world)
-            world.bus.publish(facts.JobEnded("report", bad, 0.0, earlier=True))
+            world.bus.publish(job_events.JobEnded("report", bad, 0.0, earlier=True))
             await until_sent(world)
     told = [got.content for got in server.got]
     assert [(t["kind"], t["app"], t["reason"]) for t in told] == [

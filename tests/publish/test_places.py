@@ -15,7 +15,7 @@ from agent.artifact.artifacts import Artifacts
 from agent.artifact.s3 import S3Access
 from agent.artifact.store import Store
 from agent.cli.exit_codes import FAILED, NOT_NOW, OK
-from agent.domain.spec import ArtifactSpec, Checksum
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.publish import s3 as publishing_s3
 from tests.artifact.oci.test_registries import TokenService, encoded, logins
 from tests.artifact.trees import snapshot

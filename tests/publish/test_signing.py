@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
 from agent.cli.exit_codes import FAILED, OK
-from agent.domain.spec import SignatureSpec
+from agent.domain.artifact_spec import SignatureSpec
 from tests.artifact.specs import spec
 from tests.cli.stage import run_here
 from tests.kit.registry import need

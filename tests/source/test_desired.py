@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.domain.artifact_spec import Checksum
 from agent.domain.spec import (
     AppSpec,
-    Checksum,
     DrainSpec,
     HealthSpec,
     HooksSpec,

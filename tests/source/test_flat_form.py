@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.domain.spec import (
-    AppSpec,
-    ArtifactSpec,
-    Checksum,
-    HealthSpec,
-    ManagedFile,
-    OnChange,
-    ProbeKind,
-    RunSpec,
-)
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
+from agent.domain.spec import AppSpec, HealthSpec, ManagedFile, OnChange, ProbeKind, RunSpec
 from agent.source.desired import load, validate
 from agent.source.schema.artifact_url import SCHEMES
 from tests.source.state_files import HERE, SHA, mistakes, read, write

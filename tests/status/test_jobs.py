@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.domain.errors import FailureInfo, FailureKind
-from agent.domain.events import AppRemoved, JobEnded, JobPassed, JobPlanned, JobStarted
+from agent.domain.events import AppRemoved
 from agent.domain.job import Cause, JobResult, JobRun
+from agent.domain.job_events import JobEnded, JobPassed, JobPlanned, JobStarted
 from agent.status.feed import fact_json
 from agent.status.narrator import sentence
 from agent.web.words import as_text

@@ -37,9 +37,9 @@ from agent.artifact.pipeline import Meter, Progress, Stopped, Work, carry, check
 from agent.artifact.release import packing
 from agent.artifact.source import Body
 from agent.artifact.store import Store
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.domain.errors import Failure, Permanent
 from agent.domain.oci_reference import SCHEME, Reference, parse
-from agent.domain.spec import ArtifactSpec, Checksum
 from agent.kit.files import remove_tree
 from agent.kit.threads import settled
 

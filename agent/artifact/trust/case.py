@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.domain.artifact_spec import Checksum
 from agent.domain.errors import Permanent
-from agent.domain.spec import Checksum
 from agent.kit.signatures import cosign, minisign, openpgp, sshsig
 from agent.kit.signatures.keys import NAMESPACE, KeySet, Mark
 from agent.kit.signatures.refused import Refused

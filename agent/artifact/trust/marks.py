@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from agent.domain.spec import Checksum
+from agent.domain.artifact_spec import Checksum
 from agent.kit.files import write_atomically
 from agent.kit.signatures.keys import Mark
 

@@ -22,9 +22,9 @@ from agent.artifact.trust import image
 from agent.artifact.trust.case import Case, Demand, Found, missing, of_cosign, refusal
 from agent.artifact.trust.marks import Marks
 from agent.artifact.trust.rules import Rule, Rules
+from agent.domain.artifact_spec import ArtifactSpec
 from agent.domain.errors import Failure, OperatorNeeded, Permanent
 from agent.domain.oci_reference import SCHEME, parse
-from agent.domain.spec import ArtifactSpec
 from agent.kit.signatures import keys, openpgp
 from agent.kit.signatures.keys import KeySet
 from agent.kit.signatures.refused import KeyInvalid, Refused

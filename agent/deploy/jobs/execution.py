@@ -15,8 +15,9 @@ from agent.deploy.jobs.attempt import End
 from agent.deploy.jobs.ledger import Ledger
 from agent.deploy.processes import Processes
 from agent.domain.errors import Failure, FailureInfo, FailureKind
-from agent.domain.events import AppFailed, Bus, ConditionChanged, JobEnded, JobStarted
+from agent.domain.events import AppFailed, Bus, ConditionChanged
 from agent.domain.job import JobResult, JobRun
+from agent.domain.job_events import JobEnded, JobStarted
 from agent.domain.model import Condition, ConditionStatus, new_id
 from agent.domain.spec import JobSpec
 

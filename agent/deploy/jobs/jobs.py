@@ -26,8 +26,9 @@ from agent.deploy.jobs.execution import AGAIN, LONGEST_PAUSE, Active, Execution
 from agent.deploy.jobs.ledger import Ledger
 from agent.deploy.processes import Processes
 from agent.domain.control import NotPossible
-from agent.domain.events import AppFailed, Bus, JobEnded, JobPassed, JobPlanned
+from agent.domain.events import AppFailed, Bus
 from agent.domain.job import Cause, JobResult, JobRun, JobStanding
+from agent.domain.job_events import JobEnded, JobPassed, JobPlanned
 from agent.domain.model import new_id
 from agent.domain.spec import JobSpec
 from agent.kit.tasks import Owned

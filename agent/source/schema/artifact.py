@@ -7,8 +7,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.domain.oci_reference import SCHEME, Reference, parse
-from agent.domain.spec import ArtifactSpec, Checksum
 from agent.source.problems import nearest, shown
 from agent.source.schema.artifact_url import checked, headers, mirrors
 from agent.source.schema.place import Place

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from agent.domain.artifact_spec import SignatureSpec
 from agent.domain.oci_reference import SCHEME
-from agent.domain.spec import SignatureSpec
 from agent.kit.signatures import keys, openpgp
 from agent.kit.signatures.refused import KeyInvalid
 from agent.source.schema.artifact_url import checked

@@ -11,8 +11,8 @@ import pytest
 
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.domain.errors import Failure, Permanent
-from agent.domain.spec import ArtifactSpec, Checksum
 from agent.kit.machine import architecture
 from tests.artifact.conftest import assert_no_traces
 from tests.artifact.trees import snapshot

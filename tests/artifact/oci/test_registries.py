@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.limits import DEFAULTS, Limits
 from agent.artifact.store import Store
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from agent.domain.errors import Failure, OperatorNeeded, Permanent, Transient
-from agent.domain.spec import ArtifactSpec, Checksum
 from agent.kit.mask import secrets
 from tests.artifact.conftest import assert_no_traces
 from tests.kit.archives import Tar

@@ -13,8 +13,8 @@ import pytest
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
 from agent.artifact.trust.rules import Rules
+from agent.domain.artifact_spec import ArtifactSpec, Checksum, SignatureSpec
 from agent.domain.errors import Failure, OperatorNeeded, Permanent
-from agent.domain.spec import ArtifactSpec, Checksum, SignatureSpec
 from tests.artifact.specs import release, spec
 from tests.kit.artifact_server import ArtifactServer
 from tests.kit.cosigning import CosignKey

@@ -15,8 +15,8 @@ import pytest
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
 from agent.artifact.trust.rules import Rules
+from agent.domain.artifact_spec import ArtifactSpec, Checksum, SignatureSpec
 from agent.domain.errors import Permanent
-from agent.domain.spec import ArtifactSpec, Checksum, SignatureSpec
 from tests.artifact.oci.conftest import artifacts, registry
 from tests.kit.archives import Tar
 from tests.kit.cosigning import BUNDLE, SIMPLE, CosignKey
