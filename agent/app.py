@@ -24,6 +24,7 @@ from agent.artifact.settings import artifacts_of
 from agent.artifact.store import Store
 from agent.config import ConfigError, Settings, learn_secrets, load
 from agent.deploy import needs
+from agent.deploy.disk_watch import DiskWatch
 from agent.deploy.execs import ExecDesk
 from agent.deploy.freezer import Freezer
 from agent.deploy.journal_news import open_journal
@@ -55,6 +56,7 @@ from agent.keeper.client import KeeperClient
 from agent.keeper.protocol import KEEPER_FD_VARIABLE, MAKES_WAY, VERSION
 from agent.kit.loop import Loop
 from agent.kit.mask import secrets
+from agent.kit.standstill import Standstill
 from agent.kit.tasks import Owned
 from agent.life import UPGRADED, Agent
 from agent.notify.post import Post
@@ -160,12 +162,15 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     stack.push_async_callback(remote.aclose)
     adoption = Adoption(keeper)
     provenance = Provenance(remote, settings.ref, trust_of(settings), journal, lambda: lanes.newest_commit())
-    look = Look(remote, data.state, settings, adoption, provenance, secret_reader(settings, data.salt()))
+    salt = await asyncio.to_thread(data.salt)
+    look = Look(remote, data.state, settings, adoption, provenance, secret_reader(settings, salt))
+    await look.begin()
     inbox = TriggerInbox(bus)
     unfinished = Unfinished(await journal.unfinished_runs(), lambda event: reconciler.ended(event))
     wholeness = Wholeness(artifacts, bus)
     processes = Processes(keeper, bus, Surroundings(data, settings, wholeness))
     metrics.registry.register(LimitedCollector(processes.surroundings.cgroups.used))
+    standstill = Standstill()
     broken = asyncio.Event()
     lane_tasks = await stack.enter_async_context(Owned("lanes", lambda error: _broke(broken, error)))
     tasks = await stack.enter_async_context(Owned("agent", lambda error: _broke(broken, error)))
@@ -188,7 +193,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
         make_gate=make_gate, earlier=look.earlier, retry_later=retries.later,
         paused=lambda: journal.fact(PAUSE), frozen=freezer.now, collect=upkeep.collect, unfinished=unfinished,
         adoption=adoption, ready=needs.Needs(lambda: lanes.live()).ready, stop_room=settings.stop_room,
-        once=once is not None, unclaimed=partial(give_up_unclaimed, keeper),
+        once=once is not None, unclaimed=partial(give_up_unclaimed, keeper), standstill=standstill,
     )  # fmt: skip
 
     def make_lane(name: str) -> Lane:
@@ -199,7 +204,9 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
     lanes = Lanes(make_lane)
     reachability = Reachability(bus)
     only = once.app if once is not None else ""
-    reconciler = Reconciler(inbox, look, reachability, lanes, journal, bus, retries.later, freezer, only)
+    reconciler = Reconciler(
+        inbox, look, reachability, lanes, journal, bus, retries.later, freezer, only, standstill.timeout
+    )
     table = ProcessTable(keeper, lanes, (keeper.keeper_pid, os.getpid()), version("emptybox"))
     said = Said(data.apps, lanes, processes, kept=settings.app_log_size > 0)
     operator = Operator(
@@ -217,6 +224,7 @@ async def build(settings: Settings, keeper_fd: int, stack: AsyncExitStack, once:
         settings, keeper, data, journal, bus, inbox, look, retries, lanes, reconciler, poller,
         processes, face, operator, metrics, unfinished, post,
         LeftBehind(keeper, keeper.keeper_pid, data.box, lanes, bus),
+        DiskWatch(data.root, data.ask, bus, standstill),
         Makeshift(data, journal, artifacts.unswept, once is None and bool(data.known_apps())),
         tasks, broken, once,
     )  # fmt: skip
@@ -230,7 +238,7 @@ async def _open(data: DataDirectory) -> None:
     waited = 0.0
     while True:
         try:
-            return data.open()
+            return await asyncio.to_thread(data.open)
         except OperatorNeeded as error:
             if error.info.reason != "DataInUse" or waited >= ENDING:
                 raise

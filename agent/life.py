@@ -16,6 +16,7 @@ from typing import Any
 from agent.config import Settings
 from agent.deploy import needs
 from agent.deploy.beginning import apps_found
+from agent.deploy.disk_watch import DiskWatch
 from agent.deploy.journal import Journal
 from agent.deploy.layout import DataDirectory
 from agent.deploy.left_behind import LeftBehind
@@ -72,6 +73,7 @@ class Agent:
     unfinished: Unfinished
     post: Post
     left_behind: LeftBehind
+    disk: DiskWatch
     makeshift: Makeshift
     tasks: Owned
     broken: asyncio.Event
@@ -107,6 +109,7 @@ class Agent:
         self.tasks.start(self.poller.run(), name="poller")
         self.tasks.start(self.post.run(), name="post")
         self.tasks.start(watch(self.look.replaced, self.inbox), name="rotation")
+        self.tasks.start(self.disk.watch(), name="disk")
         self.tasks.start(measure_lag(self.metrics), name="lag")
         self.tasks.start(tell_deaths(self.bus, self.keeper.deaths), name="deaths")
         self.tasks.start(self.left_behind.watch(), name="left behind")

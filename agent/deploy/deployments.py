@@ -142,6 +142,8 @@ class Deployments:
 
     def all(self) -> list[Deployment]:
         """Every whole deployment, newest first."""
+        if not self._directory.deployments.is_dir():  # an app that was never begun
+            return []
         found = (self._read(p) for p in self._directory.deployments.iterdir() if p.name[0] != ".")
         whole = [d for d in found if d is not None and d.whole()]
         return sorted(whole, key=lambda d: d.path.stat().st_mtime, reverse=True)

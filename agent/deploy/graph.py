@@ -32,6 +32,7 @@ from typing import Any, Protocol
 
 from agent.domain.errors import Failure, Permanent, Transient
 from agent.domain.model import StepResult
+from agent.kit.standstill import Timeout
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +86,16 @@ class Observer(Protocol):
 
 
 class Graph:
-    """A checked set of nodes. `complete` tells whether every node of the last run succeeded."""
+    """A checked set of nodes. `complete` tells whether every node of the last run succeeded.
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    `timeout` says when so many seconds are over.
+    """
+
+    def __init__(self, nodes: Sequence[Node], timeout: Timeout = asyncio.timeout) -> None:
         """Raises GraphError."""
         self.nodes = tuple(nodes)
         self.complete = False
+        self._timeout = timeout
         _check(self.nodes)
 
     async def run(self, observer: Observer) -> None:
@@ -100,7 +105,7 @@ class Graph:
         for a deadline, or whatever a node raised. CancelledError when cancelled from outside.
         """
         self.complete = False
-        execution = _Execution(self.nodes, observer)
+        execution = _Execution(self.nodes, observer, self._timeout)
         try:
             await execution.run()
         finally:
@@ -131,8 +136,9 @@ def _check(nodes: Sequence[Node]) -> None:
 class _Execution:
     """One run of a graph. Nodes never raise into the TaskGroup: what they raise is kept here."""
 
-    def __init__(self, nodes: Sequence[Node], observer: Observer) -> None:
+    def __init__(self, nodes: Sequence[Node], observer: Observer, timeout: Timeout) -> None:
         self._observer = observer
+        self._timeout = timeout
         self._waiting = {node.name: len(set(node.needs)) for node in nodes}  # needs not yet done
         self._nodes = {node.name: node for node in nodes}
         self._followers: dict[str, list[Node]] = {node.name: [] for node in nodes}
@@ -250,9 +256,8 @@ class _Execution:
         """Run a node until it succeeds, fails for good, or `until` (loop time) has come."""
         failure: Transient | None = None
         attempt = 1
-        scope = asyncio.timeout_at(until)
         try:
-            async with scope:
+            async with self._timeout(until - asyncio.get_running_loop().time()) as scope:
                 while True:
                     self._tell(self._observer.started, node.name, attempt)
                     try:
@@ -294,7 +299,7 @@ class _Execution:
                 continue
             problem: Exception | None = None
             try:
-                async with asyncio.timeout(node.undo_deadline):
+                async with self._timeout(node.undo_deadline):
                     await node.undo()
             except (Exception, asyncio.CancelledError) as error:  # nobody cancels this task: it is the undo's
                 problem = error if isinstance(error, Exception) else RuntimeError("cancelled from within")

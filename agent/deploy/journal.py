@@ -58,7 +58,8 @@ class Journal:
         self.execs: ExecLedger
         self._facts: dict[str, str] = {}
         self._runs_since_compaction = 0
-        self._write, self._read = file.write, file.read
+        self._write, self._read, self._look = file.write, file.read, file.look
+        self.in_time = file.in_time
 
     @classmethod
     async def open(
@@ -92,8 +93,8 @@ class Journal:
         self.quarantine = Quarantine(entries, self._write)
         self.ledger = Ledger(migrations, reached, self._write)
         self.outbox = Outbox(letters, self._write)
-        self.jobs = JobLedger(jobs, self._write, self._read)
-        self.execs = ExecLedger(self._write, self._read)
+        self.jobs = JobLedger(jobs, self._write, self._look)
+        self.execs = ExecLedger(self._write, self._look)
         self._facts = facts
         file.kept = self._kept
         return self
@@ -248,7 +249,7 @@ class Journal:
         For what must go on whether or not it can be recorded.
         """
         try:
-            await write(*arguments, durable=True)
+            await self.in_time(write(*arguments, durable=True))
         except Failure as error:
             log.error("%s", error)
             write(*arguments)
@@ -301,19 +302,19 @@ class Journal:
 
     async def history(self, *, app: str = "", limit: int = 20, before: str = "") -> list[dict[str, Any]]:
         """Runs as JSON, newest first, with steps, marks and failure; `before` is a run's id to page on."""
-        return await self._read(lambda c: journal_rows.history(c, app, max(0, min(limit, 1000)), before))
+        return await self._look(lambda c: journal_rows.history(c, app, max(0, min(limit, 1000)), before))
 
     async def failed_syncs(self, limit: int = 20) -> list[dict[str, Any]]:
         """Syncs that ended badly before any run began, as JSON, newest first."""
-        return await self._read(lambda c: journal_rows.failed_syncs(c, max(0, min(limit, 1000))))
+        return await self._look(lambda c: journal_rows.failed_syncs(c, max(0, min(limit, 1000))))
 
     async def commits(self, start: str) -> list[str]:
         """Commits that were looked at and whose id begins so, the first few."""
-        return await self._read(lambda c: journal_rows.commits(c, start))
+        return await self._look(lambda c: journal_rows.commits(c, start))
 
     async def last_durations(self, app: str) -> dict[str, float]:
         """Median seconds of each step, by name, in the app's last runs. Raises OperatorNeeded."""
-        return await self._read(lambda c: journal_rows.durations(c, app))
+        return await self._look(lambda c: journal_rows.durations(c, app))
 
     # -- facts ------------------------------------------------------------------------------------
 

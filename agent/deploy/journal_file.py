@@ -25,6 +25,8 @@ from agent.kit.database import Database, Renewal, Statement
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+PATIENCE = 10.0  # seconds that somebody waits who can do without an answer
+
 OnError = Callable[[FailureInfo | None], None]
 OnLost = Callable[[Lost], None]
 
@@ -85,6 +87,30 @@ class JournalFile:
             return await self._database.read(read)
         except sqlite3.Error as error:
             raise failure(error, self.path) from error
+
+    async def look(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """As `read`, for what nothing depends on. Raises OperatorNeeded, also when nothing answers."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self.read(read)
+        except TimeoutError:
+            raise OperatorNeeded(
+                "DiskSilent",
+                f"the journal has not answered for {PATIENCE:g} s",
+                where=str(self.path),
+                remedy="look at the disk; all goes on by itself once it answers",
+            ) from None
+
+    async def in_time(self, write: Awaitable[None]) -> None:
+        """Await a durable write, or go on when the disk does not answer: it is made once it does.
+
+        For what counts already. Raises OperatorNeeded.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await write
+        except TimeoutError:
+            log.warning("the journal's disk does not answer; what it is to have is kept until it does")
 
     async def usable(self) -> bool:
         """Whether the file can be opened by now."""

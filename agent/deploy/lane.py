@@ -138,8 +138,9 @@ class Lane:
     async def run(self) -> NoReturn:
         """Recover what is on disk, then follow wishes until cancelled."""
         async with self.trial, self._tasks, aclosing(self.app.jobs):
+            made = partial(asyncio.to_thread, self.app.directory.make)
             commands = partial(settle_migrations, self.app)
-            for begin in (partial(recover, self.app, self.trial), commands, self.app.jobs.begin):
+            for begin in (made, partial(recover, self.app, self.trial), commands, self.app.jobs.begin):
                 try:
                     await self._word.accompany(begin(), self._word.ends)
                 except Exception as error:  # whatever it is, it must not end the lane

@@ -93,6 +93,16 @@ class DataDirectory:
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
+    def ask(self) -> None:
+        """Write something, and wait until the disk has it. Whether it refuses is told elsewhere."""
+        with contextlib.suppress(OSError):
+            lock = os.open(self.root / "lock", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+                os.fsync(lock)
+            finally:
+                os.close(lock)
+
     def _sweep(self) -> None:
         """Remove what an agent that was killed left half-made: files, and its socket (`UnixListener`)."""
         for pattern in (".*.tmp", ".*~"):
@@ -141,8 +151,10 @@ class DataDirectory:
         return found
 
     def app(self, name: str) -> AppDirectory:
-        """The directory of one app, made if it is not there."""
-        return AppDirectory(self, name)
+        """The directory of one app, made if it is not there. Raises OSError."""
+        directory = AppDirectory(self, name)
+        directory.make()
+        return directory
 
     def all_apps(self) -> list[str]:
         """Names of all apps that ever had anything here."""
@@ -154,7 +166,7 @@ class DataDirectory:
 
 
 class AppDirectory:
-    """Paths of one app."""
+    """Paths of one app. `make` makes what is not there."""
 
     def __init__(self, data: DataDirectory, name: str) -> None:
         self.name = name
@@ -164,8 +176,12 @@ class AppDirectory:
         self.generations = self.root / "generations"
         self.instances = self.root / "instances"
         self.dirs = self.root / "dirs"
+
+    def make(self) -> None:
+        """Make what is not there; where all is, nothing is written. Raises OSError."""
         fresh = not self.root.is_dir()
         for directory in (self.deployments, self.generations, self.instances, self.dirs):
-            directory.mkdir(parents=True, exist_ok=True)
+            if not directory.is_dir():  # mkdir(2) waits for a disk that hangs even then
+                directory.mkdir(parents=True, exist_ok=True)
         if fresh:
-            sync_directory(data.apps)
+            sync_directory(self.root.parent)

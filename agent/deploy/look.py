@@ -58,8 +58,11 @@ class Look:
         self._tidying: asyncio.Future[None] | None = None
         self._reading = asyncio.Lock()  # of the exported trees: none is tidied away under a reader
         self._clean = False
+
+    async def begin(self) -> None:
+        """Remove what earlier agents left; if that cannot be, the first look tries again."""
         try:
-            self._empty()
+            await asyncio.to_thread(self._empty)
         except OSError as error:
             log.warning("what earlier looks left cannot be removed: %s", error)
 
@@ -173,7 +176,7 @@ class Look:
                 if beside.exists():
                     await asyncio.to_thread(remove_tree, beside)
                 await snapshot.export(beside)
-                os.rename(beside, tree)
+                await asyncio.to_thread(os.rename, beside, tree)
         except OSError as error:
             raise OperatorNeeded(
                 "DataNotUsable",

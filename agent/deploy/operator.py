@@ -153,7 +153,7 @@ class Operator:
             self._lane(app)
         if not self._journal.quarantine.list(app):
             raise NotPossible(f"nothing of {app or 'any app'} is in quarantine")
-        await self._journal.quarantine.remove(app, durable=True)
+        await self._journal.in_time(self._journal.quarantine.remove(app, durable=True))
         return self._inbox.offer(Trigger(TriggerKind.OPERATOR, detail=f"retry of {app or 'all'} by {by}"))
 
     async def promote(self, app: str, by: str) -> Accepted:
@@ -174,12 +174,12 @@ class Operator:
 
     async def pause(self, message: str, by: str) -> None:
         """Start no runs until `resume`; survives restarts."""
-        await self._journal.put_fact(PAUSE, message or f"paused by {by}", durable=True)
+        await self._journal.in_time(self._journal.put_fact(PAUSE, message or f"paused by {by}", durable=True))
         self._bus.publish(PauseChanged(message or f"paused by {by}", by))
 
     async def resume(self, by: str) -> Accepted:
         """Undo `pause`, and look at the truth."""
-        await self._journal.put_fact(PAUSE, None, durable=True)
+        await self._journal.in_time(self._journal.put_fact(PAUSE, None, durable=True))
         self._bus.publish(PauseChanged(None, by))
         return self._inbox.offer(Trigger(TriggerKind.OPERATOR, detail=f"resume by {by}"))
 

@@ -25,6 +25,7 @@ from agent.deploy.wish import Wish
 from agent.domain.errors import Failure, FailureKind, OperatorNeeded, Transient
 from agent.domain.events import Bus, ConditionChanged, SyncFinished, SyncResolved, SyncStarted
 from agent.domain.model import Condition, ConditionStatus, DesiredState, SyncResult, TriggerKind
+from agent.kit.standstill import Timeout
 from agent.source.inbox import PendingSync, TriggerInbox
 from agent.source.reachability import Reachability
 from agent.status.log import bind
@@ -94,6 +95,7 @@ class Reconciler:
         retry_later: asks for another look: (app, seconds, reason), app "" for the state itself.
         freezer: keeps the freeze windows of the newest state.
         only: the one app that is looked after; "" means all.
+        timeout: what looks are given their time by.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Reconciler:
         retry_later: Callable[[str, float, str], None],
         freezer: Freezer,
         only: str = "",
+        timeout: Timeout = asyncio.timeout,
     ) -> None:
         self._inbox = inbox
         self._look = look
@@ -117,6 +120,7 @@ class Reconciler:
         self._retry_later = retry_later
         self._freezer = freezer
         self._only = only
+        self._timeout = timeout
         self._failed_looks = 0  # in a row
         self._prune_all = False
         self._accept_history = False
@@ -143,7 +147,7 @@ class Reconciler:
         """One sync: resolve, read, hand each app its wish, record."""
         self._open(pending)
         try:
-            async with asyncio.timeout(LOOK_DEADLINE):
+            async with self._timeout(LOOK_DEADLINE):
                 announced, accept = pending.announced, self._accept_history
                 desired = await self._look.resolve(announced, accept_history=accept)
             self._resolved(pending, desired)

@@ -38,6 +38,7 @@ from agent.domain.errors import Failure, FailureInfo, Permanent
 from agent.domain.events import Bus, StepFinished, StepProgress, StepStarted
 from agent.domain.model import Pair, Plan, PlannedStep, StepResult, new_id
 from agent.domain.spec import AppSpec
+from agent.kit.standstill import Timeout
 from agent.status.log import bind
 from agent.traffic.state import Gate
 
@@ -69,6 +70,7 @@ class RunContext:
     first: bool
     ready: Callable[[Sequence[str]], Awaitable[str]]  # waits for apps: "" or why one does not serve
     condition: Callable[[str, bool, str, str], None]  # tells a condition of the app
+    timeout: Timeout  # what steps are given their time by
     id: str = field(default_factory=lambda: new_id("run"))
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     delivery: Delivery | None = None
@@ -185,7 +187,8 @@ class Run:
 
     def __init__(self, context: RunContext, catalog: Mapping[str, Step]) -> None:
         self.context = context
-        self._graph = Graph([self._node(step, catalog[step.kind]) for step in context.plan.steps])
+        nodes = [self._node(step, catalog[step.kind]) for step in context.plan.steps]
+        self._graph = Graph(nodes, context.timeout)
         self.failure: FailureInfo | None = None
         self.failed_step = ""
 

@@ -94,6 +94,7 @@ def run_context(
         first=app.current is None,
         ready=services.ready,
         condition=app.condition,
+        timeout=services.standstill.timeout,
         side=serving.free_side(),
         old=serving.child,
     )

@@ -96,6 +96,7 @@ class Runs:
         self._tell_state()
         began = time.monotonic()
         try:
+            await asyncio.to_thread(self._app.directory.make)
             outcome = await self._run(wish, context)
         except Exception as error:  # a run always has an end that is recorded and told
             failure = as_info(error, context.id)

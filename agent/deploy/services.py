@@ -33,6 +33,7 @@ from agent.domain.events import (
 from agent.domain.freeze import Frozen
 from agent.domain.model import AppState, Condition, ConditionStatus, Instance
 from agent.domain.spec import AppSpec
+from agent.kit.standstill import Standstill
 from agent.process.adoption import Adoption
 from agent.traffic.state import Gate
 
@@ -71,6 +72,7 @@ class Services:
     ready: Callable[[Sequence[str]], Awaitable[str]]
     stop_room: float
     unclaimed: Callable[[str, Iterable[Gate]], Awaitable[None]]
+    standstill: Standstill
     once: bool = False
 
 
@@ -80,7 +82,7 @@ class AppContext:
     def __init__(self, name: str, services: Services, watcher: object) -> None:
         self.name = name
         self.services = services
-        self.directory: AppDirectory = services.data.app(name)
+        self.directory = AppDirectory(services.data, name)
         self.deployments = Deployments(self.directory)
         self.serving = Serving(name, services.processes, services.bus, watcher)  # type: ignore[arg-type]
         self.gates = Gates(name, services.make_gate, services.bus)

@@ -41,6 +41,7 @@ NOTICES_DELIVERED = "NoticesDelivered"
 FROZEN = "Frozen"
 JOURNAL_LOST = "JournalLost"
 JOURNAL_WRITABLE = "JournalWritable"
+DISK_ANSWERS = "DiskAnswers"
 AGENT_REPLACED = "AgentReplaced"
 # Of an app.
 PROGRESSING = "Progressing"
@@ -75,6 +76,7 @@ _TYPES = (
         JOURNAL_LOST, "agent", Polarity.ABNORMAL, "The journal could not be used and was begun anew."
     ),
     ConditionType(JOURNAL_WRITABLE, "agent", Polarity.NORMAL, "What happens can be recorded."),
+    ConditionType(DISK_ANSWERS, "agent", Polarity.NORMAL, "The data directory's disk answers."),
     ConditionType(
         AGENT_REPLACED, "agent", Polarity.ABNORMAL, "An agent died or hung, and its keeper started another."
     ),
@@ -266,6 +268,8 @@ _REASONS: dict[str, str] = {
     "SocketUnusable": "The agent's Unix socket cannot be opened.",
     # the machine
     "DiskFull": "The disk is full.",
+    "DiskSilent": "The disk does not answer.",
+    "Answered": "It answers.",
     "DiskReadOnly": "The disk cannot be written to.",
     "StoreFailing": "The disk that holds the releases fails.",
     "DataInUse": "Another agent uses the data directory.",

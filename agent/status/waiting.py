@@ -29,14 +29,18 @@ def _of_agent(snapshot: Json) -> Iterator[Json]:
     for sync in source["running"]:
         yield _wait(None, "sync", sync["started"], f"{sync['id']} is under way")
     for condition in snapshot["conditions"]:
-        if (
-            condition["type"] in ("SourceReachable", "StateValid")
-            and is_well(condition["type"], condition["status"]) is False
-        ):
+        if condition["type"] in _WAITS and is_well(condition["type"], condition["status"]) is False:
             poll = f"the next look at {source['next_poll']}" if source["next_poll"] else ""
-            until = poll if condition["type"] == "SourceReachable" else "a commit that can be read"
+            until = _WAITS[condition["type"]] or poll
             why = f"{condition['reason']}: {condition['message']}"
             yield _wait(None, condition["type"], condition["since"], why, until)
+
+
+_WAITS = {
+    "SourceReachable": "",
+    "StateValid": "a commit that can be read",
+    "DiskAnswers": "the disk answers",
+}
 
 
 def _of(name: str, app: Json) -> Iterator[Json]:

@@ -88,7 +88,7 @@ class UnixListener:
 
     async def start(self, runner: web.AppRunner) -> None:
         """Listen; a socket that nobody listens on any more is replaced. Raises OperatorNeeded."""
-        listening = self._bind()
+        listening = await asyncio.to_thread(self._bind)
         try:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_unix_server(_bounded(runner), sock=listening, backlog=BACKLOG)

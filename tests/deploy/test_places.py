@@ -10,7 +10,7 @@ import pytest
 
 from agent.deploy.deployments import Deployment, Deployments, pair_of
 from agent.deploy.generations import write_generation
-from agent.deploy.layout import AppDirectory, DataDirectory
+from agent.deploy.layout import DataDirectory
 from agent.deploy.places import Places, build_view
 from agent.domain.errors import OperatorNeeded
 from agent.domain.spec import AppSpec, ManagedFile, PlaceSpec
@@ -26,7 +26,7 @@ class Scene:
         self.data = DataDirectory(base / "data")
         for directory in (self.data.apps, self.data.store / "trees"):
             directory.mkdir(parents=True)
-        self.directory = AppDirectory(self.data, "docs")
+        self.directory = self.data.app("docs")
         self.deployments = Deployments(self.directory)
         self.places = Places(self.directory, self.data.root, [self.root])
 
