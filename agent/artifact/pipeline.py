@@ -31,7 +31,7 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]  # bytes so far, bytes in all (0: not known)
 
 _SMALL = 1 * MIB  # up to here an artifact is handed over whole
-_MOST = 4 * MIB  # waiting for the thread; as much again may be in its hands
+_MOST = 2 * MIB  # waiting for the thread; as much again may be in its hands
 _PROGRESS_INTERVAL = 0.05  # seconds
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,7 @@ import aiohttp
 from agent.artifact.http_client import telling
 from agent.artifact.limits import Limits
 from agent.artifact.source import Body, Have
+from agent.artifact.straight import straight
 from agent.domain.errors import Failure, Transient
 
 CHANGED = "ArtifactChanged"
@@ -44,7 +45,7 @@ class Download:
         self._where = where
         self._longest = limits.idle
         self._answer = AsyncExitStack()
-        self._response: aiohttp.ClientResponse | None = None
+        self._take: Callable[[], Awaitable[bytes]] | None = None
         self._body: Body | None = None
         self._position = 0
         self._futile = 0
@@ -83,15 +84,19 @@ class Download:
 
     async def _next(self, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         await self._answer.aclose()
-        self._response = await self._answer.enter_async_context(self._ask(headers))
-        return self._response
+        response = await self._answer.enter_async_context(self._ask(headers))
+        body = straight(response, self._longest)
+        if body is not None:
+            self._answer.callback(body.close)
+        self._take = body.read if body is not None else response.content.readany
+        return response
 
     async def _read(self) -> bytes:
-        assert self._response is not None
+        assert self._take is not None
         while True:
             try:
                 with telling(self._where):
-                    piece = await self._response.content.readany()
+                    piece = await self._take()
             except Transient as failure:
                 await self._mend(failure)
                 continue

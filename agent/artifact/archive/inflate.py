@@ -28,8 +28,8 @@ except ImportError:  # no build for this machine: three times slower, otherwise 
 
 _GZIP = 31  # wbits of zlib's manual: window of 32 KiB, gzip framing
 _RAW = -15  # no framing
-_INPUT = 64 * 1024  # what is left of an input is copied in each step: keep it small
-OUTPUT = 256 * 1024
+_INPUT = 512 * 1024  # what is left of an input may be copied in each step
+OUTPUT = MIB
 _WINDOW_LOG = 27
 _XZ_MEMORY = 160 * MIB  # for a window of 128 MiB
 
@@ -148,7 +148,7 @@ class Inflater:
         self._given = 0
 
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """The decompressed bytes of `data`, at most 256 KiB at once. Raises Refused."""
+        """The decompressed bytes of `data`, at most a MiB at once. Raises Refused."""
         view = memoryview(data)
         for start in range(0, len(view), _INPUT):
             piece: bytes | memoryview = view[start : start + _INPUT]
