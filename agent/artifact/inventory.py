@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 _BUFFER = 256 * 1024
 _END = b"end "
+_FILE = b"f %o %d %d %d %d %b"
 FILE, HARD, LINK, DIRECTORY = b"f", b"h", b"l", b"d"
 
 
@@ -44,8 +45,7 @@ class Entry:
         """The first field of its record."""
         if self.kind != FILE:
             return self.kind
-        numbers = f"{self.mode:o} {self.size} {self.mtime} {self.inode} {self.ctime}"
-        return b"f " + f"{numbers} {self.digest}".encode()
+        return _FILE % (self.mode, self.size, self.mtime, self.inode, self.ctime, self.digest.encode())
 
 
 def seen(info: os.stat_result, digest: str) -> Entry:
@@ -78,7 +78,14 @@ class Scribe:
 
     def add(self, path: bytes, entry: Entry) -> None:
         """One more."""
-        record = entry.head + b"\0" + path + b"\0" + entry.target + b"\0"
+        self._add(entry.head + b"\0" + path + b"\0" + entry.target + b"\0")
+
+    def add_file(self, path: bytes, info: os.stat_result, digest: str) -> None:
+        """The same for `seen(info, digest)`, without making an entry of it: of these there are many."""
+        numbers = info.st_mode & 0o7777, info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns
+        self._add(_FILE % (*numbers, digest.encode()) + b"\0" + path + b"\0\0")
+
+    def _add(self, record: bytes) -> None:
         self._hash.update(record)
         self._file.write(record)
 

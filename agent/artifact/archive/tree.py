@@ -19,7 +19,7 @@ from agent.artifact import inventory
 from agent.artifact.archive.headers import Header
 from agent.artifact.archive.links import Links
 from agent.artifact.archive.reader import Piece
-from agent.artifact.archive.refusal import broken, harmful, too_large
+from agent.artifact.archive.refusal import Refused, broken, harmful, too_large
 from agent.artifact.limits import Limits
 from agent.kit.writeback import Writeback
 
@@ -71,6 +71,7 @@ class Tree:
         self._strip = strip
         self._links = Links(limits)
         self._open: list[tuple[bytes, int]] = []  # the directories from the root to where we are
+        self._here: list[bytes] | None = []  # their names; None when it is not sure that all are open
         self._file = -1
         self._mtime = 0
         self._skipping = False
@@ -206,7 +207,11 @@ class Tree:
 
     def _create(self, parts: list[bytes], name: bytes, mode: int) -> None:
         parent = self._enter(parts[:-1], name)
-        self._file = self._once(lambda: os.open(parts[-1], _NEW_FILE, mode, dir_fd=parent), name)
+        self.entries += 1
+        try:
+            self._file = os.open(parts[-1], _NEW_FILE, mode, dir_fd=parent)
+        except FileExistsError:
+            raise _twice(name) from None
         if self._umask_interferes:
             os.fchmod(self._file, mode)
         if self._scribe is not None:
@@ -218,10 +223,13 @@ class Tree:
         try:
             return make()
         except FileExistsError:
-            raise harmful("is in the archive twice", name) from None
+            raise _twice(name) from None
 
     def _enter(self, parts: list[bytes], name: bytes, *, make: bool = True) -> int:
         """The descriptor of a directory below the root, made where it is missing."""
+        if parts == self._here:
+            return self._open[-1][1] if self._open else self._root
+        self._here = None
         same = 0
         for (here, _), part in zip(self._open, parts, strict=False):
             if here != part:
@@ -236,6 +244,7 @@ class Tree:
             self._open.append((part, fd))
             if self._scribe is not None and self._directories != made:
                 self._scribe.add(b"/".join(parts[:depth]), inventory.Entry(inventory.DIRECTORY))
+        self._here = parts
         return fd
 
     def _step(self, parent: int, part: bytes, name: bytes, make: bool) -> int:
@@ -258,7 +267,7 @@ class Tree:
     def _end_file(self) -> None:
         if self._file >= 0 and self._scribe is not None:
             digest = self._known or self._digest.hexdigest()
-            self._scribe.add(self._path, inventory.seen(os.fstat(self._file), digest))
+            self._scribe.add_file(self._path, os.fstat(self._file), digest)
         self._close_file()
 
     def _close_file(self) -> None:
@@ -267,8 +276,12 @@ class Tree:
             self._file = -1
 
 
+def _twice(name: bytes) -> Refused:
+    return harmful("is in the archive twice", name)
+
+
 def write_all(fd: int, data: Piece) -> None:
     """write(2) until all is written. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    written = os.write(fd, data) if data else 0
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
