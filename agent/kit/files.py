@@ -30,11 +30,16 @@ def sync_filesystem(path: str | Path) -> None:
     """syncfs(2) of the file system that holds `path`: one call for a whole tree. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if _libc.syncfs(fd) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), os.fspath(path))
+        sync_filesystem_of(fd)
     finally:
         os.close(fd)
+
+
+def sync_filesystem_of(fd: int) -> None:
+    """The same for the file system of a descriptor. Raises OSError."""
+    if _libc.syncfs(fd) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def begin_writing(fd: int) -> None:

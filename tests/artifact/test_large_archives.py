@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.artifact.archive import tree
 from agent.artifact.archive.refusal import Refused
 from agent.artifact.archive.unpack import Form, Unpacker
 from agent.artifact.limits import DEFAULTS
@@ -31,6 +33,11 @@ COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
 def files(count: int = 60) -> dict[str, bytes]:
     chance = random.Random(5)
     return {f"d{n % 7}/f{n}": chance.randbytes(chance.randrange(200_000)) for n in range(count)}
+
+
+def unpacking(root: Path) -> Unpacker:
+    root.mkdir()
+    return Unpacker(root, Form.AUTO, "bin/web", 0, DEFAULTS)
 
 
 def tar() -> bytes:
@@ -71,6 +78,49 @@ def test_what_is_wrong_with_an_entry_counts_before_what_is_damaged_behind_it(tmp
     data[-6] ^= 0xFF  # of the checksum at the end
     with pytest.raises(Refused, match="leaves the directory"):
         unpack(bytes(data), tmp_path / "out")
+
+
+def test_the_disk_begins_with_many_small_files_before_the_archive_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    told = threading.Event()
+
+    def hear(fd: int) -> None:
+        begun.append(os.readlink(f"/proc/self/fd/{fd}"))
+        told.set()
+
+    monkeypatch.setattr(tree, "_MANY", 20)
+    monkeypatch.setattr(writeback, "sync_filesystem_of", hear)
+    archive = Tar()
+    for number in range(50):
+        archive.file(f"d/{number}", b"small")
+    unpacker = unpacking(tmp_path / "out")
+    unpacker.feed(archive.end())
+    assert told.wait(30)
+    unpacker.finish()
+    unpacker.close()
+    assert set(begun) == {str(tmp_path / "out")}
+
+
+def test_a_disk_that_fails_early_fails_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = threading.Event()
+
+    def fail(fd: int) -> None:
+        tried.set()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(tree, "_MANY", 5)
+    monkeypatch.setattr(writeback, "sync_filesystem_of", fail)
+    archive = Tar()
+    for number in range(5):
+        archive.file(f"d/{number}", b"small")
+    unpacker = unpacking(tmp_path / "out")
+    unpacker.feed(archive.end())
+    assert tried.wait(30)
+    with pytest.raises(OSError, match="Input/output error"):
+        unpacker.finish()
+    unpacker.close()
 
 
 def test_the_disk_begins_with_larger_files_before_the_archive_ends(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -37,6 +38,48 @@ def test_the_disk_hears_of_a_file_that_is_closed_already(
     assert told.wait(30)
     early.close()
     assert heard == [str(tmp_path / "file")]
+
+
+def test_of_many_files_the_disk_hears_once_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    told = threading.Event()
+
+    def hear(fd: int) -> None:
+        heard.append(os.readlink(f"/proc/self/fd/{fd}"))
+        told.set()
+
+    monkeypatch.setattr(writeback, "sync_filesystem_of", hear)
+    early = Writeback()
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    early.begin_all(directory)
+    os.close(directory)
+    assert told.wait(30)
+    early.end()
+    assert heard == [str(tmp_path)]
+    assert threads() == []
+
+
+def test_what_could_not_be_written_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+
+    def fail(fd: int) -> None:
+        tried.set()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(writeback, "sync_filesystem_of", fail)
+    early = Writeback()
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    before = descriptors()
+    early.begin_all(directory)
+    assert tried.wait(30)
+    with pytest.raises(OSError, match="Input/output error"):
+        early.end()
+    assert descriptors() == before
+    os.close(directory)
+    early.close()
+    assert threads() == []
 
 
 def test_a_disk_that_is_behind_holds_nobody_up_and_keeps_no_descriptor(

@@ -26,6 +26,7 @@ from agent.kit.writeback import Writeback
 T = TypeVar("T")
 _ZEROS = bytes(1 << 20)
 _EARLY = 64 << 10  # bytes of a file from which on the disk begins with it before the sync
+_MANY = 2000  # smaller files after which it begins with all of them
 _FLUSH = 16 << 20  # bytes of one file after which the disk is asked to begin
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -66,6 +67,7 @@ class Tree:
         self._path = b""  # of the file that is being written
         self._known = ""
         self._written = 0  # since the disk was last asked to begin
+        self._small = 0  # files so far that are not worth asking for
         self._writeback = Writeback()
         self._limits = limits
         self._strip = strip
@@ -134,6 +136,10 @@ class Tree:
             os.utime(self._file, ns=(self._mtime, self._mtime))
             if self._written >= _EARLY:
                 self._writeback.begin(self._file)
+            else:
+                self._small += 1
+                if self._small % _MANY == 0:
+                    self._writeback.begin_all(self._root)
             self._end_file()
 
     def symlink(self, header: Header) -> None:
@@ -187,9 +193,10 @@ class Tree:
         self._create(parts, target, 0o755)
 
     def finish(self) -> None:
-        """All entries are there: check the links. Raises Refused."""
+        """All entries are there: check the links. Raises Refused, and OSError for what was not written."""
         self._end_file()
         self._links.check()
+        self._writeback.end()
 
     def close(self) -> None:
         """Close every descriptor. May be called again."""
