@@ -241,7 +241,7 @@ from pathlib import Path
 import msgspec
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
-from agent.domain.spec import Checksum
+from agent.domain.artifact_spec import Checksum
 from agent.ssh.access import SFTP, SshAccess
 from tests.artifact.specs import spec
 from tests.kit.peak import peak

@@ -15,7 +15,7 @@ import asyncio, sys
 from pathlib import Path
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
-from agent.domain.spec import ArtifactSpec, Checksum
+from agent.domain.artifact_spec import ArtifactSpec, Checksum
 from tests.kit.peak import peak
 
 async def main():
