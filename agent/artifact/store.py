@@ -173,6 +173,7 @@ class Store:
                 self._seen.pop(tree.name, None)
                 removed.append(tree.name)
         self._collect_layers()
+        await self._settle_names()
         self._collect_inventories()
         self._forget_partials()
         known = {name[:12] for name in (*os.listdir(self._trees), *+self._in_use)}
@@ -256,6 +257,15 @@ class Store:
         for layer in self._layers.iterdir():
             if layer.name not in kept and not self._in_use[layer.name]:
                 self._discard(layer)
+
+    async def _settle_names(self) -> None:
+        """See to it that no power cut brings back a release or layer of which a part is gone already.
+
+        A rename is on the disk as a whole or not at all, so where everything went is synced, once.
+        """
+        if any(self._trash.iterdir()):
+            loop = asyncio.get_running_loop()
+            await settled(loop.run_in_executor(None, sync_directory, self._trash))
 
     def _collect_inventories(self) -> None:
         for written in self._inventories.iterdir():

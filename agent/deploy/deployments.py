@@ -170,9 +170,7 @@ class Deployments:
                 continue
             if len(kept) < max(keep, 1) + 1:
                 kept.add(deployment.pair.spec)
-        for path in self._directory.deployments.iterdir():
-            if path.name not in kept:
-                remove_tree(path)
+        self._remove([path for path in self._directory.deployments.iterdir() if path.name not in kept])
         named = {d.pair.generation for d in deployments if d.pair.spec in kept}
         for path in self._directory.generations.iterdir():
             if path.name not in named and not path.name.startswith("."):
@@ -180,10 +178,21 @@ class Deployments:
 
     def drop(self, spec: str) -> None:
         """Remove one deployment, by one rename. Raises OSError."""
-        beside = self._directory.deployments / f".{spec}.tmp"
-        remove_tree(beside)
-        os.rename(self._directory.deployments / spec, beside)
-        remove_tree(beside)
+        self._remove([self._directory.deployments / spec])
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        """Remove each by one rename: none that has its name ever lacks a part, even after a power cut."""
+        halves = []
+        for path in paths:
+            half = path if path.name.startswith(".") else path.with_name(f".{path.name}.gone.tmp")
+            if half != path:
+                remove_tree(half)
+                os.rename(path, half)
+            halves.append(half)
+        if halves:
+            sync_directory(self._directory.deployments)
+        for half in halves:
+            remove_tree(half)
 
     def forget(self) -> None:
         """Take away what only a running app needs: links and instances; never `dirs`."""

@@ -16,6 +16,7 @@ from agent.artifact.artifacts import Artifacts
 from agent.artifact.inventory import beside
 from agent.artifact.store import Store
 from agent.domain.errors import Failure, OperatorNeeded
+from agent.kit.files import sync_directory
 from tests.artifact.conftest import assert_no_traces
 from tests.artifact.specs import big, release, spec
 from tests.kit.archives import Tar
@@ -42,6 +43,24 @@ async def test_collecting_removes_all_but_what_is_kept(server: ArtifactServer, a
     assert (store.path(ids[1]) / "bin/web").read_bytes() == b"1"
     assert list((store.root / "trash").iterdir()) == []
     assert await store.collect([ids[1], ids[3]]) == []
+
+
+async def test_a_release_loses_its_name_for_good_before_any_part_of_it_is_removed(
+    artifacts: Artifacts, server: ArtifactServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, data = artifacts.store, release()
+    name = await publish(artifacts, server.put("web.tar.gz", data), data)
+    there = []
+
+    def watched(directory: str | Path) -> None:
+        whole = [tree for tree in (store.root / "trash").iterdir() if (tree / "bin/web").exists()]
+        there.append((Path(directory), len(whole), store.inventory(name).exists()))
+        sync_directory(directory)
+
+    monkeypatch.setattr("agent.artifact.store.sync_directory", watched)
+    assert await store.collect([]) == [name]
+    assert there == [(store.root / "trash", 1, True)]
+    assert not store.inventory(name).exists()
 
 
 async def test_collecting_leaves_what_is_in_use(server: ArtifactServer, artifacts: Artifacts) -> None:
@@ -119,7 +138,7 @@ import asyncio, sys
 from pathlib import Path
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
-from agent.domain.spec import Checksum
+from agent.domain.artifact_spec import Checksum
 import msgspec
 from tests.artifact.specs import spec
 

@@ -64,6 +64,8 @@ class Removal(Guests):
 class Guest(Install):
     """A first deploy that is taken back while no agent is there."""
 
+    again = 6
+
     async def meanwhile(self, number: int) -> None:
         await self.commit(None)
 
@@ -72,6 +74,7 @@ class Cold(Upgrade):
     """The start of a tree on what an earlier one left."""
 
     lossless = False  # nobody serves while it begins
+    heard = (0,)
 
     def parts(self, number: int) -> dict[str, Any]:
         return {"health": HEALTH}
@@ -89,6 +92,9 @@ class Cold(Upgrade):
             if not self.stage.fired:
                 raise
 
+    async def deploy(self, number: int) -> None:
+        await self.there(number)  # it has been started
+
     async def reached(self, number: int) -> bool:
         return await self.serves("0.0")
 
@@ -100,3 +106,7 @@ class First(Cold):
         await super().begin(number)
         shutil.rmtree(self.box.data, ignore_errors=True)
         return ""
+
+    async def past(self) -> None:
+        await self.begin(0)
+        self.box.data.mkdir()

@@ -78,7 +78,7 @@ def _shifted(changes: list[Change], ends: list[int]) -> list[Change]:
     """Changes put together where they end; the places from which they are for sure move along."""
     kept = sorted(set(ends))
     places = {old: new for new, old in enumerate(kept)}
-    together = [Change(changes[end].what) for end in kept]
+    together = [Change(changes[end].what, line=changes[end].line) for end in kept]
     for number, change in enumerate(changes):
         one = together[places[ends[number]]]
         one.names += change.names

@@ -13,9 +13,15 @@ import shutil
 import stat
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 ROOT = 0
+
+
+@lru_cache(1 << 10)
+def _sum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass
@@ -23,12 +29,14 @@ class Change:
     """Something done, in full or not at all; `synced` is how many were done when it was for sure.
 
     `names` are (directory, name, node or None), `writes` are (file, offset, data); data None cuts the file.
+    `line` is where it was heard of in the log.
     """
 
     what: str
     names: list[tuple[int, str, int | None]] = field(default_factory=list)
     writes: list[tuple[int, int, bytes | None]] = field(default_factory=list)
     synced: float = float("inf")
+    line: int = 0
 
 
 class Tree:
@@ -141,15 +149,10 @@ class Tree:
             if inner in self.links:
                 found[where] = f"-> {self.links[inner]}"
             elif inner in self.files:
-                found[where] = hashlib.sha256(self.files[inner]).hexdigest()
+                found[where] = _sum(self.files[inner])
             elif inner not in seen:
                 found[where] = "directory"
                 self._flatten(inner, where, found, {*seen, inner})
-
-    def digest(self) -> str:
-        """The same for trees that look the same."""
-        text = "\0".join(f"{path}\0{what}" for path, what in sorted(self.flat().items()))
-        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
     def write(self, path: Path) -> None:
         """Make the directory at `path`, which may be there, be this tree."""

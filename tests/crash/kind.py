@@ -17,6 +17,10 @@ class Kind(ABC):
 
     programs = 1  # apps with a process, once a deploy has ended
     lossless = True  # whether no request may be lost while only the agent dies
+    # Of replays (see `replay`):
+    heard: tuple[int, ...] = (1,)  # deploys that are recorded; the ones before are made in peace
+    again = 0  # moments after which a second power cut is tried
+    alone = True  # whether what is left by the first one is looked at
 
     def __init__(self, stage: Stage) -> None:
         self.stage, self.box = stage, stage.box
@@ -57,6 +61,23 @@ class Kind(ABC):
         await self.begin(0)
         await self.box.start()
         await self.there(0)
+
+    async def past(self) -> None:
+        """All before the first deploy that is recorded; nobody runs then."""
+        await self.peace()
+        for number in range(1, self.heard[0]):
+            await self.deploy(number)
+        await self.box.stop()
+
+    async def deploy(self, number: int) -> None:
+        """One more, in peace."""
+        await self.prepare(number)
+        await self.push(await self.begin(number))
+        await self.there(number)
+
+    async def outset(self) -> None:
+        """Forget what was done outside by agents whose disk is what it was before them."""
+        return
 
     async def there(self, number: int) -> None:
         """Wait until what was wanted is there."""

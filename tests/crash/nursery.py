@@ -34,26 +34,27 @@ def main(fd: int) -> None:
     poll, children = select.poll(), dict[int, int]()  # pidfd: pid
     poll.register(sock, select.POLLIN)
     rest = b""
-    while True:
-        for ready, _ in poll.poll():
-            if ready in children:
-                poll.unregister(ready)
-                pid = children.pop(ready)
-                os.close(ready)
-                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                sock.sendall(json.dumps({"pid": pid, "code": code}).encode() + b"\n")
-                continue
-            data = sock.recv(1 << 16)
-            if not data:
-                for pid in children.values():
-                    os.kill(pid, signal.SIGTERM)
-                return
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                pid = _fork(json.loads(line))
-                poll.register(pidfd := os.pidfd_open(pid), select.POLLIN)
-                children[pidfd] = pid
-                sock.sendall(json.dumps({"pid": pid}).encode() + b"\n")
+    with contextlib.suppress(ConnectionError):  # another way in which it may end
+        while True:
+            for ready, _ in poll.poll():
+                if ready in children:
+                    poll.unregister(ready)
+                    pid = children.pop(ready)
+                    os.close(ready)
+                    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                    sock.sendall(json.dumps({"pid": pid, "code": code}).encode() + b"\n")
+                    continue
+                data = sock.recv(1 << 16)
+                if not data:
+                    raise ConnectionResetError
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    pid = _fork(json.loads(line))
+                    poll.register(pidfd := os.pidfd_open(pid), select.POLLIN)
+                    children[pidfd] = pid
+                    sock.sendall(json.dumps({"pid": pid}).encode() + b"\n")
+    for pid in children.values():
+        os.kill(pid, signal.SIGTERM)
 
 
 def load() -> None:

@@ -45,13 +45,17 @@ class Argument:
 
 @dataclass
 class Record:
-    """The tree before, and what was done to it. `full` is the tree after all of it."""
+    """The tree before, and what was done to it. `full` is the tree after all of it.
+
+    `span` are the lines of the log in which it was under way: between the agent's start and its end.
+    """
 
     root: str
     base: Tree
     full: Tree
     changes: list[Change] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    span: range = range(0)
 
 
 def _text(raw: str) -> bytes:
@@ -117,7 +121,6 @@ class _Listener:
         self._to = recorded
         self._tree = recorded.full
         self._offsets: dict[tuple[int, int], int] = {}  # (descriptor, file): where the next write goes
-        self._at: dict[int, int] = {}  # place in the record: line of the log at which it was done
         self._line = 0
 
     def hears(self, start: int, name: str, text: str, result: int, path: str) -> None:
@@ -183,7 +186,7 @@ class _Listener:
 
     def _do(self, change: Change) -> None:
         self._tree.apply(change)
-        self._at[len(self._to.changes)] = self._line
+        change.line = self._line
         self._to.changes.append(change)
 
     def _opened(self, words: list[Argument], result: int, path: str) -> None:
@@ -278,8 +281,8 @@ class _Listener:
         if everything and words and self._inner(words[0].path) is None:
             return
         now = len(self._to.changes)
-        for number, change in enumerate(self._to.changes):
-            if change.synced <= now or self._at[number] > start:
+        for change in self._to.changes:
+            if change.synced <= now or change.line > start:
                 continue
             touched = {where for where, _, _ in change.writes} | {
                 change.names[-1][0] for _ in change.names[-1:]

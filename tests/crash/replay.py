@@ -2,39 +2,35 @@
 
 A deploy is recorded (see `record`). A power cut at any moment leaves all that was done up to then; or, of
 what was not synced by then, nothing; or all but one. A commit of SQLite counts as one change. Each state that
-looks different is looked at: the journal opens, and tells nothing false; `current` and `good` name whole
-deployments; what has a name in the store is what was unpacked; what is told of databases is in them. On a
-sample a whole agent is started: it reaches what is wanted and leaves nothing behind.
+looks different is looked at (see `judge`). On a sample a whole agent is started: it reaches what is wanted
+and leaves nothing behind. Of some kinds, what an agent does on a few of those states is recorded too, and
+the power fails again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
-import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from agent.deploy.deployments import Deployment, Deployments
-from agent.deploy.journal_schema import connect
-from agent.deploy.layout import AppDirectory, DataDirectory
-from agent.domain.errors import Failure
-from tests.crash.beginnings import First
 from tests.crash.commits import grouped
 from tests.crash.disk import Change, Tree
+from tests.crash.judge import Judge
 from tests.crash.kind import Kind
 from tests.crash.nursed import Nursery
 from tests.crash.record import Record, record, strace
-from tests.crash.stage import DEADLINE, Stage
+from tests.crash.stage import DEADLINE, Stage, never
 from tests.kit.box import Box
 
 NONE, ALL = -1, -2
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # looks need no disk
-WHOLE = ("store/trees", "apps/*/generations", "apps/*/deployments")  # what has a name there is whole
 
 
 @dataclass
@@ -44,6 +40,7 @@ class State:
     at: int
     lost: str
     tree: Tree
+    scene: str = ""
     lived: bool = False  # whether an agent was started on it
     wrong: list[str] = field(default_factory=list)
 
@@ -56,6 +53,41 @@ class Cut:
     lost: int
 
 
+@dataclass(frozen=True)
+class Scene:
+    """Something that was recorded, to `deploy` being there, and the power that may fail in it."""
+
+    name: str
+    deploy: int
+    heard: Record
+    changes: list[Change]
+    judge: Judge
+    share: float = 1.0  # of the agents that are started
+
+    def state(self, cut: Cut) -> State:
+        """What a power cut leaves."""
+        done = list(enumerate(self.changes[: cut.at]))
+        if cut.lost == ALL:
+            kept, lost = [change for _, change in done if change.synced <= cut.at], "everything"
+        else:
+            kept = [change for number, change in done if number != cut.lost]
+            lost = "" if cut.lost == NONE else self.changes[cut.lost].what
+        return State(cut.at, lost, self.heard.base.after(kept), self.name)
+
+    def currents(self, at: int) -> list[str]:
+        """The spec digests that `current` was made to lead to until then, in this order."""
+        texts, links = [], self.heard.base.links
+        for change in self.changes[:at]:
+            texts += [links[node] for _, name, node in change.names if name == "current" and node in links]
+        return [text.rpartition("/")[2] for text in texts]
+
+    def moments(self, count: int) -> list[Cut]:
+        """As many power cuts while it was under way; by turns nothing and all that can be is lost."""
+        places = [at for at, change in enumerate(self.changes, start=1) if change.line in self.heard.span]
+        chosen = [places[len(places) * (2 * number + 1) // (2 * count)] for number in range(count)]
+        return [Cut(at, NONE if number % 2 else ALL) for number, at in enumerate(chosen)]
+
+
 def cuts(changes: list[Change]) -> list[Cut]:
     """Every one that takes something else."""
     found = []
@@ -65,187 +97,132 @@ def cuts(changes: list[Change]) -> list[Cut]:
     return found
 
 
-def state(cut: Cut, changes: list[Change], base: Tree) -> State:
-    """What a power cut leaves."""
-    done = list(enumerate(changes[: cut.at]))
-    if cut.lost == ALL:
-        kept, lost = [change for _, change in done if change.synced <= cut.at], "everything"
-    else:
-        kept = [change for number, change in done if number != cut.lost]
-        lost = "" if cut.lost == NONE else changes[cut.lost].what
-    return State(cut.at, lost, base.after(kept))
+async def recorded(stage: Stage, play: Kind, log: Path, act: Callable[[], Awaitable[None]]) -> Record:
+    """Start an agent that is heard, `act`, and stop it once nothing of that is left to be done.
 
-
-async def recorded(stage: Stage, play: Kind, log: Path) -> Record:
-    """Deploy once in peace, once heard; a first start on nothing is heard itself. The box is stopped then."""
-    box = stage.box
-    if first := isinstance(play, First):
-        await play.begin(0)
-        box.data.mkdir()
-    else:
-        await play.peace()
-        await box.stop()
-    base = Tree.of(box.data)
+    Raises AssertionError when something was not heard.
+    """
+    box, base = stage.box, Tree.of(stage.box.data)
     box.wrapper = strace(log)
-    with suppress(AssertionError):
-        await Box.start(box)  # an agent as it is, not one of a nursery
-    await box.until(box.answers, DEADLINE)  # it is slow while somebody listens
-    if not first:
-        await play.prepare(1)
-        await play.push(await play.begin(1))
-    await play.there(int(not first))
-    await box.until(stage.rests, DEADLINE)
-    await box.stop()
-    box.wrapper = []
-    return record(log, box.data, base)
+    try:
+        with suppress(AssertionError):
+            await Box.start(box)  # an agent as it is, not one of a nursery
+        await box.until(box.answers, DEADLINE)  # it is slow while somebody listens
+        begun = _lines(log)
+        await act()
+        await box.until(stage.rests, DEADLINE)
+        ended = _lines(log)
+
+        left = await never(partial(stage.lingering, play.programs), DEADLINE)
+        assert left == [], left
+        await box.stop()
+        assert await never(partial(_writing, log), DEADLINE) == []
+    finally:
+        box.wrapper = []
+    heard = record(log, box.data, base)
+    heard.span = range(begun, ended + 1)
+    log.unlink()
+    assert (missed := _missed(heard, box.data)) == [], missed
+    return heard
 
 
-def missed(heard: Record, disk: Path) -> list[str]:
+def _writing(log: Path) -> list[str]:
+    """Who still writes the log: its writer ends later than what it hears."""
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if os.fsencode(log) in command.read_bytes().split(b"\0"):
+                found.append(command.parent.name)
+    return found
+
+
+def _lines(log: Path) -> int:
+    with open(log, "rb") as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+
+
+def _missed(heard: Record, disk: Path) -> list[str]:
     """What is on the disk and not in the record, or the other way round."""
     wanted, found = Tree.of(disk).flat(), heard.full.flat()
     different = {path for path in {*wanted, *found} if wanted.get(path) != found.get(path)}
     return sorted(path for path in different if not path.endswith("-shm")) + heard.unknown
 
 
-class Judge:
-    """Looks at states, each put where the agent's data are. `heard` tells what is right."""
+async def scenes(stage: Stage, play: Kind, log: Path, again: int | None) -> AsyncIterator[Scene]:
+    """The deploys of a kind that are recorded, and what agents did on what power cuts left of them.
 
-    def __init__(self, heard: Record) -> None:
-        self._known: dict[str, dict[str, str]] = {}
-        for tree in (heard.base, heard.full):
-            for path, entry in _whole(tree.flat()).items():
-                self._known[path] = entry
-        self._expected = "journal.db" in heard.base.flat()
-        self._apps = set(_links(heard.base, "current"))
-        self._wanted = set(_links(heard.full, "current"))
-
-    def look(self, data: Path, tree: Tree) -> list[str]:
-        """What is wrong with a state that is at `data`, before any agent has touched it."""
-        flat = tree.flat()
-        found = [f"{path} is not whole" for path, entry in _whole(flat).items() if self._torn(path, entry)]
-        try:
-            connection, lost = connect(data / "journal.db", expected=self._expected)
-        except Failure as error:
-            return [*found, f"the journal cannot be opened: {error}"]
-        try:
-            if lost is not None:
-                found.append(f"the journal is {lost.reason}")
-            verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
-            found += [] if verdict == "ok" else [f"the journal: {verdict}"]
-            directory = DataDirectory(data)
-            for app in sorted(path.name for path in directory.apps.glob("*")):
-                found += self._app(directory.app(app), connection, flat)
-        finally:
-            connection.close()
-        return found
-
-    def _torn(self, path: str, entry: dict[str, str]) -> bool:
-        return path in self._known and not path.startswith("apps/") and entry != self._known[path]
-
-    def _app(self, directory: AppDirectory, journal: sqlite3.Connection, flat: dict[str, str]) -> list[str]:
-        app, deployments = directory.name, Deployments(directory)
-        current, good = deployments.linked("current"), deployments.linked("good")
-        found = []
-        if current is None and app in self._apps and f"apps/{app}/current" in flat:
-            found.append(f"{app}: current leads to nothing whole")
-        if good is None and f"apps/{app}/good" in flat:
-            found.append(f"{app}: good leads to nothing whole")
-        for one in (current, good):
-            found += self._deployment(one, flat) if one is not None else []
-        found += _undone(app, journal, directory.root)
-        last = journal.execute(
-            "SELECT result, spec FROM runs WHERE app = ? ORDER BY seq DESC LIMIT 1", (app,)
-        ).fetchone()
-        if last is not None and last[0] in ("succeeded", "probation") and (current or app in self._wanted):
-            serves = current.pair.spec if current is not None else "nothing"
-            found += (
-                [] if serves == last[1] else [f"{app}: a run {last[0]} with {last[1]}, current is {serves}"]
-            )
-        return found
-
-    def _deployment(self, one: Deployment, flat: dict[str, str]) -> list[str]:
-        """Whether all that a deployment consists of is as it was written."""
-        app = one.spec.name
-        parts = [f"store/trees/{one.pair.release}"] if one.pair.release else []
-        parts += [f"apps/{app}/generations/{one.pair.generation}"] if one.pair.generation else []
-        whole = _whole(flat)
-        return [f"{app}: {part} is not whole" for part in parts if whole.get(part) != self._known.get(part)]
-
-
-def _undone(app: str, journal: sqlite3.Connection, root: Path) -> list[str]:
-    """Whether a database lacks what the ledger says was done to it; each migration here is one file."""
-    done = journal.execute(
-        "SELECT count(*) FROM migrations WHERE app = ? AND word = 'done'", (app,)
-    ).fetchone()[0]
-    if not done:
-        return []
-    there = 0
-    for path in root.glob("dirs/*/*.db"):
-        database = sqlite3.connect(path)
-        try:
-            there += database.execute("SELECT count(*) FROM emptybox_history").fetchone()[0]
-        finally:
-            database.close()
-    return [] if there >= done else [f"{app}: {done} migrations are told as done, the databases have {there}"]
-
-
-def _links(tree: Tree, name: str) -> dict[str, str]:
-    return {path.split("/")[1]: what for path, what in tree.flat().items() if path.endswith(f"/{name}")}
-
-
-def _whole(flat: dict[str, str]) -> dict[str, dict[str, str]]:
-    """What is in each directory that counts as whole once it has its name."""
-    found: dict[str, dict[str, str]] = {}
-    for path, what in flat.items():
-        parts = path.split("/")
-        depth = 3 if parts[0] == "store" else 4
-        place = parts[: depth - 1]
-        if len(parts) >= depth and any(Path(*place).match(pattern) for pattern in WHOLE):
-            name = parts[depth - 1]
-            if not name.startswith(".") and not name.endswith("-again"):
-                found.setdefault("/".join(parts[:depth]), {})["/".join(parts[depth:])] = what
-    return found
+    `again` is how many of those at most, if not as many as the kind says.
+    """
+    await play.past()
+    again = play.again if again is None else min(again, play.again)
+    for number in play.heard:
+        heard = await recorded(stage, play, log, partial(play.deploy, number))
+        scene = Scene(str(number), number, heard, grouped(heard), Judge(heard), float(play.alone))
+        if play.again:
+            await play.meanwhile(number)
+        yield scene
+        for cut in scene.moments(again):
+            scene.state(cut).tree.write(stage.box.data)
+            await play.outset()
+            second = await recorded(stage, play, log, partial(play.there, number))
+            lost = "all" if cut.lost == ALL else "nothing"
+            name = f"{number}, after {cut.at} with {lost} lost"
+            yield Scene(name, number, second, grouped(second), Judge(second, heard), share=1 / again)
+        heard.full.write(stage.box.data)
 
 
 async def replayed(
-    kind: type[Kind], directory: Path, choose: Callable[[list[Cut], list[Change]], Sequence[Cut]], agents: int
+    kind: type[Kind],
+    directory: Path,
+    choose: Callable[[list[Cut], list[Change]], Sequence[Cut]],
+    agents: int,
+    again: int | None = None,
 ) -> AsyncGenerator[State, None]:
-    """Record a deploy of a kind, look at what power cuts leave that `choose` takes, start some agents on it.
+    """Record deploys of a kind, look at what power cuts leave that `choose` takes, start agents on some.
 
-    What looks like another state is left out. Raises AssertionError when something was not heard.
+    What looks like another state is left out. For `again` see `scenes`. Raises AssertionError when something
+    was not heard.
     """
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(Nursery())
         stage = Stage(directory, nursery)
         await stack.enter_async_context(stage.box)
         play = kind(stage)
-        heard = await recorded(stage, play, directory / "strace")
-        assert missed(heard, stage.box.data) == []
-        judge, changes = Judge(heard), grouped(heard)
-        chosen, seen = choose(cuts(changes), changes), set[str]()
-        every = max(1, len(chosen) // agents) if agents else 0
+        play.whom = "tree"  # nobody outlives a power cut
         desk = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))
-        for number, cut in enumerate(chosen, start=1):
-            found = state(cut, changes, heard.base)
-            if (digest := found.tree.digest()) in seen:
-                continue
-            seen.add(digest)
-            await asyncio.to_thread(found.tree.write, desk)
-            found.wrong = await asyncio.to_thread(judge.look, desk, found.tree)
-            if every and number % every == 0:
-                found.tree.write(stage.box.data)
-                found.wrong += await _lived(stage, play)
-                found.lived = True
-            yield found
+        seen = set[str]()
+        async for scene in scenes(stage, play, directory / "strace", again):
+            chosen = choose(cuts(scene.changes), scene.changes) if scene.share else []
+            lives, lived = round(agents * scene.share), 0
+            for number, cut in enumerate(chosen, start=1):
+                found = scene.state(cut)
+                flat = found.tree.flat()
+                if (digest := _digest(flat)) in seen:
+                    continue
+                seen.add(digest)
+                await asyncio.to_thread(found.tree.write, desk)
+                found.wrong = await asyncio.to_thread(scene.judge.look, desk, flat, scene.currents(cut.at))
+                if lived < lives * number / len(chosen):
+                    found.tree.write(stage.box.data)
+                    found.wrong += await _lived(stage, play, scene.deploy)
+                    found.lived, lived = True, lived + 1
+                yield found
         shutil.rmtree(stage.box.data)
 
 
-async def _lived(stage: Stage, play: Kind) -> list[str]:
+def _digest(flat: dict[str, str]) -> str:
+    """The same for trees that look the same."""
+    text = "\0".join(f"{path}\0{what}" for path, what in sorted(flat.items()))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+async def _lived(stage: Stage, play: Kind, deploy: int) -> list[str]:
     """What is wrong once an agent has made of a state what it could."""
     try:
+        await play.outset()
         await stage.box.start()
-        await play.there(int(not isinstance(play, First)))
-        return await stage.wrong(play.programs)
+        await play.there(deploy)
+        return await stage.wrong(play.programs) + await play.wrong()
     except AssertionError as error:
         return [f"not reached: {error}"[:4000]]
     finally:

@@ -6,9 +6,9 @@ import asyncio
 import os
 import signal
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
@@ -116,8 +116,12 @@ class Stage:
 
     async def swept(self, programs: int) -> None:
         """Wait until the deploy before has left, or somebody died over that, or it stays for good."""
-        await self._never(lambda: [] if self.fired else self._processes(programs))
-        await self._never(lambda: [] if self.fired else self._left())
+        await never(lambda: [] if self.fired else self._processes(programs))
+        await never(lambda: [] if self.fired else self._left())
+
+    def lingering(self, programs: int) -> list[str]:
+        """What of a deploy before is still there, on the disk or as a process."""
+        return self._processes(programs) + self._left()
 
     async def wrong(self, programs: int) -> list[str]:
         """Everything that is not as it should be, `programs` being how many apps have a process."""
@@ -129,7 +133,7 @@ class Stage:
             ("journal", self._journal),
             ("locks", self._locks),
         ):
-            found += [f"{what}: {one}" for one in await self._never(look)]
+            found += [f"{what}: {one}" for one in await never(look)]
         found += [
             one for one in Path("/proc/self/mounts").read_text().splitlines() if str(self.fate.parent) in one
         ]
@@ -139,14 +143,6 @@ class Stage:
         news = [one for one in found if one not in self._told]
         self._told.update(news)
         return news
-
-    async def _never(self, look: Any, patience: float = 5.0) -> list[str]:
-        """What `look` finds, once it has found it for a while."""
-        end = asyncio.get_running_loop().time() + patience
-        while (found := look()) and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(0.02)
-        result: list[str] = found
-        return result
 
     def _left(self) -> list[str]:
         """Temporary files, instances nobody lives in, half an app."""
@@ -199,8 +195,9 @@ class Stage:
         """Keeper, scribe, agent and the programs, and no one else."""
         tree = {pid: _command(pid) for pid in self._tree()}
         apps = [text for text in tree.values() if "bin/web" in text]
-        others = [text for text in tree.values() if "bin/web" not in text and "mortal_" not in text]
-        agents = [text for text in tree.values() if "mortal_agent" in text]
+        agents = [text for text in tree.values() if _is_agent(text)]
+        ours = [text for text in tree.values() if "mortal_" in text or " -m agent " in text]
+        others = len(tree) - len(apps) - len(ours)
         if len(apps) == programs and not others and len(agents) == 1:
             return []
         return [f"{pid}: {text}" for pid, text in tree.items()]
@@ -261,6 +258,14 @@ class Stage:
                     if answer.status != 200 or told["verdict"] != "ok":
                         found.append(f"store: {told}")
         return found
+
+
+async def never(look: Callable[[], list[str]], patience: float = 30.0) -> list[str]:
+    """What `look` finds, once it has found it for a while (seconds); nothing as soon as it finds nothing."""
+    end = asyncio.get_running_loop().time() + patience
+    while (found := look()) and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(0.05)  # it looks at every process there is
+    return found
 
 
 def _link(path: str) -> str:

@@ -17,10 +17,11 @@ from tests.crash.disk import Change
 from tests.crash.kinds import KINDS
 from tests.crash.replay import Cut, replayed
 
-SEED = 20261121
-LOOKS, AGENTS = 40, 1
-# What was found: a change that was lost although something later told of it.
-FOUND = {"upgrade": r"0\.db-journal"}
+SEED = 20261122
+LOOKS, AGENTS, AGAIN = 30, 1, 1
+# What was found: a change that was lost although something later told of it, or took more away.
+FOUND = {"upgrade": (r"\d\.db-journal", r"rename \w+-\w+ to \w+-\d+$")}
+KINDS_TRIED = ["upgrade", *random.Random(SEED).sample(sorted({*KINDS} - {"upgrade"}), 1)]
 
 
 def need_strace() -> None:
@@ -34,7 +35,7 @@ def need_strace() -> None:
         pytest.skip(f"nobody may be traced here: {tried.stderr.decode().strip()}")
 
 
-@pytest.mark.parametrize("kind", ["upgrade", "files"])
+@pytest.mark.parametrize("kind", KINDS_TRIED)
 async def test_a_power_cut_leaves_a_whole_release_a_true_history_and_the_way_on(
     kind: str, tmp_path: Path
 ) -> None:
@@ -42,16 +43,17 @@ async def test_a_power_cut_leaves_a_whole_release_a_true_history_and_the_way_on(
 
     def some(cuts: list[Cut], changes: list[Change]) -> Sequence[Cut]:
         dice = random.Random(f"{SEED} {kind}")
-        named = [
-            cut
-            for cut in cuts
-            if kind in FOUND and cut.lost >= 0 and re.search(FOUND[kind], changes[cut.lost].what)
-        ]
-        return [*named[:5], *dice.sample(cuts, min(LOOKS, len(cuts)))]
+        named = []
+        for pattern in FOUND.get(kind, ()):
+            assert any(re.search(pattern, change.what) for change in changes), pattern
+            found = [cut for cut in cuts if cut.lost >= 0 and re.search(pattern, changes[cut.lost].what)]
+            named += found[:5]  # none while it is synced at once
+        return [*dice.sample(cuts, min(LOOKS, len(cuts))), *named]
 
     lived = 0
-    async with aclosing(replayed(KINDS[kind], tmp_path, some, AGENTS)) as states:
+    async with aclosing(replayed(KINDS[kind], tmp_path, some, AGENTS, AGAIN)) as states:
         async for state in states:
             lived += state.lived
-            assert state.wrong == [], f"after {state.at} changes, {state.lost or 'nothing'} being lost"
+            where = f"deploy {state.scene}, after {state.at} changes, {state.lost or 'nothing'} being lost"
+            assert state.wrong == [], where
     assert lived >= 1

@@ -16,6 +16,8 @@ APART = 3  # migrations of one database
 class Upgrade(Kind):
     """An artifact, a rendered file and a migration that expands a database of SQLite."""
 
+    heard: tuple[int, ...] = (4,)  # the first one after which something is collected
+
     def parts(self, number: int) -> dict[str, Any]:
         database, newest = divmod(number, APART)
         sql = {f"V{n}__t{n}.sql": f"CREATE TABLE t{n} (id INTEGER)" for n in range(1, newest + 2)}
@@ -41,6 +43,9 @@ FIRST = ("asked spawn .*web-", "symlink 'deployments/", "flip", "ask note child"
 
 class Twice(Upgrade):
     """The agent dies over an upgrade, and the next one dies while it looks what became of it."""
+
+    again = 12
+    alone = False  # as in any upgrade
 
     def first_death(self, number: int) -> str:
         return FIRST[number % len(FIRST)]
@@ -118,6 +123,8 @@ class Restart(Upgrade):
 class Sick(Upgrade):
     """A version that never gets healthy: what served goes on."""
 
+    heard = (1,)
+
     def parts(self, number: int) -> dict[str, Any]:
         return {"health": {**HEALTH, "deadline": "300ms" if number else "20s"}}
 
@@ -153,12 +160,16 @@ class Turns(Sick):
     def allowed(self, number: int) -> set[str]:
         return {"0.0", f"{number}.0"}
 
+    async def outset(self) -> None:
+        (self.stage.world.path / "sick-1.0").unlink(missing_ok=True)
+
 
 class Files(Kind):
     """An app of files only, placed outside by a link."""
 
     programs = 0
     lossless = False
+    heard: tuple[int, ...] = (4,)
 
     async def begin(self, number: int) -> str:
         data = Tar().file("index.html", f"{number}.0".encode()).end()
@@ -186,6 +197,8 @@ class Files(Kind):
 class Back(Upgrade):
     """One of two versions, by turns: what was deployed before is deployed again."""
 
+    heard = (1,)
+
     async def peace(self) -> None:
         await super().peace()
         for number in (1, 0):
@@ -204,6 +217,8 @@ class Back(Upgrade):
 
 class Undone(Upgrade):
     """A new version that is taken back while no agent is there."""
+
+    heard, again = (1,), 6
 
     def parts(self, number: int) -> dict[str, Any]:
         return {"health": HEALTH}
@@ -245,6 +260,8 @@ class Moved(Undone):
 
 class Shape(Files):
     """By turns a program and files that are placed outside: each takes away what the other one showed."""
+
+    heard = (1, 2)
 
     async def begin(self, number: int) -> str:
         self.programs = number % 2

@@ -20,6 +20,7 @@ class Job(Kind):
 
     programs = 0
     lossless = False
+    heard = (4,)
 
     async def begin(self, number: int) -> str:
         job = {
@@ -43,6 +44,10 @@ class Job(Kind):
             return False
         ended = [row for row in await self._rows() if row["version"] == f"{number}.0"]
         return any(row["result"] == "succeeded" for row in ended)
+
+    async def outset(self) -> None:
+        for name in ("begun", "done"):
+            (self.stage.world.path / name).unlink(missing_ok=True)
 
     async def wrong(self) -> list[str]:
         """A run is told once; only who was killed with the keeper begins again, and that is told."""
@@ -68,6 +73,8 @@ class Job(Kind):
 class Limited(Kind):
     """An upgrade of a program that has control groups of its own."""
 
+    heard = (4,)
+
     async def begin(self, number: int) -> str:
         self.app = f"web{self.box.port}"  # groups are the machine's: others make some of their own meanwhile
         run = {
@@ -84,7 +91,7 @@ class Limited(Kind):
 
     async def wrong(self) -> list[str]:
         """One program has groups, and nobody else."""
-        end = asyncio.get_running_loop().time() + 5
+        end = asyncio.get_running_loop().time() + 30
         while (found := await asyncio.to_thread(self._groups)) and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.05)
         return found

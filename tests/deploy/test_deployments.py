@@ -15,6 +15,7 @@ from agent.deploy.layout import FORMAT, AppDirectory, DataDirectory
 from agent.domain.errors import OperatorNeeded
 from agent.domain.model import Pair
 from agent.domain.spec import AppSpec, ManagedFile, RunSpec
+from agent.kit.files import sync_directory
 
 
 @pytest.fixture
@@ -99,6 +100,29 @@ def test_retention_never_removes_what_is_named(data: DataDirectory) -> None:
     assert "7" in left
     assert len(left) == 3
     assert len(list(directory.generations.iterdir())) == 3
+
+
+@pytest.mark.parametrize("way", ["retain", "drop"])
+def test_a_deployment_loses_its_name_for_good_before_any_part_of_it_is_removed(
+    data: DataDirectory, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    directory = data.app("web")
+    deployments = Deployments(directory)
+    old, kept = (deploy(directory, app(number)).spec for number in range(2))
+    seen: list[list[tuple[bool, set[str]]]] = []
+
+    def watched(path: str | Path) -> None:
+        parts = {one: set(os.listdir(one)) for one in directory.deployments.iterdir()}
+        seen.append([(one.name == old, names) for one, names in parts.items() if one.name != kept])
+        sync_directory(path)
+
+    monkeypatch.setattr("agent.deploy.deployments.sync_directory", watched)
+    if way == "retain":
+        deployments.retain(1, [kept, "another one"])
+    else:
+        deployments.drop(old)
+    assert seen == [[(False, {"spec", "pair", "config"})]]
+    assert [path.name for path in directory.deployments.iterdir()] == [kept]
 
 
 def test_forgetting_an_app_keeps_its_own_directories(data: DataDirectory) -> None:
