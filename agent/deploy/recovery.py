@@ -11,6 +11,7 @@
 | no child, and the data are neither pair's any more | the page, until something newer comes |
 | no child | `current` is started from disk, without Git; if it does not get healthy, `good` |
 | a run the journal calls unfinished | probation if its pair serves, else interrupted; see `cut_off` |
+| ... on probation, and `good` names its pair | it has succeeded, whether or not its program starts |
 | a program or a job, and places outside | those are taken away |
 | ports that no child and no release needs | closed |
 | instances and temporary files of nobody | removed |
@@ -253,8 +254,11 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
         app.placed = current.spec.job is not None or all(run.spec != current.pair.spec for run in runs)
     last: UnfinishedRun | None = None
     for run in runs:
-        if child is not None and run.spec == child.deployment.pair.spec and turns(run):
-            last = run
+        if child is None:
+            done = run.result is RunResult.PROBATION and good is not None and run.spec == good.pair.spec
+        else:
+            done = run.spec == child.deployment.pair.spec and turns(run)
+        last = run if done else last
     for run in runs:
         if run is last:
             continue
@@ -267,16 +271,15 @@ async def _close_runs(app: AppContext, trial: Trial) -> None:
         await journal.mark_interrupted(run.id)
         journal.settle_steps(run.id, {}, to_take_back(run, serves=child is not None))
         unfinished.settlement(run).settle(app.name, SyncResult.INTERRUPTED)
-    if child is None:
-        await _prove_placed(app)
-        return
-    proven = _is(child, good)
+    proven = child is None or _is(child, good)  # it may prove itself, and then its program cannot be started
     if last is not None:
         journal.settle_steps(last.id, to_finish(last))
     if last is not None and proven:
         await journal.close_run(last.id, RunResult.SUCCEEDED)
         unfinished.settlement(last).settle(app.name, SyncResult.SUCCEEDED)
-    elif last is not None:
+    if child is None:
+        await _prove_placed(app)
+    elif last is not None and not proven:
         await journal.close_run(last.id, RunResult.PROBATION)
         wish = Wish(child.deployment.spec, last.commit, unfinished.settlement(last))
         wish.settle(SyncResult.PROBATION)

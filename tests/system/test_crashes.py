@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
@@ -233,3 +235,35 @@ async def another_agent(world: World, former: int) -> None:
             return False
 
     await world.box.until(there)
+
+
+async def test_a_run_that_had_proved_itself_has_succeeded_also_if_its_program_cannot_be_started(
+    box: Box,
+) -> None:
+    world = World(box)
+    program = world.path / "program"
+    program.symlink_to(sys.executable)
+    parts: dict[str, Any] = {
+        "run": {"command": [str(program), "-S", "bin/web"], "restart": {"backoff": "100ms"}},
+        "health": {"deadline": "20s", "probation": "100ms"},
+    }
+    await world.running(**parts)
+    await world.kill_everything()
+    with closing(sqlite3.connect(box.data / "journal.db")) as connection, connection:
+        connection.execute("UPDATE runs SET result = 'probation'")  # the last word was not written any more
+        connection.execute("UPDATE syncs SET result = 'probation'")
+    program.unlink()
+    box.settings["--repo"] = "http://127.0.0.1:9/nowhere.git"
+    await box.start()
+    await box.app_is(good__version="1.0", last_failure__reason="CommandNotFound")
+
+    async def told() -> list[str]:
+        return [run["result"] for run in await box.history()]
+
+    async def ended() -> bool:
+        return "probation" not in await told()
+
+    await box.until(ended)
+    assert await told() == ["succeeded"]
+    program.symlink_to(sys.executable)
+    await box.serving("1.0")
