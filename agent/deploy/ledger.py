@@ -4,6 +4,7 @@
                  |  +---> nothing     it failed, or asked for later, before anything was changed
                  |  +---> failed      it failed, and what it changed stays, or nobody knows
     done, failed --> undoing --> undone    its down has run; or an operator vouched for the data
+                        +------> failed    its down failed or was cut short: nobody knows what it did
 
 Failed without a length (`seconds`) is one whose end nobody saw, because agent or tree died over it: each
 next agent asks again where there is a database to be asked, and until it says nothing else it counts.
@@ -11,7 +12,7 @@ next agent asks again where there is a database to be asked, and until it says n
 Each entry has a number. A release has *reached* the number up to which its data are those it was started
 on: behind every breaking entry (see `MigrationKind`) with a higher one it cannot run any more. An entry that
 is running, or failed, may have changed something, and counts. Nor can a release run whose own work is
-undone, before it is done again.
+undone, before it is done again; or half undone, maybe: reversible, and failed without a length.
 
 Kept in the journal and, all of it, in memory. For a migration with a `database` the history in that database
 is the truth about what has run, and this is what the agent knows of it when it has to go back in a hurry.
@@ -82,7 +83,23 @@ class Entry:
     @property
     def unseen(self) -> bool:
         """Whether nobody has seen its end: it is under way, or was cut short."""
-        return self.word is Word.RUNNING or (self.word is Word.FAILED and self.seconds is None)
+        return self.under_way or self.cut_short
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it is being done, or undone."""
+        return self.word in (Word.RUNNING, Word.UNDOING)
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether nobody knows what it did."""
+        return self.word is Word.FAILED and self.seconds is None
+
+    @property
+    def lacking(self) -> bool:
+        """Whether its own release cannot run because of it."""
+        halved = self.cut_short and self.kind is MigrationKind.REVERSIBLE
+        return halved or self.word in (Word.UNDOING, Word.UNDONE)
 
     @property
     def told(self) -> str:
@@ -130,8 +147,8 @@ class Ledger:
         return entry is not None and entry.word in (Word.DONE, Word.UNNEEDED)
 
     def under_way(self) -> set[str]:
-        """Apps of which an entry is told as running."""
-        return {entry.app for entry in self._entries.values() if entry.word is Word.RUNNING}
+        """Apps of which an entry is told as being done, or undone."""
+        return {entry.app for entry in self._entries.values() if entry.under_way}
 
     def knows(self, app: str, release: str) -> bool:
         """Whether a release has run here."""
@@ -146,7 +163,7 @@ class Ledger:
     def lacks(self, app: str, release: str) -> list[Entry]:
         """Work of a release that is undone, so that it cannot just be started."""
         newest = {entry.name: entry for entry in self.of(app) if entry.release == release}
-        return [entry for entry in newest.values() if entry.word in (Word.UNDOING, Word.UNDONE)]
+        return [entry for entry in newest.values() if entry.lacking]
 
     def fit(self, app: str, release: str) -> bool:
         """Whether a release can be started as it is."""
@@ -161,6 +178,7 @@ class Ledger:
         """
         identity = identity_of(migration, release)
         entry = self.find(app, identity)
+        before: tuple[Word, float, float | None] = (Word.NOTHING, time.time(), 0.0)
         if entry is None or entry.word in (Word.NOTHING, Word.UNDONE, Word.UNNEEDED):
             number = max(self._entries, default=0) + 1
             entry = Entry(
@@ -176,8 +194,14 @@ class Ledger:
             )
             self._entries[number] = entry
         else:
+            before = (entry.word, entry.began, entry.seconds)
             entry.word, entry.began, entry.seconds = Word.RUNNING, time.time(), None
-        await self._write((_stored(entry), *self._prune(app)), True)
+        try:
+            await self._write((_stored(entry), *self._prune(app)), True)
+        except BaseException:  # it does not begin, whenever that is written
+            entry.word, entry.began, entry.seconds = before
+            self._write((_stored(entry),), False)
+            raise
         return entry
 
     def end(self, entry: Entry, word: Word, *, durable: bool = True) -> Awaitable[None]:

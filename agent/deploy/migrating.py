@@ -224,19 +224,31 @@ async def down(
 ) -> None:
     """Take back what these entries did, for the release of `version`. Raises Failure.
 
-    What was taken back is so in the ledger.
+    What was taken back is so in the ledger; of what failed or was cut short nobody knows.
     """
     for entry in entries:
         await work.ledger.end(entry, Word.UNDOING)
-    if migration.database:
-        releases = tuple(dict.fromkeys(entry.release for entry in entries))
-        result, answer = await _ask(work, migration, step, "down", releases, back_to=version)
-        _judge(result, answer, step)
-    else:
-        result = await work.processes.command(
-            work.deployment, work.instance, step, migration.down, migration.timeout,
-            {BACK_TO: version},
-        )  # fmt: skip
-        work.processes.judge(result, step, "MigrationFailed")
+    try:
+        await _undone(work, migration, step, entries, version)
+    except BaseException:
+        for entry in entries:
+            work.ledger.cut_short(entry)
+        raise
     for entry in entries:
         await work.ledger.end(entry, Word.UNDONE)
+
+
+async def _undone(
+    work: Work, migration: MigrationSpec, step: str, entries: Sequence[Entry], version: str
+) -> None:
+    number = entries[0].number
+    if migration.database:
+        releases = tuple(dict.fromkeys(entry.release for entry in entries))
+        result, answer = await _ask(work, migration, step, "down", releases, number, back_to=version)
+        _judge(result, answer, step)
+        return
+    result = await work.processes.command(
+        work.deployment, work.instance, step, migration.down, migration.timeout, {BACK_TO: version},
+        entry=number,
+    )  # fmt: skip
+    work.processes.judge(result, step, "MigrationFailed")

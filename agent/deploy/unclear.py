@@ -8,7 +8,8 @@
 | nothing of it, and no such database, or no answer | nobody knows: it counts as done, and runs again |
 
 Those two are told as failed before anybody is asked: nothing stays running because its version never comes
-again.
+again. The same holds for a down; what may be half undone counts as done for older releases, and as undone
+for its own.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from __future__ import annotations
 import logging
 
 from agent.deploy.deployments import Deployment
-from agent.deploy.ledger import Entry, Word, identity_of, release_of
+from agent.deploy.ledger import Entry, Ledger, Word, identity_of, release_of
 from agent.deploy.migrating import Work, look, settle_answer, settle_command
 from agent.deploy.services import AppContext
 from agent.domain.errors import Failure
 from agent.domain.model import new_id
-from agent.domain.spec import MigrationSpec
+from agent.domain.spec import MigrationKind, MigrationSpec
 from agent.migrator.order import read_answer
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,12 @@ async def settle_migrations(app: AppContext) -> None:
         if entry is None:
             continue
         answer = read_answer(result.log)
-        if answer is not None:
+        if entry.word is Word.UNDOING:
+            if answer.outcome == "done" if answer is not None else result.ok:
+                await _undone(ledger, entry, open_entries)
+            else:
+                open_entries[number] = entry
+        elif answer is not None:
             await settle_answer(ledger, entry, answer)
         elif (found := _brought_by(app, entry)) is None or not found[1].database:
             await settle_command(ledger, entry, result, touched=False)
@@ -45,6 +51,14 @@ async def settle_migrations(app: AppContext) -> None:
     for entry in open_entries.values():
         ledger.cut_short(entry)
         await _ask(app, entry)
+
+
+async def _undone(ledger: Ledger, entry: Entry, open_entries: dict[int, Entry]) -> None:
+    """A down takes back all that the ledger has under its name."""
+    for each in [entry, *open_entries.values()]:
+        if each.word is Word.UNDOING and each.name == entry.name:
+            open_entries.pop(each.number, None)
+            await ledger.end(each, Word.UNDONE)
 
 
 async def _ask(app: AppContext, entry: Entry) -> None:
@@ -66,10 +80,13 @@ async def _ask(app: AppContext, entry: Entry) -> None:
         return
     if answer is None:
         return
+    reversible = entry.kind is MigrationKind.REVERSIBLE  # maybe its down was cut short
     if answer.applied and not answer.pending:
         await ledger.end(entry, Word.DONE)
-    else:
-        await ledger.end(entry, Word.FAILED if answer.applied else Word.NOTHING)
+    elif not answer.applied:
+        await ledger.end(entry, Word.UNDONE if reversible else Word.NOTHING)
+    elif not reversible:
+        await ledger.end(entry, Word.FAILED)
 
 
 def _brought_by(app: AppContext, entry: Entry) -> tuple[Deployment, MigrationSpec] | None:

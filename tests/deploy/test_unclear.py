@@ -13,8 +13,8 @@ import pytest
 
 from agent.deploy.deployments import Deployment, pair_of
 from agent.deploy.journal import Journal
-from agent.deploy.ledger import Word
-from agent.deploy.migrating import Work, up
+from agent.deploy.ledger import Ledger, Word
+from agent.deploy.migrating import Work, down, up
 from agent.deploy.steps.migrate import Migrate
 from agent.deploy.unclear import settle_migrations
 from agent.domain.errors import OperatorNeeded
@@ -45,13 +45,19 @@ def deployment(migration: MigrationSpec, path: Path) -> Deployment:
 class World:
     """Stands for the app: what is on disk, and how each look at the database ends."""
 
-    def __init__(self, journal: Journal, there: Sequence[Deployment], ends: Sequence[CommandResult]) -> None:
-        self.name, self._there, self._ends = "web", there, iter(ends)
+    def __init__(
+        self,
+        journal: Journal,
+        there: Sequence[Deployment],
+        ends: Sequence[CommandResult],
+        left: Sequence[tuple[int, CommandResult]] = (),
+    ) -> None:
+        self.name, self._there, self._ends, self._left = "web", there, iter(ends), left
         self.services = SimpleNamespace(journal=journal, processes=self)
         self.leftovers = self.surroundings = self.deployments = self
 
     async def end_commands(self, _app: str) -> list[tuple[int, CommandResult]]:
-        return []
+        return list(self._left)
 
     def all(self) -> Sequence[Deployment]:
         return self._there
@@ -224,3 +230,80 @@ async def test_nothing_is_migrated_before_the_next_agent_could_find_out_from_wha
     with pytest.raises(OSError, match="not written"):
         await Migrate().run(context, PlannedStep("migrate", "migrate", "", (), {"migration": "schema"}))
     assert journal.ledger.of("web") == []
+
+
+# -- taking back ---------------------------------------------------------------------------------------
+
+DOWN = MigrationSpec(name="schema", command=("up",), down=("down",), kind=MigrationKind.REVERSIBLE)
+SQL_DOWN = MigrationSpec(name="schema", sql="sql", database="sqlite:x", kind=MigrationKind.REVERSIBLE)
+
+
+async def taken_back(journal: Journal, migration: MigrationSpec) -> None:
+    """Release r2 has run, and what it did was being taken back for r1 when all died."""
+    await cut_short(journal, migration)
+    (entry,) = journal.ledger.of("web")
+    await journal.ledger.end(entry, Word.DONE)
+    await journal.ledger.reach("web", "r2")
+    await journal.ledger.end(entry, Word.UNDOING)
+
+
+@pytest.mark.parametrize(
+    ("migration", "looks", "left", "word", "older", "own"),
+    [
+        (DOWN, (), (), Word.FAILED, False, False),
+        (DOWN, (), ((1, CommandResult(0, None, ())),), Word.UNDONE, True, False),
+        (DOWN, (), ((1, KILLED),), Word.FAILED, False, False),
+        (SQL_DOWN, (), ((1, says(pending=1)),), Word.UNDONE, True, False),
+        (SQL_DOWN, SPEECHLESS, ((1, KILLED),), Word.FAILED, False, False),
+        (SQL_DOWN, SPEECHLESS, (), Word.FAILED, False, False),
+        (SQL_DOWN, (says(applied=["V1"]),), (), Word.DONE, False, True),
+        (SQL_DOWN, (says(applied=["V1"], pending=1),), (), Word.FAILED, False, False),
+        (SQL_DOWN, (says(pending=1),), (), Word.UNDONE, True, False),
+    ],
+)
+async def test_what_was_being_taken_back_is_not_told_so_for_ever_and_nobody_runs_on_what_may_be_half_of_it(
+    journal: Journal, tmp_path: Path, migration: MigrationSpec, looks: Any, left: Any, word: Word,
+    older: bool, own: bool,
+) -> None:  # fmt: skip
+    await taken_back(journal, migration)
+    assert journal.ledger.under_way() == {"web"}
+    for _ in range(2):  # nor does the next agent make more of it
+        await settle(World(journal, [deployment(migration, tmp_path)], looks, left))
+        left, looks = (), SPEECHLESS
+        (entry,) = journal.ledger.of("web")
+        assert entry.word is word
+        assert (journal.ledger.fit("web", "r1"), journal.ledger.fit("web", "r2")) == (older, own)
+    assert journal.ledger.under_way() == set()
+
+
+async def test_a_down_that_fails_is_not_told_as_under_way(journal: Journal, tmp_path: Path) -> None:
+    class Failing(World):
+        def judge(self, *_: object) -> None:
+            raise OperatorNeeded("MigrationFailed", "no")
+
+    await taken_back(journal, DOWN)
+    processes: Any = Failing(journal, (), (CommandResult(1, None, ()),))
+    there = deployment(DOWN, tmp_path)
+    work = Work(processes=processes, ledger=journal.ledger, deployment=there, instance=tmp_path)
+    with pytest.raises(OperatorNeeded):
+        await down(work, DOWN, "down schema", journal.ledger.of("web"), "1.0")
+    (entry,) = journal.ledger.of("web")
+    assert entry.word is Word.FAILED
+    assert not journal.ledger.fit("web", "r1")
+    assert not journal.ledger.fit("web", "r2")
+
+
+async def test_what_could_not_be_written_down_was_not_begun() -> None:
+    async def full(*_: object) -> None:
+        raise OperatorNeeded("DiskFull", "no room")
+
+    ledger = Ledger([], {("web", "r1"): 0}, lambda _, durable: full() if durable else written())
+    with pytest.raises(OperatorNeeded):
+        await ledger.begin("web", COMMAND, "r2", "2.0")
+    assert [entry.word for entry in ledger.of("web")] == [Word.NOTHING]
+    assert ledger.fit("web", "r1")
+
+
+def written() -> asyncio.Future[None]:
+    """A plain write, which nobody awaits."""
+    return asyncio.get_running_loop().create_future()

@@ -109,3 +109,40 @@ async def test_a_contract_migration_cut_off_is_not_told_as_done_because_its_vers
     await box.app_is(run=None, state="running")
     told = [(run["result"], [step["kind"] for step in run["steps"]][-1]) for run in await box.history()]
     assert told[:2] == [("succeeded", "contract"), ("interrupted", "contract")]
+
+
+@pytest.mark.parametrize("whom", ["agent", "tree"])
+async def test_what_is_taken_back_when_somebody_dies_is_settled_and_the_older_version_serves(
+    box: Box, whom: str
+) -> None:
+    world = World(box)
+    health = {"deadline": "20s", "probation": "100ms"}
+    await world.running(health=health)
+    down = world.shell("echo x >> $W/undone; while test -e $W/hold; do sleep 0.02; done")
+    schema = {"name": "schema", "command": ["/bin/true"], "down": down, "kind": "reversible"}
+    await world.deploy("2.0", push=True, migrate=[schema], rollback={"down": True}, health=health)
+    await box.proven("2.0")
+    world.pull("hold")
+    await world.deploy("1.0", push=True, health=health)
+    await world.said("undone")
+    assert words(box) == [("2.0", "undoing")]
+    if whom == "tree":
+        await world.kill_everything()
+        repository, box.settings["--repo"] = box.repository.url, "http://127.0.0.1:9/nowhere.git"
+        await box.start()
+
+        async def settled() -> bool:
+            return words(box) == [("2.0", "failed")]
+
+        await box.until(settled)
+        await world.only()  # nobody knows how much of it was taken back
+        await world.kill_everything()
+        box.settings["--repo"] = repository
+        await box.start()
+    else:
+        await world.kill_agent()
+    await world.said("undone", 2 if whom == "tree" else 1)
+    world.release("hold")
+    await box.proven("1.0")
+    assert words(box) == [("2.0", "undone")]
+    assert len(world.lines("undone")) == (2 if whom == "tree" else 1)
