@@ -31,6 +31,7 @@ from agent.deploy.outcome import Outcome
 from agent.deploy.pinning import pinned
 from agent.deploy.planner import plan
 from agent.deploy.recovery import recover
+from agent.deploy.retries import pause
 from agent.deploy.run_context import situation
 from agent.deploy.runs import Runs
 from agent.deploy.services import AppContext, Services
@@ -269,10 +270,9 @@ class Lane:
             self._retry(error.info, error.retry_after)
 
     def _retry(self, failure: FailureInfo, after: float | None) -> None:
-        """Ask for a new sync later: 5 s doubling to 5 minutes, or when the other side said."""
+        """Ask for a new sync later."""
         self._attempts += 1
-        delay = max(min(300.0, 5.0 * 2.0 ** min(self._attempts - 1, 10)), after or 0.0)
-        self.services.retry_later(self.name, delay, failure.reason)
+        self.services.retry_later(self.name, pause(self._attempts, after), failure.reason)
 
     async def _fall_back(self, wish: Wish) -> None:
         """Nothing good is on disk: try an earlier specification in place of one that failed."""

@@ -19,6 +19,7 @@ from agent.deploy.freezer import Freezer
 from agent.deploy.journal import INTERRUPTED, Journal
 from agent.deploy.lane import Lane
 from agent.deploy.look import Look
+from agent.deploy.retries import pause
 from agent.deploy.settlement import Settlement
 from agent.deploy.upkeep import User
 from agent.deploy.wish import Wish
@@ -36,7 +37,6 @@ SPACING = 1.0  # seconds between the beginnings of two looks
 # What the news of an artifact may have mended.
 NOT_THERE = ("ArtifactNotFound", "ChecksumMissing", "TagMoved")
 LOOK_DEADLINE = 120.0  # seconds for one look
-FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0  # seconds until a look that failed is repeated
 
 
 class Lanes:
@@ -231,8 +231,7 @@ class Reconciler:
         if info.kind is not FailureKind.PERMANENT:  # polls may find nothing new in it, or be rare
             again = all(trigger.kind is TriggerKind.RETRY for trigger in pending.triggers)
             self._failed_looks = self._failed_looks + 1 if again else 1
-            delay = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failed_looks - 1, 10))
-            self._retry_later("", max(delay, error.retry_after or 0.0), info.reason)
+            self._retry_later("", pause(self._failed_looks, error.retry_after), info.reason)
         self.ended(SyncFinished(pending.sync, SyncResult.FAILED, self._look.seen or "", info))
 
     def _tell_state(self, status: str, reason: str, message: str) -> None:

@@ -7,6 +7,17 @@ import asyncio
 from agent.domain.model import Trigger, TriggerKind
 from agent.source.inbox import TriggerInbox
 
+FIRST, LONGEST = 5.0, 300.0  # seconds
+
+
+def pause(failures: int, asked: float | None = None) -> float:
+    """Seconds to the next try after so many `failures` in a row: 5 doubling to 300.
+
+    More where the other side `asked` for that, but no more than 300 either: it may be back long before, and
+    who has pushed since waits.
+    """
+    return min(LONGEST, max(FIRST * 2.0 ** min(failures - 1, 10), asked or 0.0))
+
 
 class Retries:
     """Offers a trigger to the inbox when the time has come; nothing any more after `close`."""
