@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from agent.domain.events import SyncFinished
 from agent.domain.model import DesiredState
 from agent.domain.spec import AppSpec
 from agent.kit.files import remove_tree
+from agent.kit.memory import give_back
 from agent.process.adoption import Adoption
 from agent.source.desired import HostView, load
 from agent.source.git.remote import GitRemote, Snapshot
@@ -26,6 +28,7 @@ from agent.source.trust.policy import REASONS
 log = logging.getLogger(__name__)
 
 EARLIER = 30  # commits looked through for an earlier specification
+REST = 5.0  # seconds after the end of a sync
 KEPT = 3  # exported commits kept on disk
 
 
@@ -55,6 +58,7 @@ class Look:
         self.reached = False  # the newest look got an answer from the repository
         self.seen: str | None = None  # the newest commit resolved, readable or not: what a poll compares with
         self._keys: object = None  # the version of the trusted keys that it was judged with
+        self._resting: asyncio.TimerHandle | None = None
         self._tidying: asyncio.Future[None] | None = None
         self._reading = asyncio.Lock()  # of the exported trees: none is tidied away under a reader
         self._clean = False
@@ -116,6 +120,14 @@ class Look:
         self._provenance.ended(event)
         if self._tidying is None and not self._reading.locked():
             self._begin_tidying(event.commit)
+        if self._resting is not None:
+            self._resting.cancel()
+        self._resting = asyncio.get_running_loop().call_later(REST, self._rest)
+
+    def _rest(self) -> None:
+        """What reading took is given back: a state may be large, and each thread keeps what it needed."""
+        with suppress(RuntimeError):  # the agent ends
+            asyncio.get_running_loop().run_in_executor(None, give_back)
 
     async def peek(self, ref: str = "") -> DesiredState:
         """The same for any ref ("" = the followed one), leaving no trace for polls. Raises Failure."""
