@@ -23,11 +23,11 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from agent.artifact.artifacts import Artifacts
 from agent.artifact.store import Store
-from agent.domain.errors import Failure, OperatorNeeded
+from agent.domain.errors import Failure, OperatorNeeded, Transient
 from agent.kit.mask import secrets
 from tests.artifact.conftest import assert_no_traces
 from tests.artifact.specs import release, spec
-from tests.kit.hostile import Asked, HostileServer, whole
+from tests.kit.hostile import Answer, Asked, HostileServer, whole
 
 DATA = release(b"1.0")
 HEADERS = {"ETag": '"v1"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
@@ -83,6 +83,22 @@ def answer(request: Asked, writer: asyncio.StreamWriter, path: str) -> None:
         writer.write(whole(DATA, "application/gzip", headers=HEADERS))
     else:
         writer.write(whole(b"<Error/>", "application/xml", status="404 Not Found"))
+
+
+class Busy:
+    """Answers like another, after `times` answers that there is too much to do."""
+
+    def __init__(self, other: Answer, status: str, times: int) -> None:
+        self.left = times
+        self._other = other
+        self._status = status
+
+    async def __call__(self, request: Asked, writer: asyncio.StreamWriter) -> None:
+        if not self.left:
+            await self._other(request, writer)
+            return
+        self.left -= 1
+        writer.write(whole(b"<Error/>", "application/xml", status=self._status, headers={"Retry-After": "1"}))
 
 
 async def azure(request: Asked, writer: asyncio.StreamWriter) -> None:
@@ -157,6 +173,28 @@ async def test_another_key_than_azures_is_the_operators(
     failure = await fail(store, "az://releases/web/web.tar.gz", azure=file)
     assert isinstance(failure, OperatorNeeded)
     assert (failure.reason, "--azure-connection-file" in str(failure)) == ("ArtifactDenied", True)
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+async def test_a_stand_in_that_is_too_busy_is_asked_once_more_and_then_again_later(
+    scheme: str, store: Store, tmp_path: Path, rsa_key: rsa.RSAPrivateKey
+) -> None:
+    other, status = (
+        (Google(rsa_key), "429 Too Many Requests") if scheme == "gs" else (azure, "503 Server Busy")
+    )
+    file, url = tmp_path / "credentials", f"{scheme}://releases/web/web.tar.gz"
+    if isinstance(other, Google):
+        url = "gs://releases/web 1.0/web.tar.gz"
+    busy = Busy(other, status, 3)
+    async with HostileServer(busy) as server:
+        google_key(file, rsa_key, server.url)
+        if scheme == "az":
+            file.write_text(f"AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={server.url}/{ACCOUNT}")
+        failure = await fail(store, url, gcs=file, azure=file)
+        assert isinstance(failure, Transient)
+        assert (failure.reason, status[:3] in str(failure)) == ("ArtifactUnavailable", True)
+        assert busy.left == 1
+        assert await bring(store, url, gcs=file, azure=file) == b"1.0"
 
 
 @pytest.mark.parametrize(
