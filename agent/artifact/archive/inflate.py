@@ -28,7 +28,8 @@ except ImportError:  # no build for this machine: three times slower, otherwise 
 
 _GZIP = 31  # wbits of zlib's manual: window of 32 KiB, gzip framing
 _RAW = -15  # no framing
-_INPUT = 512 * 1024  # what is left of an input may be copied in each step
+_INPUT = 512 * 1024
+_LITTLE = 64 * 1024  # of DEFLATE: what is left is copied in each step, and outputs grow by doubling
 OUTPUT = MIB
 _WINDOW_LOG = 27
 _XZ_MEMORY = 160 * MIB  # for a window of 128 MiB
@@ -89,6 +90,7 @@ class Compression:
     begins: Callable[[bytes], bool]
     member: Callable[[], Member]
     errors: Callable[[], tuple[type[Exception], ...]]
+    step: int = _INPUT  # bytes it is given at once
 
 
 def _bzip2() -> Member:
@@ -129,7 +131,7 @@ def _zstd_begins(head: bytes) -> bool:
     return head.startswith(b"\x28\xb5\x2f\xfd") or skippable
 
 
-GZIP = Compression("gzip", lambda head: head.startswith(b"\x1f\x8b\x08"), Deflate, lambda: _errors)
+GZIP = Compression("gzip", lambda head: head.startswith(b"\x1f\x8b\x08"), Deflate, lambda: _errors, _LITTLE)
 BZIP2 = Compression("bzip2", lambda head: head.startswith(b"BZh"), _bzip2, lambda: (OSError, ValueError))
 XZ = Compression("xz", lambda head: head.startswith(b"\xfd7zXZ\x00"), _xz, _xz_errors)
 ZSTD = Compression("zstd", _zstd_begins, _zstd, lambda: (zstd_module().ZstdError,))
@@ -150,8 +152,8 @@ class Inflater:
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """The decompressed bytes of `data`, at most a MiB at once. Raises Refused."""
         view = memoryview(data)
-        for start in range(0, len(view), _INPUT):
-            piece: bytes | memoryview = view[start : start + _INPUT]
+        for start in range(0, len(view), self.kind.step):
+            piece: bytes | memoryview = view[start : start + self.kind.step]
             self._taken += len(piece)
             while len(piece):
                 if self._member is None:
