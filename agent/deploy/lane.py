@@ -31,7 +31,7 @@ from agent.deploy.outcome import Outcome
 from agent.deploy.pinning import pinned
 from agent.deploy.planner import plan
 from agent.deploy.recovery import recover
-from agent.deploy.retries import pause
+from agent.deploy.retries import HEEDED, pause
 from agent.deploy.run_context import situation
 from agent.deploy.runs import Runs
 from agent.deploy.services import AppContext, Services
@@ -272,7 +272,7 @@ class Lane:
     def _retry(self, failure: FailureInfo, after: float | None) -> None:
         """Ask for a new sync later."""
         self._attempts += 1
-        self.services.retry_later(self.name, pause(self._attempts, after), failure.reason)
+        self.services.retry_later(self.name, pause(self._attempts, after, HEEDED), failure.reason)
 
     async def _fall_back(self, wish: Wish) -> None:
         """Nothing good is on disk: try an earlier specification in place of one that failed."""

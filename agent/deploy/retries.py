@@ -8,15 +8,16 @@ from agent.domain.model import Trigger, TriggerKind
 from agent.source.inbox import TriggerInbox
 
 FIRST, LONGEST = 5.0, 300.0  # seconds
+HEEDED = 3600.0  # seconds that a server of artifacts may ask for: its limit on requests may be by the hour
 
 
-def pause(failures: int, asked: float | None = None) -> float:
+def pause(failures: int, asked: float | None = None, heeded: float = LONGEST) -> float:
     """Seconds to the next try after so many `failures` in a row: 5 doubling to 300.
 
-    More where the other side `asked` for that, but no more than 300 either: it may be back long before, and
+    More where the other side `asked` for that, but no more than `heeded`: it may be back long before, and
     who has pushed since waits.
     """
-    return min(LONGEST, max(FIRST * 2.0 ** min(failures - 1, 10), asked or 0.0))
+    return max(min(LONGEST, FIRST * 2.0 ** min(failures - 1, 10)), min(asked or 0.0, heeded))
 
 
 class Retries:
