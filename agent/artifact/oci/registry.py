@@ -99,17 +99,14 @@ class Registry:
         return "sha256:" + hashlib.sha256(await self.manifest(reference, wanted)).hexdigest()
 
     async def referrers(self, reference: Reference, digest: str) -> bytes:
-        """The index of what refers to this digest; for registries that keep none, clients do under a tag.
+        """What the registry says refers to this digest: its first page of an index, if it is one.
 
-        See "Listing Referrers". Raises Failure; Permanent (ArtifactNotFound) when there is none.
+        See "Listing Referrers". Raises Failure; Permanent when it does not know of such lists.
         """
         where = shown(reference, digest)
-        try:
-            async with self._open(reference, f"referrers/{digest}", where, INDEX) as response:
-                with telling(where):
-                    return await _bounded(response, _MANIFEST, where)
-        except Permanent:  # registries that do not know of it answer in many ways
-            return await self.manifest(reference, digest.replace(":", "-"))
+        async with self._open(reference, f"referrers/{digest}", where, INDEX) as response:
+            with telling(where):
+                return await _bounded(response, _MANIFEST, where)
 
     async def small(self, reference: Reference, digest: str, most: int) -> bytes:
         """The bytes of this sha256, which they have; at most so many. Raises Failure."""

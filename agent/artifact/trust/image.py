@@ -3,7 +3,10 @@
 | where | by whom |
 |---|---|
 | the tag `sha256-HEX.sig` | cosign 1 and 2, skopeo, buildah |
-| what refers to the manifest (OCI 1.1); where registries keep no such list, the tag `sha256-HEX` | cosign 3 |
+| what refers to the manifest (OCI 1.1), as the registry lists it | cosign 3 |
+| the same, as clients list it under the tag `sha256-HEX` (where registries keep no list) | cosign 3 |
+
+Both lists are looked at: a registry that keeps none may answer an empty one, or anything else.
 
 The digest is the one the artifact is pinned to: of the index, where there is one. All below it is bound by
 digests of its own.
@@ -11,6 +14,7 @@ digests of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -26,7 +30,8 @@ _SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
 _BUNDLE = "application/vnd.dev.sigstore.bundle"  # with a version behind it
 _ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
 _ANNOTATION = "dev.cosignproject.cosign/signature"
-_MOST = 16  # signatures, and manifests, that are looked at
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_MOST = 16  # signatures, and manifests of each list, that are looked at
 
 
 class _Entry(Descriptor, frozen=True, rename="camel"):
@@ -76,18 +81,23 @@ async def _manifests(registry: Registry, reference: Reference, digest: str) -> A
     by_tag = await _listing(registry, reference, tag)
     if by_tag is not None:
         yield by_tag
-    try:
-        index = _read(await registry.referrers(reference, digest))
-    except Permanent:
-        return
-    entries = [one for one in index.manifests if one.artifact_type in ("", _ARTIFACT) or _is_bundle(one)]
-    for entry in entries[:_MOST]:
-        if (found := await _listing(registry, reference, entry.digest)) is not None:
+    wanted: dict[str, None] = {}
+    for ask, name in ((registry.referrers, digest), (registry.manifest, digest.replace(":", "-"))):
+        try:
+            index = _read(await ask(reference, name))
+        except Permanent:  # registries that do not know of it answer in many ways
+            continue
+        listed = [one.digest for one in index.manifests if _may_sign(one)]
+        wanted.update(dict.fromkeys(listed[:_MOST]))
+    for one in wanted:
+        if (found := await _listing(registry, reference, one)) is not None:
             yield found
 
 
-def _is_bundle(entry: _Entry) -> bool:
-    return entry.artifact_type.startswith(_BUNDLE)
+def _may_sign(entry: _Entry) -> bool:
+    kind = entry.artifact_type
+    known = kind in ("", _ARTIFACT) or kind.startswith(_BUNDLE)
+    return known and _DIGEST.fullmatch(entry.digest) is not None
 
 
 async def _listing(registry: Registry, reference: Reference, wanted: str) -> _Listing | None:
