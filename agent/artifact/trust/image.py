@@ -29,6 +29,7 @@ from agent.kit.signatures import cosign
 _SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
 _BUNDLE = "application/vnd.dev.sigstore.bundle"  # with a version behind it
 _ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
+_EMPTY = "application/vnd.oci.empty.v1+json"  # what cosign 3.0 writes under the tag: the config's type
 _ANNOTATION = "dev.cosignproject.cosign/signature"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST = 16  # signatures, and manifests of each list, that are looked at
@@ -96,7 +97,7 @@ async def _manifests(registry: Registry, reference: Reference, digest: str) -> A
 
 def _may_sign(entry: _Entry) -> bool:
     kind = entry.artifact_type
-    known = kind in ("", _ARTIFACT) or kind.startswith(_BUNDLE)
+    known = kind in ("", _EMPTY, _ARTIFACT) or kind.startswith(_BUNDLE)
     return known and _DIGEST.fullmatch(entry.digest) is not None
 
 

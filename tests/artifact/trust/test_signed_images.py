@@ -64,8 +64,11 @@ async def attach(registry: Registry, digest: str, layers: Sequence[tuple[bytes, 
     await registry.manifest("team/app", digest.replace(":", "-") + ".sig", manifest)
 
 
-async def refer(registry: Registry, digest: str, *bundles: bytes) -> None:
-    """What cosign 3 attaches where a registry has no list of referrers: an index under a tag."""
+async def refer(registry: Registry, digest: str, *bundles: bytes, listed: str = BUNDLE) -> None:
+    """What cosign 3 attaches where a registry has no list of referrers: an index under a tag.
+
+    `listed` is the type that the index tells.
+    """
     entries = []
     for bundle in bundles:
         layer = {**await registry.blob("team/app", bundle), "mediaType": BUNDLE}
@@ -78,7 +81,7 @@ async def refer(registry: Registry, digest: str, *bundles: bytes) -> None:
         }  # fmt: skip
         tag = "x" + hashlib.sha256(bundle).hexdigest()[:16]
         found = await registry.manifest("team/app", tag, document)
-        entries.append({"mediaType": IMAGE, "digest": found, "size": 1, "artifactType": BUNDLE})
+        entries.append({"mediaType": IMAGE, "digest": found, "size": 1, "artifactType": listed})
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
     await registry.manifest("team/app", digest.replace(":", "-"), index)
 
@@ -100,6 +103,16 @@ async def test_a_signature_in_the_format_of_cosign_3_is_found_by_what_refers_to_
     key = CosignKey()
     digest = await push(registry, tmp_path)
     await refer(registry, digest, CosignKey().statement(digest), key.statement(digest))
+    await deliver(artifacts, wanted(registry, digest, key))
+
+
+async def test_a_signature_is_found_also_where_cosign_3_0_told_the_type_of_its_config_instead(
+    artifacts: Artifacts, registry: Registry, tmp_path: Path
+) -> None:
+    """See sigstore/cosign 4641, 4422: so it wrote the index under the tag until September 2026."""
+    key = CosignKey()
+    digest = await push(registry, tmp_path)
+    await refer(registry, digest, key.statement(digest), listed="application/vnd.oci.empty.v1+json")
     await deliver(artifacts, wanted(registry, digest, key))
 
 
