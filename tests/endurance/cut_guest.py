@@ -190,9 +190,10 @@ class Guest:
     def journal(self, before: int) -> Iterator[str]:
         """What is told as under way, and a proven version that history does not know of."""
         connection = sqlite3.connect(f"file:{DATA}/journal.db?mode=ro", uri=True)
-        for what, query in UNDER_WAY.items():
-            for row in connection.execute(query).fetchall():
-                yield f"journal: {what} {row}"
+        end = time.monotonic() + 20  # the last lines are written a moment after they are told
+        while (open_rows := list(self.under_way(connection))) and time.monotonic() < end:
+            time.sleep(TICK)
+        yield from open_rows
         query = "SELECT result FROM runs WHERE version = ?"
         results = [row[0] for row in connection.execute(query, (f"{before}.0",))]
         if before >= 0 and "succeeded" not in results:
@@ -201,6 +202,12 @@ class Guest:
         if whole != "ok":
             yield f"journal: {whole}"
         connection.close()
+
+    def under_way(self, connection: sqlite3.Connection) -> Iterator[str]:
+        """What is told as under way, as it is now."""
+        for what, query in UNDER_WAY.items():
+            for row in connection.execute(query).fetchall():
+                yield f"journal: {what} {row}"
 
     def damaged(self) -> Iterator[str]:
         """Releases whose files are not what was unpacked."""
