@@ -56,6 +56,7 @@ from agent.keeper.client import KeeperClient
 from agent.keeper.protocol import KEEPER_FD_VARIABLE, MAKES_WAY, VERSION
 from agent.kit.loop import Loop
 from agent.kit.mask import secrets
+from agent.kit.outflow import Outflow
 from agent.kit.standstill import Standstill
 from agent.kit.tasks import Owned
 from agent.life import UPGRADED, Agent
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
         for problem in error.problems:
             print(f"emptybox: {problem}", file=sys.stderr)
         return EXIT_SETTINGS
-    setup(settings.log_format, settings.log_level)
+    setup(settings.log_format, settings.log_level, Outflow(sys.stderr.fileno()))
     learn_secrets(settings)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a gate may hold thousands of clients

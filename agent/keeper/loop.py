@@ -243,7 +243,7 @@ class Keeper:
         for child in self.children.values():
             with contextlib.suppress(OSError):
                 child.kill(number)
-        others = set(adopted()) - set(self._pids)
+        others = set(adopted()) - set(self._pids) - {self.outlets.scribe.pid}  # which ends by itself, last
         for pid in others | ({self.link.pid} if self.link is not None else set()):
             with contextlib.suppress(OSError):
                 os.kill(pid, number)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import select
+import stat
 import time
 
 from agent.keeper.output import Sink
@@ -20,8 +22,9 @@ class Outlets:
     """Both of them. Nothing here waits, but for `finish`."""
 
     def __init__(self, output: int) -> None:
-        self.sink = Sink(output)
-        self.scribe = Scribe()
+        is_file = stat.S_ISREG(os.fstat(output).st_mode)
+        self.scribe = Scribe(output if is_file else -1)
+        self.sink = Sink(output, self.scribe if is_file else None)
 
     def watch(self, reactor: Reactor) -> None:
         """Wait for room to write only where something is to be written."""

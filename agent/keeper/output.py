@@ -14,9 +14,13 @@ import stat
 import time
 from collections import deque
 
+from agent.keeper.scribe import Plain
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from agent.keeper.scribe import Scribe
 
 CHUNK = 1 << 16  # bytes read at once: the usual capacity of a pipe
 DRAIN_CHUNKS = 16  # read at most at a child's end, when others may still hold its pipe and write
@@ -33,11 +37,14 @@ class Sink:
 
     O_NONBLOCK belongs to the open file, which parents and the agent share; so a pipe or a terminal is
     opened anew, a socket is sent to with MSG_DONTWAIT, and what is left (a regular file, or a pipe of
-    another user) is asked by poll(2) before at most PIPE_BUF bytes are written.
+    another user) is asked by poll(2) before at most PIPE_BUF bytes are written. A file always says that it
+    has room, and may lie on a disk that does not answer: `scribe` writes it, as long as there is one.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, scribe: Scribe | None = None) -> None:
         self.fd = fd
+        self._scribe = scribe
+        self._plain = Plain()
         self._pending = bytearray()
         self._dropped = 0
         self._socket: socket.socket | None = None
@@ -60,6 +67,9 @@ class Sink:
 
     def put(self, prefix: bytes, lines: Sequence[bytes]) -> None:
         """Pass lines on (at least one), each after `prefix`; drop and count them when there is no room."""
+        if self._scribe is not None and self._scribe.begun():
+            self._scribe.put(self._plain, prefix.decode(errors="replace").removesuffix(" | "), lines)
+            return
         if len(self._pending) > SINK_MAX:
             self._dropped += len(lines)
         else:

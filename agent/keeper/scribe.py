@@ -7,11 +7,14 @@ first line and begun again when it is gone. Messages are datagrams of a socket p
 unix(7)); those for which there is no room are counted and dropped. It ends when the keeper closes its end.
 
 A line of a file is `2026-11-21T07:38:18.123Z web[4711]: text`. FILE.1 is the newest of the older ones.
+
+Where the keeper's own standard output is a file, the scribe writes that, too: it has it as a descriptor.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import signal
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 MESSAGE_MAX = 1 << 18  # bytes; a chunk of a child's output with its last line is far less
 QUEUE_MAX = 4 << 20  # bytes waiting for a slow disk
 AGAIN = 1.0  # seconds before a scribe that could not be begun is tried again
+PLAIN = 4  # its descriptor of the keeper's standard output
 OURS = "keeper"  # whose lines about lost lines are
 
 
@@ -46,17 +50,28 @@ class Log:
         return head.encode(errors="surrogateescape") + b"\n".join(lines)
 
 
-class Scribe:
-    """The keeper's end."""
+class Plain:
+    """The keeper's own standard output."""
 
-    def __init__(self) -> None:
+    def message(self, who: str, lines: Sequence[bytes]) -> bytes:
+        """What the scribe is told."""
+        head = f"{who.replace(chr(0), '')} | " if who else ""
+        return f"\0\0\0{head}\0".encode(errors="surrogateescape") + b"\n".join(lines)
+
+
+class Scribe:
+    """The keeper's end. `output` is a file that `Plain` lines go to, -1 for none."""
+
+    def __init__(self, output: int = -1) -> None:
         self.fd = -1
+        self._output = output
         self._sock: socket.socket | None = None
         self._queue: deque[bytes] = deque()
         self._queued = 0
-        self._dropped: dict[Log, int] = {}
+        self._dropped: dict[Log | Plain, int] = {}
         self._not_before = 0.0
         self._ending = False
+        self.pid = 0
         self.over = False  # it is gone, or knows all: `close` is due
 
     @property
@@ -64,9 +79,9 @@ class Scribe:
         """Whether something is left to say, and somebody there to say it to."""
         return bool(self._queue) and self._sock is not None and not self.over
 
-    def put(self, log: Log, who: str, lines: Sequence[bytes]) -> None:
+    def put(self, log: Log | Plain, who: str, lines: Sequence[bytes]) -> None:
         """Have lines (at least one) written; drop and count them when there is no room."""
-        if self._queued > QUEUE_MAX or not self._begun():
+        if self._queued > QUEUE_MAX or not self.begun():
             self._dropped[log] = self._dropped.get(log, 0) + len(lines)
             return
         self._enqueue(log.message(who, lines))
@@ -103,45 +118,49 @@ class Scribe:
         """Let go of it; another one is begun with the next line, unless that was the end."""
         if self._sock is not None:
             self._sock.close()
-        self._sock, self.fd, self.over = None, -1, False
+        self._sock, self.fd, self.pid, self.over = None, -1, 0, False
 
-    def _begun(self) -> bool:
+    def begun(self) -> bool:
+        """Whether there is somebody to say it to, or is from now on."""
         if self._sock is None and not self._ending and time.monotonic() >= self._not_before:
             self._not_before = time.monotonic() + AGAIN
             with contextlib.suppress(OSError):
-                self._sock = _begin()
+                self._sock, self.pid = _begin(self._output)
                 self.fd = self._sock.fileno()
         return self._sock is not None and not self.over
 
 
-def _begin() -> socket.socket:
+def _begin(output: int) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        if os.fork() == 0:
-            _become(theirs.detach())
+        if (pid := os.fork()) == 0:
+            _become(theirs.detach(), output)
     except BaseException:
         ours.close()
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-    return ours
+    return ours, pid
 
 
-def _become(fd: int) -> NoReturn:
-    """The copy's whole life: nothing of the keeper's but its end of the socket pair is left open."""
+def _become(fd: int, output: int) -> NoReturn:
+    """The copy's whole life: but its end of the socket pair and `output` nothing of the keeper's is open."""
     try:
         gc.disable()  # objects that are never used again must not close descriptors that are
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)  # the keeper says when it is time
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        output = fcntl.fcntl(output, fcntl.F_DUPFD, PLAIN + 1) if output >= 0 else output
         null = os.open("/dev/null", os.O_RDWR)
         for standard in range(3):
             os.dup2(null, standard)
         os.dup2(fd, 3)
-        os.closerange(4, 1 << 20)
+        if output >= 0:
+            os.dup2(output, PLAIN)
+        os.closerange(PLAIN + (output >= 0), 1 << 20)
         _listen(socket.socket(fileno=3))
     finally:
         os._exit(0)
@@ -151,6 +170,10 @@ def _listen(sock: socket.socket) -> None:
     lost: dict[str, int] = {}
     while message := sock.recv(MESSAGE_MAX):
         path, size, count, head, text = message.split(b"\0", 4)
+        if not path:
+            with contextlib.suppress(OSError):
+                os.write(PLAIN, head + text.replace(b"\n", b"\n" + head) + b"\n")
+            continue
         write(os.fsdecode(path), int(size), int(count), head, text.split(b"\n"), lost)
 
 

@@ -21,6 +21,7 @@ import msgspec
 
 from agent.kit.clock import rfc3339
 from agent.kit.mask import Masker, secrets
+from agent.kit.outflow import Outflow
 
 LINE_MAX = 16 << 10  # characters; a longer line is cut
 
@@ -90,7 +91,7 @@ class JsonFormatter(_Formatter):
 
 
 def setup(
-    style: str = "text", level: str = "info", stream: TextIO | None = None, masker: Masker = secrets
+    style: str = "text", level: str = "info", stream: TextIO | Outflow | None = None, masker: Masker = secrets
 ) -> logging.Handler:
     """Make the root logger write to `stream` (standard error). Returns the handler, for taking it off again.
 

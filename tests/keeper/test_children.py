@@ -14,7 +14,7 @@ import pytest
 from agent.keeper.client import SpawnFailed
 from agent.keeper.connection import Refused
 from agent.keeper.protocol import ChildRequest
-from tests.kit.keepers import Agent, KeeperProcess, python, request, said, until
+from tests.kit.keepers import Agent, KeeperProcess, offspring, python, request, said, until
 
 LOOK = """
 import json, os, resource, signal
@@ -181,8 +181,7 @@ async def test_orphans_are_reaped(kept: KeeperProcess, agent: Agent) -> None:
     code = "import os\nfor _ in range(20):\n if os.fork() == 0:\n  os.fork()\n  os._exit(0)"
     await agent.client.spawn(python("x", code))
     await agent.client.wait("x")
-    children = Path(f"/proc/{kept.pid}/task/{kept.pid}/children")
-    await until(lambda: children.read_text().split() == [str(agent.pid)])
+    await until(lambda: offspring(kept.pid) == [str(agent.pid)])
 
 
 async def test_two_hundred_spawns_leave_no_zombie_and_no_descriptor(
@@ -203,8 +202,7 @@ async def test_two_hundred_spawns_leave_no_zombie_and_no_descriptor(
         await asyncio.gather(*(one(f"{batch}-{n}") for n in range(20)))
     seconds = time.perf_counter() - start
     assert descriptors() == before
-    children = Path(f"/proc/{kept.pid}/task/{kept.pid}/children").read_text().split()
-    assert children == [str(agent.pid)]
+    assert offspring(kept.pid) == [str(agent.pid)]
     print(f"200 children started, ended, forgotten: {seconds * 5:.2f} ms each")
 
 
@@ -221,8 +219,7 @@ async def test_a_cancelled_spawn_leaves_no_child(kept: KeeperProcess, agent: Age
             await agent.client.signal(f"x{turns}", signal.SIGKILL)
             await agent.client.wait(f"x{turns}")
             await agent.client.forget(f"x{turns}")
-    children = Path(f"/proc/{kept.pid}/task/{kept.pid}/children")
-    await until(lambda: children.read_text().split() == [str(agent.pid)])
+    await until(lambda: offspring(kept.pid) == [str(agent.pid)])
     assert agent.client.children == {}
     before = len(os.listdir(f"/proc/{kept.pid}/fd"))
     await agent.client.spawn(request("last", ["true"]))

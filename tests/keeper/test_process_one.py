@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.keepers import KeeperProcess, keeper, python, said, until
+from tests.kit.keepers import KeeperProcess, keeper, offspring, python, said, until
 
 pytestmark = [
     pytest.mark.root,
@@ -29,10 +29,6 @@ def inner(kept: KeeperProcess) -> int:
     return int(Path(f"/proc/{kept.pid}/task/{kept.pid}/children").read_text())
 
 
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
 @pytest.fixture
 async def contained() -> AsyncIterator[KeeperProcess]:
     async with keeper(wrapper=["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]) as kept:
@@ -48,13 +44,13 @@ async def test_process_1_keeps_children_over_the_agents_death_and_reaps_orphans(
     await agent.client.spawn(python("daemon", DAEMON))
     await said(agent.client, "daemon", "ready")
     await agent.client.wait("daemon")
-    first, web, daemon = children(inner(contained))
+    first, web, daemon = offspring(inner(contained))
     os.kill(int(first), signal.SIGKILL)
     agent = await contained.agent()
     assert agent.client.children["x"] == record
     os.kill(int(daemon), signal.SIGKILL)
-    await until(lambda: daemon not in children(inner(contained)))
-    assert web in children(inner(contained))
+    await until(lambda: daemon not in offspring(inner(contained)))
+    assert web in offspring(inner(contained))
 
 
 async def test_process_1_ends_in_order_on_term_and_leaves_nothing(contained: KeeperProcess) -> None:
@@ -62,7 +58,7 @@ async def test_process_1_ends_in_order_on_term_and_leaves_nothing(contained: Kee
     await agent.client.spawn(python("x", SLEEP))
     await agent.client.spawn(python("daemon", DAEMON))
     await said(agent.client, "daemon", "ready")
-    everyone = children(inner(contained))
+    everyone = offspring(inner(contained))
     os.kill(inner(contained), signal.SIGTERM)
     assert await agent.told_signal() == signal.SIGTERM
     agent.exit(0)

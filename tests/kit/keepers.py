@@ -65,6 +65,17 @@ async def until(condition: Callable[[], object], what: str = "the condition") ->
     assert condition(), what
 
 
+def offspring(pid: int) -> list[str]:
+    """Pids of a keeper's children, without the scribe, which is a copy of it."""
+    own = Path(f"/proc/{pid}/cmdline").read_bytes()
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):  # it has ended
+            if Path(f"/proc/{child}/cmdline").read_bytes() != own:
+                found.append(child)
+    return found
+
+
 async def said(client: KeeperClient, child: str, text: str) -> None:
     """Wait until a child has printed a line."""
     async with asyncio.timeout(DEADLINE):

@@ -17,13 +17,15 @@ from tests.kit.world import World
 HASTE = {"PYTHONPATH": site.__path__[0], "HASTE": "1"}
 HOLD = "echo held > $W/held; while [ ! -e $W/go ]; do sleep 0.05; done"
 ENOUGH = 200  # chunks: more than the keeper keeps for a disk that is slow
-# Says 64 KiB, and then that it could.
+# Says 64 KiB, and then that it could, while it is to talk.
 TALKER = """
 import os, time
+world = os.environ["WORLD"]
 while True:
-    os.write(1, (b"x" * 1023 + b"\\n") * 64)
-    with open(os.environ["WORLD"] + "/said", "a") as said:
-        said.write("more\\n")
+    if os.path.exists(world + "/talk"):
+        os.write(1, (b"x" * 1023 + b"\\n") * 64)
+        with open(world + "/said", "a") as said:
+            said.write("more\\n")
     time.sleep(0.005)
 """
 
@@ -41,6 +43,7 @@ async def test_all_serves_on_and_goes_on_by_itself_when_the_disk_is_silent_for_a
 ) -> None:
     with HangingDisk(tmp_path / "data") as disk:
         async with Box(tmp_path) as box:
+            box._log = disk.directory / "output.log"  # which keeper, agent and programs write to, too
             world = World(box)
             talks = {"command": [sys.executable, "-S", "-c", TALKER]}
             talker = world.app("1.0", listen=None, socket=None, health=None, run=talks)
@@ -52,7 +55,6 @@ async def test_all_serves_on_and_goes_on_by_itself_when_the_disk_is_silent_for_a
             await world.commit(apps("1.0"))
             await box.start(environment=HASTE)
             await box.proven("1.0")
-            await world.said("said")
 
             async def silent() -> bool:
                 return await answering(box) == "False"
@@ -60,14 +62,20 @@ async def test_all_serves_on_and_goes_on_by_itself_when_the_disk_is_silent_for_a
             async def answers() -> bool:
                 return await answering(box) == "True"
 
+            async def talked() -> None:
+                before = len(world.lines("said"))
+                world.pull("talk")
+                await world.said("said", before + ENOUGH)
+                world.release("talk")
+
             async with Load(box.port) as load, Watch(box, "the disk is silent", gaps=True) as watch:
                 await box.until(answers)
-                agent, before = await box.agent_pid(), len(world.lines("said"))
+                agent = await box.agent_pid()
                 with disk.frozen():  # at rest
                     await box.until(silent)
                     status, answer = await box.webhook(await world.commit(apps("2.0", tasks={"hold": hold})))
                     assert (status, answer["verdict"]) == (202, "accepted")
-                    await world.said("said", before + ENOUGH)
+                    await talked()
                     told = await box.status()
                     assert str(disk.directory) in condition(told, "DiskAnswers")["message"]
                     assert condition(told, "SourceReachable")["status"] == "True"
@@ -90,8 +98,7 @@ async def test_all_serves_on_and_goes_on_by_itself_when_the_disk_is_silent_for_a
                 assert await box.agent_pid() == agent
                 with disk.frozen():  # and no agent
                     await world.kill_agent()
-                    before = len(world.lines("said"))
-                    await world.said("said", before + ENOUGH)
+                    await talked()
                 await box.until(answers)
                 await box.webhook(await world.commit(apps("3.0")))
                 await box.proven("3.0")
