@@ -139,7 +139,7 @@ class Child:
                 session, group = os.getsid(pid), os.getpgid(pid)
             except ProcessLookupError:
                 continue
-            if session != self.session:
+            if session not in (self.session, os.getsid(0)):
                 self.pid, self.group, self.headless, self.group_left = pid, group, None, True
                 return True
         if left or not self.adopter.taken:

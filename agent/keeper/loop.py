@@ -78,7 +78,7 @@ class Keeper:
         self._pids: dict[int, Child] = {}
         self._backoff = BACKOFF[0]
         self._asked_before = False
-        self.reactor = Reactor(self._defect)
+        self.reactor = Reactor(self.outlets.defect)
 
     def run(self) -> int:
         """Keep until the end; returns the exit code."""
@@ -91,14 +91,6 @@ class Keeper:
             self.reactor.turn()
         self.outlets.finish()
         return self.code
-
-    def _defect(self, error: Exception) -> None:
-        """A mistake in here must not end what is kept: say so and go on."""
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        line = trace.tb_lineno if trace is not None else 0
-        self.outlets.say(f"defect in the keeper, line {line}: {type(error).__name__}: {error}")
 
     # -- for the verbs -----------------------------------------------------------------------------
 
@@ -182,8 +174,7 @@ class Keeper:
         """Look, and look again, for a process that goes on in the place of a leader that has ended."""
         if child.headless is None:  # it has ended meanwhile
             return
-        known = {*self._pids, self.link.pid if self.link is not None else 0}  # the agent has all slots open
-        if child.follow(set(adopted()) - known):
+        if child.follow(self._orphans()):
             self._pids[child.pid] = child
             self.tell("changed", child)
         elif time.monotonic() >= since + child.patience:
@@ -230,7 +221,7 @@ class Keeper:
             child.headless = status
             self._seek_heir(child, time.monotonic())
             return
-        if main := main_of(child, set(adopted()) - set(self._pids)):
+        if main := main_of(child, self._orphans()):
             child.go_on(main)
             self._pids[main] = child
             self.tell("changed", child)
@@ -243,10 +234,14 @@ class Keeper:
         for child in self.children.values():
             with contextlib.suppress(OSError):
                 child.kill(number)
-        others = set(adopted()) - set(self._pids) - {self.outlets.scribe.pid}  # which ends by itself, last
-        for pid in others | ({self.link.pid} if self.link is not None else set()):
+        for pid in self._orphans() | ({self.link.pid} if self.link is not None else set()):
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
+
+    def _orphans(self) -> set[int]:
+        """Processes that came to us: not the agent, nor the scribe, both of which may have all slots open."""
+        agent = self.link.pid if self.link is not None else 0
+        return set(adopted()) - set(self._pids) - {agent, self.outlets.scribe.pid}
 
     # -- the agent ---------------------------------------------------------------------------------
 

@@ -37,6 +37,14 @@ class Outlets:
         """A word of the keeper's own."""
         self.sink.put(b"keeper | ", [text.encode(errors="replace")])
 
+    def defect(self, error: Exception) -> None:
+        """A mistake in the keeper must not end what is kept: say so, and go on."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        line = trace.tb_lineno if trace is not None else 0
+        self.say(f"defect in the keeper, line {line}: {type(error).__name__}: {error}")
+
     def finish(self) -> None:
         """Write the last lines, as far as there is room for them soon."""
         end = time.monotonic() + FLUSH_DEADLINE

@@ -68,6 +68,17 @@ async def test_workers_that_lost_their_master_are_no_daemon(monkeypatch: pytest.
         assert await slot.client.signal("x", signal.SIGKILL)  # its group is still there to be ended
 
 
+async def test_the_keepers_own_copy_which_has_its_slots_open_for_a_moment_is_no_daemon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    never_closes = "import os; os.closerange = lambda *_: None\n" + PATIENCE.format("DETACH")
+    monkeypatch.setattr(keepers, "RUN", never_closes + keepers.RUN)
+    async with keeper(wrapper=["setsid"]) as kept, slot_of(await kept.agent()) as slot:
+        await slot.start(DAEMON + "s = serve()\nif os.fork(): os._exit(0)" + WAIT)
+        assert (await slot.client.wait("x")).code == 0
+        assert await slot.client.signal("x", signal.SIGKILL)
+
+
 async def test_processes_without_a_slot_are_waited_for_by_nobody(slot: Slot) -> None:
     code = "s = serve()\nif os.fork(): os._exit(0)\ns.close()"
     await slot.start(DAEMON + code + WAIT)

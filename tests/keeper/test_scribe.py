@@ -16,8 +16,8 @@ __all__ = ["kept"]
 
 
 def lines_of(path: Path) -> list[str]:
-    """The texts in a file, without their heads."""
-    return [line.split(": ", 1)[1] for line in path.read_text().splitlines()]
+    """The texts in a file, without their heads, as far as their lines are whole."""
+    return [line.split(": ", 1)[1] for line in path.read_text().rpartition("\n")[0].splitlines()]
 
 
 async def test_lines_are_kept_with_time_and_process(agent: Agent, tmp_path: Path) -> None:
