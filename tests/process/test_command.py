@@ -11,7 +11,7 @@ from agent.domain.errors import Permanent
 from agent.process.command import CommandResult, run_command
 from agent.process.context import ChildContext
 from agent.process.users import User
-from tests.kit.keepers import Agent, KeeperProcess, until
+from tests.kit.keepers import Agent, KeeperProcess, offspring, until
 
 LEAVES = """
 import os, signal
@@ -78,7 +78,7 @@ async def test_a_cancelled_command_is_stopped_and_forgotten(kept: KeeperProcess,
     with pytest.raises(asyncio.CancelledError):
         await task
     assert agent.client.children == {}
-    assert Path(f"/proc/{kept.pid}/task/{kept.pid}/children").read_text().split() == [str(agent.pid)]
+    assert offspring(kept.pid) == [str(agent.pid)]
 
 
 async def test_a_command_outlives_the_agent_that_ran_it(kept: KeeperProcess, agent: Agent) -> None:

@@ -13,7 +13,7 @@ import pytest
 from agent.keeper.client import KeeperClient
 from agent.traffic.gate import SlotGate
 from tests.kit import sandbox
-from tests.kit.keepers import Agent, keeper, request
+from tests.kit.keepers import Agent, keeper, offspring, request
 from tests.kit.load import load
 from tests.kit.ports import free_port
 from tests.traffic.adopt.programs import PROGRAMS, Program
@@ -93,8 +93,7 @@ async def swapped(agent: Agent, program: Program, root: Path, swaps: int) -> Non
     await gate.maintain()
     await on.stop(swaps)
     keeper_pid = agent.client.keeper_pid
-    children = Path(f"/proc/{keeper_pid}/task/{keeper_pid}/children")
-    await eventually(lambda: children.read_text().split() == [str(agent.pid)], "only the agent is left")
+    await eventually(lambda: offspring(keeper_pid) == [str(agent.pid)], "only the agent is left")
     await gate.close()
 
 
